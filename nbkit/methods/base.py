@@ -1,0 +1,100 @@
+"""What a method is: extra modules, the losses of a step, and what it does at the start of an epoch.
+
+A table row is one file beside this one.  The training loop (nbkit/train/loop.py) knows nothing else about it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from nbkit.config import RunConfig
+from nbkit.data.domains import Domains
+from nbkit.data.samplers import epoch_batches
+from nbkit.losses.objective import cross_entropy
+from nbkit.models.norm import use_domain
+from nbkit.models.two_stream import StreamOutput, TwoStream
+
+Batch = dict[str, torch.Tensor]
+Outputs = dict[str, StreamOutput]
+STAGES = (1, 2, 3)
+
+
+class Step(NamedTuple):
+    """Where training stands.  `progress` runs from 0 to 1 over the stage; `generator` is seeded per step."""
+
+    stage: int
+    epoch: int
+    progress: float
+    generator: torch.Generator
+
+
+class Method(nn.Module):
+    """Base of all rows: the network, cross-entropy on labelled videos, random batches.
+
+    Class attributes a subclass may change:
+        labelled: whose training labels it may see, ('source',) in adaptation, ('target',) in the upper bound.
+        statistics: whose normalisation statistics read the target's test videos.
+        uses_target: whether training looks at the (unlabelled) target clips at all.
+    """
+
+    labelled: tuple[str, ...] = ("source",)
+    statistics = "target"
+    uses_target = True
+
+    def __init__(self, cfg: RunConfig, domains: Domains):
+        super().__init__()
+        self.cfg, self.domains = cfg, domains
+        self.model = TwoStream(cfg, len(domains.classes))
+
+    # --- what a row defines ------------------------------------------------------------------------------------
+    def signature(self, stage: int) -> dict[str, Any]:
+        """The fields, beyond the shared ones, that determine this stage.  Equal signatures share one training."""
+        return {"labelled": self.labelled}
+
+    def skips(self, stage: int) -> bool:
+        """Whether the stage trains nothing for this method (stage 1 is contrastive only)."""
+        return stage == 1
+
+    def start_stage(self, stage: int) -> None:
+        """Called once before the first epoch of a stage."""
+
+    def start_epoch(self, stage: int, epoch: int) -> dict[str, float]:
+        """Called before each epoch; what it returns is written into the history."""
+        return {}
+
+    def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of (labelled-domain indices, target indices), one an optimisation step.
+
+        The number of steps an epoch is set by the labelled set; the other list is repeated or cut to that length.
+        """
+        half, seed = self.cfg.batch // 2, self.cfg.seed
+        labelled = epoch_batches(len(self.domains.train[self.labelled[0]]), half, seed, 3 * epoch + stage)
+        other = self._cycle(len(self.domains.train["target"]), half, len(labelled), 3 * epoch + stage)
+        return list(zip(labelled, other))
+
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> dict[str, torch.Tensor]:
+        """The weighted terms of the objective for one step; the loop minimises their sum."""
+        return {"ce": self.supervised(self.outputs(source, self.labelled[0]), source["label"])}
+
+    # --- shared pieces -----------------------------------------------------------------------------------------
+    def outputs(self, batch: Batch, domain: str) -> Outputs:
+        """Forward pass with `domain`'s normalisation statistics."""
+        with use_domain(self.model, domain):
+            return self.model(batch)
+
+    def supervised(self, outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
+        """Eq. (9), averaged over what `cls_on` reads and over the streams."""
+        terms = [cross_entropy(z, labels) for out in outputs.values() for z in self.model.logits(out)]
+        return torch.stack(terms).mean()
+
+    def _cycle(self, n: int, batch: int, steps: int, epoch: int) -> list[np.ndarray]:
+        found: list[np.ndarray] = []
+        turn = 0
+        while len(found) < steps:  # a different shuffle each time round
+            found += epoch_batches(n, batch, self.cfg.seed + 7919, 1000 * epoch + turn)
+            turn += 1
+        return found[:steps]

@@ -1,0 +1,42 @@
+"""Rows that adapt nothing: source only (lower bound), AdaBN, target only and source + target labels (upper bounds)."""
+
+from __future__ import annotations
+
+import torch
+
+from nbkit.methods.base import Batch, Method, Step
+
+
+class SourceOnly(Method):
+    """Cross-entropy on the source; the target is only ever tested."""
+
+    statistics = "source"
+    uses_target = False
+
+
+class AdaBN(SourceOnly):
+    """Source only, then the target's own normalisation statistics (Li et al., Pattern Recognition 2018).
+
+    No weight changes: one pass over the unlabelled target training clips re-estimates mean and variance.  A gain that
+    this row also has is not the gain of a loss.
+    """
+
+    statistics = "target"
+
+
+class TargetOnly(Method):
+    """Cross-entropy on the target's training labels: the upper bound.  Same steps, batch and schedule as the others."""
+
+    labelled = ("target",)
+    uses_target = False
+
+
+class SourceTarget(Method):
+    """Cross-entropy on both domains' labels: the ceiling where the target's training set is small."""
+
+    labelled = ("source", "target")
+
+    def forward(self, source: Batch, target: Batch, step: Step) -> dict[str, torch.Tensor]:
+        ce = [self.supervised(self.outputs(batch, d), batch["label"]) for d, batch in
+              (("source", source), ("target", target))]
+        return {"ce": torch.stack(ce).mean()}

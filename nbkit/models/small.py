@@ -1,0 +1,65 @@
+"""Small clip encoders: a 3-D network that trains from scratch on a CPU, and a head over frozen frame features."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nbkit.models.norm import DomainNorm, Mode
+
+CHANNELS = {"rgb": 3, "flow": 2}
+# Rough mean and standard deviation of the inputs; a backbone owns its normalisation.
+_CENTRE = {"rgb": (0.45, 0.25), "flow": (0.0, 0.15)}
+
+
+def _block(c_in: int, c_out: int, kernel, stride, mode: Mode) -> nn.Sequential:
+    pad = tuple(k // 2 for k in kernel)
+    return nn.Sequential(nn.Conv3d(c_in, c_out, kernel, stride, pad, bias=False), DomainNorm(c_out, mode), nn.ReLU())
+
+
+class SmallEncoder(nn.Module):
+    """Four convolutions over space and time, (N, C, T, H, W) -> (N, `out_features`).  About 0.3 M parameters.
+
+    Input ranges: RGB [0, 1], flow [-1, 1].  The first layer is spatial only (its cost rules the rest), the others see
+    three frames at a time, so the order of frames matters.
+    """
+
+    out_features = 128
+
+    def __init__(self, stream: str, bn_mode: Mode = "per_domain", width: int = 16):
+        super().__init__()
+        w = width
+        self.mean, self.std = _CENTRE[stream]
+        self.layers = nn.Sequential(
+            _block(CHANNELS[stream], w, (1, 3, 3), (1, 2, 2), bn_mode),   # (N, w, T, H/2, W/2)
+            _block(w, 2 * w, (3, 3, 3), (2, 2, 2), bn_mode),              # (N, 2w, T/2, H/4, W/4)
+            _block(2 * w, 4 * w, (3, 3, 3), (2, 2, 2), bn_mode),          # (N, 4w, T/4, H/8, W/8)
+            _block(4 * w, 8 * w, (3, 3, 3), (1, 2, 2), bn_mode),          # (N, 8w, T/4, H/16, W/16)
+        )
+        self.out_features = 8 * w
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layers((x - self.mean) / self.std)
+        return x.mean(dim=(2, 3, 4))  # (N, 8w)
+
+
+class FrameFeatureEncoder(nn.Module):
+    """Light trainable head over frozen frame features, (N, T, F) -> (N, `out_features`).
+
+    A temporal convolution with three taps and a mean over time.  The frozen layers below it are computed once per
+    video (see nbkit/data/features.py), so a run takes seconds on a CPU.
+    """
+
+    def __init__(self, in_features: int = 1280, bn_mode: Mode = "per_domain", out_features: int = 256,
+                 dropout: float = 0.5):
+        super().__init__()
+        self.norm_in = DomainNorm(in_features, bn_mode, affine=False)
+        self.drop = nn.Dropout(dropout)
+        self.conv = nn.Conv1d(in_features, out_features, 3, padding=1, bias=False)
+        self.norm_out = DomainNorm(out_features, bn_mode)
+        self.out_features = out_features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (N, T, F)
+        x = self.norm_in(x.transpose(1, 2))              # (N, F, T)
+        x = torch.relu(self.norm_out(self.conv(self.drop(x))))  # (N, out, T)
+        return x.mean(dim=2)                             # (N, out)

@@ -1,0 +1,117 @@
+"""What every layout shares: finding the dataset folder, class folders, and saying what is wrong by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from nbkit.data.manifest import DomainSpec
+from nbkit.errors import NbkitError
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg")
+
+
+class LayoutOptions(BaseModel):
+    """Base of a layout's ``Options``: unknown option names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something missing or broken: ``kind`` (a short word), ``name`` (the file or folder), ``advice``."""
+
+    kind: str
+    name: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.name}" + (f" ({self.advice})" if self.advice else "")
+
+
+@dataclass
+class Listing:
+    """Videos found (dicts with video, path, class_name, split, group, ...) and problems met on the way."""
+
+    rows: list[dict] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, kind: str, name: object, advice: str = "") -> None:
+        self.problems.append(Problem(kind, str(name), advice))
+
+
+def find_base(spec: DomainSpec, root: Path, markers: Iterable[str], listing: Listing) -> Path | None:
+    """The dataset folder: the first of ``spec.folder`` below root that holds one of ``markers`` (glob patterns)."""
+    markers = list(markers)
+    for name in [*spec.folder, "."]:
+        base = root / name
+        if base.is_dir() and any(next(base.glob(m), None) is not None for m in markers):
+            return base
+    tried = ", ".join(str(root / n) for n in spec.folder)
+    listing.problem(
+        "dataset not found",
+        spec.dataset,
+        f"looked for {' or '.join(markers)} in {tried}; download it from {spec.homepage} "
+        "and give its folder as the root",
+    )
+    return None
+
+
+def class_folders(parent: Path, spec: DomainSpec, listing: Listing) -> dict[str, tuple[str, Path]]:
+    """Dataset class -> (common class, folder); a missing folder becomes a problem with the closest name there."""
+    present = {p.name: p for p in sorted(parent.iterdir()) if p.is_dir()} if parent.is_dir() else {}
+    found = {}
+    for common, members in spec.classes.items():
+        for member in members:
+            if member in present:
+                found[member] = (common, present[member])
+            else:
+                listing.problem("class folder missing", parent / member, did_you_mean(member, present))
+    return found
+
+
+def did_you_mean(name: str, present: Iterable[str]) -> str:
+    """'found X, rename it to NAME' for the closest existing name (case and underscores ignored), or ''."""
+    by_key = {folded(p): p for p in present}
+    close = difflib.get_close_matches(folded(name), by_key, n=1, cutoff=0.7)
+    return f"found '{by_key[close[0]]}': rename it to '{name}'" if close else ""
+
+
+def folded(name: str) -> str:
+    """A name without case, blanks, '_' and '-', for comparing spellings."""
+    return name.casefold().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def video_files(folder: Path) -> list[Path]:
+    """Video files directly in a folder, sorted by name (hidden files left out)."""
+    files = (p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    return sorted(files, key=lambda p: p.name)
+
+
+def read_text(path: Path) -> str:
+    """A small text file as UTF-8, falling back to Latin-1 (old lists); NbkitError names a missing file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NbkitError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def row(path: Path, class_name: str, split: str, group: str, **extra: object) -> dict:
+    """One table row; ``video`` is '<dataset class>/<stem>', made unique by the domain name later."""
+    video = f"{path.parent.name}/{path.stem}"
+    return {
+        "video": video,
+        "path": str(path.absolute()),
+        "class_name": class_name,
+        "split": split,
+        "group": group,
+        **extra,
+    }

@@ -1,0 +1,62 @@
+# Every cell of every table is one papermill run of notebook 04; Snakemake schedules them.
+#   snakemake --cores 2 demo           what `make demo` does
+#   snakemake --cores 2 demo_table4    a whole table: all directions, splits and seeds
+#   snakemake -n jhmdb_camera          what would run
+# A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook and the rest goes on.
+import sys
+from pathlib import Path
+
+from nbkit.tables import load_table
+
+RUNS = config.get("runs_dir", "runs")
+NB = f"{RUNS}/notebooks"
+TABLES = sorted(p.stem for p in Path("tables").glob("*.yaml"))
+CELLS = {cell["key"]: cell for name in TABLES for cell in load_table(name).cells()}
+DEMO = load_table("demo_table4").cells(seeds=[0], columns=["studio→street"])
+
+
+def markers(cells):
+    return [f"{RUNS}/cells/{cell['key']}.json" for cell in cells]
+
+
+localrules: all
+
+rule all:
+    input: [markers(load_table(name).cells()) for name in TABLES]
+
+rule demo:
+    input:
+        f"{NB}/01_data_preparation.ipynb", f"{NB}/02_stcl.ipynb", f"{NB}/03_vca.ipynb",
+        f"{NB}/04_full_adaptation.ipynb", f"{NB}/08_tables.ipynb"
+
+for name in TABLES:
+    rule:
+        name: name
+        input: markers(load_table(name).cells())
+
+# Rows marked `first` train the stages that other rows load.
+rule first_cell:
+    input: f"{NB}/01_data_preparation.ipynb"
+    output: f"{RUNS}/cells/{{key}}.json"
+    wildcard_constraints: key="|".join(k for k, c in CELLS.items() if c["first"])
+    priority: 10
+    params: table=lambda w: CELLS[w.key]["table"]
+    shell: "{sys.executable} -m nbkit.cli run-cell {params.table} {wildcards.key} --runs-dir {RUNS}"
+
+use rule first_cell as cell with:
+    wildcard_constraints: key="|".join(k for k, c in CELLS.items() if not c["first"])
+    priority: 5
+
+rule notebook:
+    output: f"{NB}/{{name}}.ipynb"
+    wildcard_constraints: name="01_.*|02_.*|03_.*|05_.*"
+    priority: 1
+    shell: "{sys.executable} -m nbkit.cli run-notebook {wildcards.name} --runs-dir {RUNS}"
+
+use rule notebook as prepare with:
+    wildcard_constraints: name="01_.*"
+    priority: 20
+
+use rule notebook as adaptation with:
+    input: markers(DEMO)
+    wildcard_constraints: name="04_.*|08_.*"

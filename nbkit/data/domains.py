@@ -1,0 +1,124 @@
+"""Both domains of a run, ready for training: resolved, decoded into the cache, target training labels withheld."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nbkit.config import RunConfig, digest
+from nbkit.data.cache import build_cache
+from nbkit.data.clips import ClipDataset, load_batch
+from nbkit.data.demo import write_demo
+from nbkit.data.manifest import load_manifest
+from nbkit.data.resolve import resolve
+from nbkit.errors import NbkitError
+
+
+@dataclass
+class Domains:
+    """`train[d]` (augmented clips), `plain[d]` (the same videos, centred clips) and `test[d]` for d in source, target."""
+
+    classes: list[str]
+    train: dict[str, ClipDataset]
+    plain: dict[str, ClipDataset]
+    test: dict[str, ClipDataset]
+    data_key: str  # hash of the resolved table: part of a run's identity
+
+
+def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
+    """Class names and the resolved table of both domains of `cfg`; renders the demo domains when they are absent."""
+    manifest = load_manifest(cfg.benchmark)
+    root = Path(cfg.data_root) / cfg.benchmark
+    if cfg.benchmark == "demo":
+        root = write_demo(demo_folder(cfg), videos_per_class=demo_counts(cfg), seed=cfg.demo_seed, shift=cfg.demo_shift,
+                          workers=cfg.workers)
+    for field in ("source", "target"):
+        if getattr(cfg, field) not in manifest.domains:
+            raise NbkitError(f"{field.upper()}={getattr(cfg, field)!r} is not a domain of {cfg.benchmark}: "
+                             f"{', '.join(manifest.domains)}")
+    table = resolve(manifest, root, split_seed=cfg.split_seed, allow_partial=cfg.benchmark == "demo")
+    table = table[table["domain"].isin([cfg.source, cfg.target])].reset_index(drop=True)
+    return list(manifest.classes), table
+
+
+def demo_counts(cfg: RunConfig) -> dict[str, int]:
+    """Demo videos a class and domain, by split."""
+    return {"train": cfg.demo_train, "val": cfg.demo_test // 2, "test": cfg.demo_test}
+
+
+def demo_folder(cfg: RunConfig) -> Path:
+    """Where the demo domains of this size, seed and shift live: the default ones in `data/demo`."""
+    key = (cfg.demo_train, cfg.demo_test, cfg.demo_seed, cfg.demo_shift)
+    name = "demo" if key == (40, 40, 0, 1.0) else "demo_" + digest(list(key), 6)
+    return Path(cfg.data_root) / name
+
+
+def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table: pd.DataFrame | None = None) -> Domains:
+    """Everything training and evaluation read.
+
+    Args:
+        labelled: domains whose training labels are handed out.  The target's are -1 everywhere unless it is named
+            here, which only the upper-bound rows do.
+        table: a resolved table to use in place of the benchmark's.
+    """
+    classes, resolved = load_table(cfg)
+    table = resolved if table is None else table
+    names = {"source": cfg.source, "target": cfg.target}
+    parts = {(d, s): table[(table["domain"] == names[d]) & (table["split"] == s)].reset_index(drop=True)
+             for d in names for s in ("train", "val", "test")}
+    for d in names:
+        _check_part(parts[d, "train"], classes, f"{names[d]} train", every_class=d == "source")
+        _check_part(parts[d, cfg.eval_split], classes, f"{names[d]} {cfg.eval_split}", every_class=False)
+    cache = build_cache(table, Path(cfg.data_root) / "cache", size=cfg.cache_size, flow=cfg.flow,
+                        flow_clip=cfg.flow_clip, workers=cfg.workers, progress=cfg.progress)
+    make = _feature_maker(cfg, cache) if cfg.backbone == "mobilenet_features" else _clip_maker(cfg, cache)
+    return Domains(
+        classes,
+        train={d: make(parts[d, "train"], augment=True, withhold_labels=d not in labelled) for d in names},
+        plain={d: make(parts[d, "train"], augment=False, withhold_labels=d not in labelled) for d in names},
+        test={d: make(parts[d, cfg.eval_split], augment=False, withhold_labels=False) for d in names},
+        data_key=digest(table[["video", "label", "domain", "split"]].to_csv(index=False)),
+    )
+
+
+def _clip_maker(cfg: RunConfig, cache):
+    def make(part: pd.DataFrame, **how) -> ClipDataset:
+        return ClipDataset(cache, part, clips=cfg.clips, frames=cfg.frames, stride=cfg.frame_stride, crop=cfg.crop,
+                           flow_clip=cfg.flow_clip, seed=cfg.seed, **how)
+    return make
+
+
+def _feature_maker(cfg: RunConfig, cache):
+    from nbkit.data.features import FeatureClipDataset, build_features
+    features = build_features(cache, Path(cfg.data_root) / "features")
+
+    def make(part: pd.DataFrame, **how) -> FeatureClipDataset:
+        return FeatureClipDataset(features, part, clips=cfg.clips, frames=cfg.frames, seed=cfg.seed, **how)
+    return make
+
+
+def _check_part(part: pd.DataFrame, classes: list[str], what: str, every_class: bool) -> None:
+    if part.empty:
+        raise NbkitError(f"{what}: no videos. Run `nbkit check-data` to see what is missing")
+    missing = [c for i, c in enumerate(classes) if i not in set(part["label"])]
+    if every_class and missing:
+        raise NbkitError(f"{what}: no video of class {', '.join(missing)}. Run `nbkit check-data` to see what is missing")
+
+
+def get_batch(dataset, indices: np.ndarray, cfg: RunConfig, device: torch.device, contrast: bool) -> dict:
+    """One batch on `device`.  `contrast`: add what negatives and second views need."""
+    if cfg.backbone == "mobilenet_features":
+        batch = dataset.load_batch(indices, with_views=contrast)
+    else:
+        batch = load_batch(dataset, indices)
+    if contrast and len(cfg.streams) == 1 and cfg.single_view2 == "augment":
+        m, seed = cfg.streams[0], dataset.seed
+        dataset.seed = seed + 104729  # other random crop, clip starts, flip and colours of the same videos
+        second = dataset.load_batch(indices) if cfg.backbone == "mobilenet_features" else load_batch(dataset, indices)
+        dataset.seed = seed
+        batch[f"{m}_2"] = second[m]
+    return {k: x.to(device, non_blocking=True) for k, x in batch.items()}

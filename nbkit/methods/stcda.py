@@ -1,0 +1,122 @@
+"""STCDA (Song et al., CVPR 2021): cross-entropy, contrastive learning (Eqs. 1-4) and alignment (Eqs. 5-8).
+
+beta = 0 is the paper's "STCL" row, alpha = 0 its "VCA" row, both 0 its "Source only".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from nbkit.config import RunConfig
+from nbkit.data.domains import Domains
+from nbkit.data.samplers import class_aware_batches
+from nbkit.losses.alignment import VideoFeatures, vca
+from nbkit.losses.pseudo_labels import kmeans_pseudo_labels
+from nbkit.methods.base import Batch, Method, Outputs, Step
+from nbkit.methods.contrast import Contrast
+from nbkit.train.features import estimate_statistics, extract
+
+STCL_FIELDS = ("alpha", "alpha_schedule", "stcl_domains", "stcl_terms", "tau", "nce_k", "bank_momentum", "bank_init",
+               "multi_pos", "normalise", "clip_neg", "video_neg", "video_neg_modality", "neg_grad", "single_view2")
+VCA_FIELDS = ("beta", "vca_levels", "gamma_scope", "kmeans_centre", "pseudo_labels", "fusion", "cas_classes",
+              "cas_per_class")
+
+
+class STCDA(Method):
+    """The whole of Eq. (10).  Stage 1: contrastive only; stage 2: + cross-entropy; stage 3: + alignment."""
+
+    def __init__(self, cfg: RunConfig, domains: Domains):
+        super().__init__(cfg, domains)
+        self.contrast = Contrast(cfg, domains, self.model) if cfg.alpha > 0 else None
+        rows = len(cfg.streams)
+        self.register_buffer("pseudo", torch.full((rows, len(domains.train["target"])), -1))  # (M, N_t) by stream
+        self.uses_target = cfg.alpha > 0 or cfg.beta > 0
+        self.statistics = "target" if self.uses_target else "source"
+
+    def signature(self, stage: int) -> dict[str, Any]:
+        """A stage is determined by the terms that are active in it, so rows share what they have in common."""
+        cfg, found = self.cfg, super().signature(stage)
+        if cfg.alpha > 0:
+            found |= {k: getattr(cfg, k) for k in STCL_FIELDS}
+        if cfg.beta > 0 and stage == 3:
+            found |= {k: getattr(cfg, k) for k in VCA_FIELDS}
+        return found
+
+    def skips(self, stage: int) -> bool:
+        return stage == 1 and self.contrast is None
+
+    def start_stage(self, stage: int) -> None:
+        if self.contrast is not None and not bool(self.contrast.ready):
+            self.contrast.fill_banks()
+
+    # --- pseudo-labels -----------------------------------------------------------------------------------------
+    def aligns(self, stage: int) -> bool:
+        """Whether D_VCA is part of this stage's objective."""
+        return stage == 3 and self.cfg.beta > 0
+
+    def start_epoch(self, stage: int, epoch: int) -> dict[str, float]:
+        if not self.aligns(stage) or (epoch > 0 and self.cfg.pseudo_labels == "fixed"):
+            return {}
+        return self.cluster()
+
+    def cluster(self) -> dict[str, float]:
+        """K-means pseudo-labels of the target training videos, from the network as it stands."""
+        cfg = self.cfg
+        if cfg.bn_mode == "per_domain":  # the target's statistics may never have been filled before
+            estimate_statistics(self.model, self.domains.plain["target"], "target", cfg, self.pseudo.device)
+        source = extract(self.model, self.domains.plain["source"], "source", cfg, self.pseudo.device)
+        target = extract(self.model, self.domains.plain["target"], "target", cfg, self.pseudo.device)
+        found = kmeans_pseudo_labels(source.V, source.labels, target.V, len(self.domains.classes),
+                                     centre=cfg.kmeans_centre, fusion=cfg.fusion,
+                                     fixed=cfg.pseudo_labels == "fixed")
+        labels = found.labels if isinstance(found.labels, dict) else {m: found.labels for m in cfg.streams}
+        changed = 0.0
+        for row, m in enumerate(cfg.streams):
+            new = labels[m].to(self.pseudo.device)
+            changed += float((new != self.pseudo[row]).float().mean()) / len(cfg.streams)
+            self.pseudo[row] = new
+        return {"pseudo_changed": changed, "kmeans_iterations": float(found.iterations)}
+
+    def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Class-aware pairs while D_VCA is on (random ones leave many class pairs empty), random ones otherwise."""
+        plain = super().batches(stage, epoch)
+        if not self.aligns(stage):
+            return plain
+        cfg = self.cfg
+        return class_aware_batches(self.domains.train["source"].labels, self.pseudo[0].cpu().numpy(), cfg.cas_classes,
+                                   cfg.cas_per_class, len(plain), cfg.seed, epoch)
+
+    # --- objective ---------------------------------------------------------------------------------------------
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> dict[str, torch.Tensor]:
+        out_s = self.outputs(source, "source")
+        terms = {} if step.stage == 1 else {"ce": self.supervised(out_s, source["label"])}
+        if not self.uses_target:
+            return terms
+        needs_target = self.aligns(step.stage) or (self.contrast is not None and self.cfg.stcl_domains != "source")
+        out_t = self.outputs(target, "target") if needs_target else None
+        if self.contrast is not None:
+            weight = self.cfg.alpha * self._decay(step)
+            sides = {"source": (source, out_s), "target": (target, out_t)}
+            if self.cfg.stcl_domains != "both":
+                sides = {self.cfg.stcl_domains: sides[self.cfg.stcl_domains]}
+            terms["contrast"] = weight * self.contrast(sides, step)
+        if self.aligns(step.stage):
+            terms["vca"] = self.cfg.beta * self.alignment(out_s, source["label"], out_t, target["index"])
+        return terms
+
+    def _decay(self, step: Step) -> float:
+        """alpha falls linearly to zero over stage 3 with alpha_schedule='decay'."""
+        return 1.0 - step.progress if self.cfg.alpha_schedule == "decay" and step.stage == 3 else 1.0
+
+    def alignment(self, out_s: Outputs, y_s: torch.Tensor, out_t: Outputs, index_t: torch.Tensor) -> torch.Tensor:
+        """Eq. (8) summed over the streams, with the current pseudo-labels."""
+        levels = tuple(self.cfg.vca_levels.split("+"))
+        total = y_s.new_zeros((), dtype=torch.float32)
+        for row, m in enumerate(self.cfg.streams):
+            pair = (VideoFeatures(out_s[m].v, out_s[m].V), VideoFeatures(out_t[m].v, out_t[m].V))
+            total = total + vca(pair, y_s, self.pseudo[row][index_t], len(self.domains.classes), levels=levels,
+                                gamma_scope=self.cfg.gamma_scope).total
+        return total

@@ -1,0 +1,57 @@
+"""Passes over a whole training or test set: features, predictions, normalisation statistics."""
+
+from __future__ import annotations
+
+from typing import Iterator, NamedTuple
+
+import numpy as np
+import torch
+
+from nbkit.config import RunConfig
+from nbkit.data.domains import get_batch
+from nbkit.models.norm import estimating_statistics, use_domain
+from nbkit.models.two_stream import TwoStream
+
+EVAL_BATCH = 64
+
+
+class Features(NamedTuple):
+    """Outputs of a data set, in its order."""
+
+    v: dict[str, torch.Tensor]       # by stream (N, K, D)
+    V: dict[str, torch.Tensor]       # by stream (N, D)
+    probs: dict[str, torch.Tensor]   # by stream and 'fused' (N, C)
+    labels: torch.Tensor             # (N,), -1 where withheld
+
+
+def in_batches(dataset, cfg: RunConfig, device: torch.device, contrast: bool = False,
+               size: int = EVAL_BATCH) -> Iterator[dict[str, torch.Tensor]]:
+    """All videos of `dataset` once, in order."""
+    for start in range(0, len(dataset), size):
+        yield get_batch(dataset, np.arange(start, min(start + size, len(dataset))), cfg, device, contrast)
+
+
+@torch.no_grad()
+def extract(model: TwoStream, dataset, domain: str, cfg: RunConfig, device: torch.device) -> Features:
+    """Features and predictions in evaluation mode with `domain`'s statistics."""
+    was_training = model.training
+    model.eval()
+    rows: list[tuple[dict, dict, dict, torch.Tensor]] = []
+    with use_domain(model, domain):
+        for batch in in_batches(dataset, cfg, device):
+            out = model(batch)
+            rows.append(({m: o.v for m, o in out.items()}, {m: o.V for m, o in out.items()},
+                         model.probabilities(out), batch["label"]))
+    model.train(was_training)
+
+    def joined(i: int) -> dict[str, torch.Tensor]:
+        return {m: torch.cat([row[i][m] for row in rows]) for m in rows[0][i]}
+    return Features(joined(0), joined(1), joined(2), torch.cat([row[3] for row in rows]))
+
+
+@torch.no_grad()
+def estimate_statistics(model: TwoStream, dataset, domain: str, cfg: RunConfig, device: torch.device) -> None:
+    """AdaBN: fill `domain`'s normalisation statistics from one pass over `dataset` (no labels, no gradient)."""
+    with estimating_statistics(model, domain):
+        for batch in in_batches(dataset, cfg, device):
+            model(batch)

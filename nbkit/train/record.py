@@ -1,0 +1,77 @@
+"""Run folders: `runs/<run id>/` with config.json, history.csv, metrics.json, predictions.csv and env.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+
+from nbkit.config import RunConfig, digest
+
+RESULT_VERSION = 1  # raise it when a change of the code alters the numbers of a finished run
+
+
+def run_id(cfg: RunConfig, data_key: str) -> str:
+    """Name of a run: readable, and unique to configuration, data and result version."""
+    key = digest({"config": cfg.identity(), "data": data_key, "version": RESULT_VERSION}, 10)
+    return f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-{key}"
+
+
+def atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write to a temporary file beside `path`, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON, atomically."""
+    atomically(path, lambda p: p.write_text(json.dumps(value, indent=1, default=str) + "\n"))
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows of one table, atomically; the columns are all keys in order of appearance."""
+    columns = list(dict.fromkeys(k for row in rows for k in row))
+
+    def write(p: Path) -> None:
+        with p.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+    atomically(path, write)
+
+
+def environment() -> dict[str, Any]:
+    """Machine and versions a result was made with."""
+    names = ("torch", "torchvision", "numpy", "av", "opencv-contrib-python-headless", "scikit-learn")
+    return {
+        "python": platform.python_version(), "platform": platform.platform(), "cpu": platform.processor(),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {n: version(n) for n in names}, "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """The checkout's commit, with '+' when files differ from it; None outside a checkout."""
+    def git(*args: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,161 @@
+"""Training one stage: epochs, steps, checkpoints.  A stage that two rows share is trained once."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from lightning_fabric import Fabric
+from tqdm.auto import tqdm
+
+from nbkit.config import RunConfig, digest
+from nbkit.data.domains import get_batch
+from nbkit.errors import NbkitError
+from nbkit.methods.base import Method, Step
+from nbkit.train.record import RESULT_VERSION, atomically
+
+# Fields that determine every stage; a method's own fields come from its signature().
+COMMON = ("profile", "benchmark", "source", "target", "modalities", "seed", "split_seed", "demo_shift", "demo_seed",
+          "demo_train", "demo_test", "clips", "frames", "frame_stride", "cache_size", "crop", "flow", "flow_clip",
+          "backbone", "weights", "feature_dim", "aggregation", "head", "cls_on", "bn_mode", "dropout", "optimizer",
+          "lr_steps", "lr_schedule", "weight_decay", "grad_clip", "batch", "precision")
+
+
+def stage_key(method: Method, stage: int) -> str:
+    """Hash of all that determines the weights at the end of `stage`, the stages before it included."""
+    cfg, earlier = method.cfg, [s for s in range(1, stage + 1) if not method.skips(s)]
+    chain = [{"stage": s, "epochs": cfg.epochs[s - 1], "lr": cfg.lr[s - 1], **method.signature(s)} for s in earlier]
+    common = {k: getattr(cfg, k) for k in COMMON}
+    return digest({"common": common, "chain": chain, "data": method.domains.data_key, "version": RESULT_VERSION}, 16)
+
+
+def train_stage(fabric: Fabric, method: Method, stage: int) -> list[dict[str, Any]]:
+    """Train (or load) one stage in place; returns its history, one row an epoch."""
+    cfg = method.cfg
+    folder = Path(cfg.runs_dir) / "stages"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stage_key(method, stage)}.pt"
+    with FileLock(f"{path}.lock"):  # a second run that needs the same stage waits and then loads it
+        state = load_checkpoint(path, fabric.device)
+        if state and state["epoch"] == cfg.epochs[stage - 1]:
+            restore(method, state)
+            return state["history"]
+        return _train(fabric, method, stage, path, state)
+
+
+def _train(fabric: Fabric, method: Method, stage: int, path: Path, state: dict | None) -> list[dict[str, Any]]:
+    cfg, epochs = method.cfg, method.cfg.epochs[stage - 1]
+    optimizer = make_optimizer(method, cfg, stage)
+    module, optimizer = fabric.setup(method, optimizer)
+    history: list[dict[str, Any]] = []
+    if state:
+        restore(method, state)
+        optimizer.load_state_dict(state["optimizer"])
+        history = state["history"]
+    elif epochs:
+        torch.manual_seed(seed_of(cfg, stage, -1))
+        method.train()
+        method.start_stage(stage)
+    for epoch in range(len(history), epochs):
+        torch.manual_seed(seed_of(cfg, stage, epoch))  # dropout; everything else has its own generators
+        started = time.perf_counter()
+        row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
+        row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
+        history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
+        save_checkpoint(path, method, optimizer, epoch + 1, history)
+        if not cfg.progress:
+            print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in history[-1].items()),
+                  flush=True)
+    if not epochs:
+        save_checkpoint(path, method, optimizer, 0, history)
+    return history
+
+
+def run_epoch(fabric: Fabric, module, method: Method, optimizer, stage: int, epoch: int) -> dict[str, float]:
+    """One pass over the labelled set; returns the mean of every term."""
+    cfg = method.cfg
+    method.train()
+    for dataset in method.domains.train.values():
+        dataset.set_epoch(10_000 * stage + epoch)
+    batches = method.batches(stage, epoch)
+    sums: dict[str, float] = {}
+    bar = tqdm(batches, desc=f"stage {stage} epoch {epoch + 1}", leave=False, mininterval=2, disable=not cfg.progress)
+    for i, (a, b) in enumerate(bar):
+        progress = (epoch + i / len(batches)) / cfg.epochs[stage - 1]
+        set_lr(optimizer, cfg, stage, epoch, progress)
+        contrast = cfg.alpha > 0 and cfg.method == "stcda"
+        first = get_batch(method.domains.train[method.labelled[0]], a, cfg, fabric.device, contrast)
+        second = get_batch(method.domains.train["target"], b, cfg, fabric.device, contrast) \
+            if method.uses_target else None
+        generator = torch.Generator().manual_seed(seed_of(cfg, stage, epoch) * 100_003 + i)
+        terms = module(first, second, Step(stage, epoch, progress, generator))
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise NbkitError(f"the loss is {loss.item()} in stage {stage}, epoch {epoch + 1}, step {i + 1} "
+                             f"({ {k: float(x) for k, x in terms.items()} }); lower LR or ALPHA, or set GRAD_CLIP")
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        if cfg.grad_clip:
+            fabric.clip_gradients(module, optimizer, max_norm=cfg.grad_clip)
+        optimizer.step()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+    return {name: total / len(batches) for name, total in sums.items()}
+
+
+def seed_of(cfg: RunConfig, stage: int, epoch: int) -> int:
+    """One seed for every (run seed, stage, epoch): training needs no stored random state to resume."""
+    return (cfg.seed * 1009 + stage) * 10_007 + epoch + 1
+
+
+def make_optimizer(method: Method, cfg: RunConfig, stage: int) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9 (the paper) or AdamW."""
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    if cfg.optimizer == "sgd":
+        return torch.optim.SGD(parameters, cfg.lr[stage - 1], momentum=0.9, weight_decay=cfg.weight_decay)
+    return torch.optim.AdamW(parameters, cfg.lr[stage - 1], weight_decay=cfg.weight_decay)
+
+
+def set_lr(optimizer, cfg: RunConfig, stage: int, epoch: int, progress: float) -> None:
+    """Divide by 10 after each of `lr_steps` epochs of the stage (the paper), or follow half a cosine."""
+    lr = cfg.lr[stage - 1]
+    if cfg.lr_schedule == "step":
+        lr *= 0.1 ** sum(epoch >= s for s in cfg.lr_steps)
+    else:
+        lr *= 0.5 * (1 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------------
+def save_checkpoint(path: Path, method: Method, optimizer, epoch: int, history: list) -> None:
+    """Everything a killed run needs to go on with the same numbers, written atomically."""
+    state = {"epoch": epoch, "history": history, "optimizer": optimizer.state_dict(),
+             "model": method.model.state_dict(),
+             "extra": {k: v for k, v in method.state_dict().items() if not k.startswith("model.")}}
+    try:
+        atomically(path, lambda p: torch.save(state, p))
+    except OSError as error:
+        raise NbkitError(f"{path}: the checkpoint could not be written ({error}). Free some disk space and run again: "
+                         "training goes on from the last epoch that was saved") from None
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict | None:
+    """The checkpoint at `path`, or None; a damaged file is named, not trusted."""
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise NbkitError(f"{path}: not a readable checkpoint ({error}). Delete the file and run again") from None
+
+
+def restore(method: Method, state: dict) -> None:
+    """Weights into the method.  Extra modules that the stored row did not have (banks, say) stay as they are."""
+    method.model.load_state_dict(state["model"])
+    own = method.state_dict()
+    method.load_state_dict({k: v for k, v in state["extra"].items() if k in own}, strict=False)

@@ -1,0 +1,161 @@
+r"""Adversarial adaptation of a spatio-temporal action detector: Agarwal et al., BMVC 2020, Eqs. (1)-(7).
+
+All discriminators hand over **logits** x; the domain probability "target" is sigmoid(x), and every logarithm is taken
+by `logsigmoid`, so that a confident discriminator gives large but finite losses. Domain label: d = 0 source, d = 1 target.
+
+Eqs. (1)-(3) are not legible in the copy of the paper this project was written from. What stands here under those
+numbers is **our reconstruction**, from the works which the paper cites there (Faster R-CNN; strong-weak alignment with
+a focal domain loss); each docstring says so.
+"""
+from __future__ import annotations
+
+from typing import Literal, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nbkit.errors import NbkitError
+
+Reduction = Literal["mean", "sum"]
+#: names of the adaptation modules: temporal image level, temporal instance level, spatial image level
+MODULES = ("t_img", "t_ins", "s_img")
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, beta):
+        ctx.beta = beta
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -ctx.beta * grad, None
+
+
+def gradient_reversal(x: Tensor, beta: float = 1.0) -> Tensor:
+    r"""$\mathrm{GRL}_\beta(x) = x$ forward, $\partial\,\mathrm{GRL}_\beta = -\beta$ backward (Ganin et al. 2016).
+
+    `beta` scales only what reaches the features; the discriminator above learns at full speed. It is a different
+    quantity from the $\lambda$ of Eq. (7), which scales both: raising one does not replace the other.
+    """
+    return _Reverse.apply(x, beta)
+
+
+def ramp(progress: float, steepness: float = 10.0) -> float:
+    """2 / (1 + exp(-steepness * progress)) - 1 for progress in [0, 1]: 0 at the start, about 1 at the end."""
+    return 2.0 / (1.0 + float(torch.exp(torch.tensor(-steepness * progress, dtype=torch.float64)))) - 1.0
+
+
+def action_loss(rpn_cls: Tensor, rpn_reg: Tensor, roi_cls: Tensor, roi_reg: Tensor) -> Tensor:
+    r"""Eq. (1), our reconstruction.
+    $\mathcal L_{act}=\mathcal L^{rpn}_{cls}+\mathcal L^{rpn}_{reg}+\mathcal L^{roi}_{cls}+\mathcal L^{roi}_{reg}$
+
+    The four losses of Faster R-CNN with equal weights, on labelled source frames: the first two from the key-frame
+    branch, the last two from the temporal branch. Scalars in, scalar out.
+    """
+    return rpn_cls + rpn_reg + roi_cls + roi_reg
+
+
+def focal_source(logit: Tensor, gamma: float) -> Tensor:
+    r"""Eq. (2), our reconstruction: the source half of $\mathcal L_{D_S}$.
+    $-\frac{1}{n_s}\sum_i (1-d_i)\,P_i^{\gamma}\,\log(1-P_i)$ with $P=D_S(SF(K))$, `logit` (n_s,).
+    """
+    return _focal(-logit, gamma)
+
+
+def focal_target(logit: Tensor, gamma: float) -> Tensor:
+    r"""Eq. (3), our reconstruction: the target half of $\mathcal L_{D_S}$.
+    $-\frac{1}{n_t}\sum_j d_j\,(1-P_j)^{\gamma}\,\log P_j$, `logit` (n_t,).
+    """
+    return _focal(logit, gamma)
+
+
+def _focal(right: Tensor, gamma: float) -> Tensor:
+    """Mean of -(1-p)^gamma log p, p = sigmoid(right) being the probability of the true domain."""
+    log_p, log_not_p = F.logsigmoid(right), F.logsigmoid(-right)
+    return -(torch.exp(gamma * log_not_p) * log_p).mean()
+
+
+def spatial_image_loss(source: Tensor, target: Tensor, gamma: float = 5.0) -> Tensor:
+    r"""Eqs. (2)-(3) together, our reconstruction.
+    $\mathcal L_{D_S}=-\big(\frac1{n_s}\sum_i(1-d_i)P_i^\gamma\log(1-P_i)+\frac1{n_t}\sum_j d_j(1-P_j)^\gamma\log P_j\big)$
+
+    Args:
+        source, target: (n_s,), (n_t,) logits of D_S, one per key frame.
+        gamma: focusing. 0 gives plain binary cross-entropy; 5 (strong-weak alignment's default) makes frames that
+            the discriminator already tells apart count for little, so that only look-alike scenes are aligned.
+    """
+    _not_empty("spatial_image_loss", source, target)
+    return focal_source(source, gamma) + focal_target(target, gamma)
+
+
+def temporal_image_loss(source: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    r"""Eq. (4).
+    $\mathcal L_{D_{Timg}}=-\big(\frac1{n_s}\sum_i\sum_{h,w}(1-d_i)\log(1-Q_i^{(h,w)})+\frac1{n_t}\sum_j\sum_{h,w}d_j\log Q_j^{(h,w)}\big)$
+
+    Args:
+        source, target: (n, H, W) or (n, 1, H, W) logits of $D_{Timg}$; H, W may differ between the domains.
+        reduction: 'sum' over the positions as printed; 'mean' divides by H W, which makes the three terms of Eq. (6)
+            comparable (a 15 x 20 map would weigh 300 times the key frame's single probability).
+    """
+    _not_empty("temporal_image_loss", source, target)
+    return _per_video(-source, reduction) + _per_video(target, reduction)
+
+
+def _per_video(right: Tensor, reduction: Reduction) -> Tensor:
+    """Sum or mean of -log sigmoid over everything but the first axis, mean over that."""
+    cost = -F.logsigmoid(right).flatten(1)  # (n, H*W)
+    return _reduce(cost, reduction).mean()
+
+
+def _reduce(cost: Tensor, reduction: Reduction) -> Tensor:
+    if reduction not in ("mean", "sum"):
+        raise NbkitError(f"adv_reduction={reduction!r}: choose 'mean' or 'sum'")
+    return cost.mean(-1) if reduction == "mean" else cost.sum(-1)
+
+
+def temporal_instance_loss(source: Sequence[Tensor], target: Sequence[Tensor],
+                           reduction: Reduction = "mean") -> Tensor:
+    r"""Eq. (5).
+    $\mathcal L_{D_{Tinst}}=-\big(\frac1{n_s}\sum_i\sum_k(1-d_i)\log(1-R_{i,k})+\frac1{n_t}\sum_j\sum_k d_j\log R_{j,k}\big)$
+
+    Args:
+        source, target: for each key frame the (K_i,) logits of its proposals; K_i may vary. A frame without any
+            proposal counts in n and adds nothing.
+        reduction: over the proposals of a frame, 'sum' as printed or 'mean'.
+    """
+    _not_empty("temporal_instance_loss", source, target)
+    halves = [torch.stack([_instances(sign * r, reduction) for r in side]).mean()
+              for sign, side in ((-1, source), (1, target))]
+    return halves[0] + halves[1]
+
+
+def _instances(right: Tensor, reduction: Reduction) -> Tensor:
+    cost = -F.logsigmoid(right.flatten())  # (K,)
+    return _reduce(cost, reduction) if cost.numel() else cost.sum()
+
+
+def adversarial_loss(terms: Mapping[str, Tensor]) -> Tensor:
+    r"""Eq. (6). $\mathcal L_{adv}(SF,TF,D)=\mathcal L_{D_S}+\mathcal L_{D_{Timg}}+\mathcal L_{D_{Tinst}}$
+
+    `terms` holds any subset of 't_img', 't_ins', 's_img' (the rows of the ablation), without inner weights.
+    """
+    unknown = set(terms) - set(MODULES)
+    if unknown or not terms:
+        raise NbkitError(f"adapt={sorted(terms)}: name one or more of {MODULES}")
+    return sum(terms[name] for name in MODULES if name in terms)
+
+
+def localization_objective(act: Tensor, adv: Tensor, lam: float) -> Tensor:
+    r"""Eq. (7). $\mathcal L(V^s,K^s,V^t,K^t)=\mathcal L_{act}+\lambda\,\mathcal L_{adv}$
+
+    Minimised by detector and discriminators alike: the min-max is done by `gradient_reversal` between them.
+    """
+    return act + lam * adv
+
+
+def _not_empty(name: str, source, target) -> None:
+    if len(source) == 0 or len(target) == 0:
+        raise NbkitError(f"{name}: a batch needs at least one frame of each domain "
+                         f"(got {len(source)} source, {len(target)} target)")

@@ -204,8 +204,8 @@ def test_collapsed_features_stay_finite():
 def test_gradcheck_with_the_bandwidth_held(pair, scope, monkeypatch):
     """The bandwidth is a constant for the gradient, so the finite differences hold it too."""
     from nbkit.losses import alignment
-    ys, yt = YS[:4], YT[:3]
-    small = VideoFeatures(pair[0].v[:4], pair[0].V[:4]), VideoFeatures(pair[1].v[:3], pair[1].V[:3])
+    ys, yt = torch.tensor([0, 0, 1]), torch.tensor([1, 0, 0])
+    small = tuple(VideoFeatures(f.v[:3, :, :2], f.V[:3, :2]) for f in pair)
     held = []
     real = alignment.bandwidths
 
@@ -235,9 +235,9 @@ def test_descent_pulls_the_domains_together():
     source = features(12, 0)
     y = torch.arange(12) % C
     v, V = (source.v + 2).requires_grad_(), (source.V + 2).requires_grad_()
-    optimizer = torch.optim.Adam([v, V], lr=0.05)
+    optimizer = torch.optim.Adam([v, V], lr=0.2)
     first = vca((source, VideoFeatures(v, V)), y, y, C)
-    for _ in range(50):
+    for _ in range(20):
         optimizer.zero_grad()
         vca((source, VideoFeatures(v, V)), y, y, C).total.backward()
         optimizer.step()

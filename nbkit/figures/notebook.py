@@ -1,0 +1,75 @@
+"""Small helpers of the notebooks: print the real source of a function, step through pictures with a slider."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from IPython import get_ipython
+from IPython.display import Markdown, display
+
+from nbkit.errors import NbkitError
+
+
+def source_without_docstring(function: Callable) -> str:
+    """The function's source as it stands in its file, less the docstring (which repeats the equation above it)."""
+    source = textwrap.dedent(inspect.getsource(function))
+    node = ast.parse(source).body[0]
+    lines = source.splitlines()
+    first = node.body[0]
+    if len(node.body) > 1 and ast.get_docstring(node) is not None:
+        del lines[first.lineno - 1:first.end_lineno]
+    return "\n".join(lines)
+
+
+def show_source(*functions: Callable) -> None:
+    """Display the source of package functions, each under the file it comes from."""
+    for function in functions:
+        path = Path(inspect.getfile(function)).as_posix()
+        where = path[path.rfind("/nbkit/") + 1:]
+        display(Markdown(f"`{where}`\n```python\n{source_without_docstring(function)}\n```"))
+
+
+def someone_is_watching() -> bool:
+    """Whether a person can click: false under papermill, nbclient and nbval, where no input() could be answered.
+
+    NBKIT_WIDGETS=1 or =0 decides otherwise.
+    """
+    if os.environ.get("NBKIT_WIDGETS") in ("0", "1"):
+        return os.environ["NBKIT_WIDGETS"] == "1"
+    kernel = getattr(get_ipython(), "kernel", None)
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
+def stepper(draw: Callable[[Any], plt.Figure], values: Sequence, label: str, start: int = 0) -> None:
+    """A slider over `values` that redraws `draw(value)`; where nobody can click, the figure of values[start] alone.
+
+    draw returns a figure. Raises NbkitError for an empty list of values.
+    """
+    if not values:
+        raise NbkitError("stepper needs at least one value")
+    if not someone_is_watching():
+        draw(values[start])
+        plt.show()
+        return
+    import ipywidgets
+
+    out = ipywidgets.Output()
+    slider = ipywidgets.SelectionSlider(options=[(str(v), v) for v in values], value=values[start], description=label,
+                                        continuous_update=False, style={"description_width": "initial"})
+
+    def redraw(change: dict) -> None:
+        with out:
+            out.clear_output(wait=True)
+            display(figure := draw(change["new"]))
+            plt.close(figure)
+
+    slider.observe(redraw, "value")
+    redraw({"new": values[start]})
+    display(ipywidgets.VBox([slider, out]))

@@ -112,7 +112,12 @@ def _list_domain(manifest: Manifest, name: str, root) -> Listing:
         listing = Listing()
         listing.problem("folder missing", root, "give the folder that holds the datasets")
         return listing
-    return LAYOUTS[spec.layout].list_videos(spec, root)
+    try:
+        return LAYOUTS[spec.layout].list_videos(spec, root)
+    except NbkitError as error:  # a broken list or annotation file: the rest of the benchmark can still be checked
+        listing = Listing()
+        listing.problem("unreadable", error)
+        return listing
 
 
 def _apply_grouped(manifest: Manifest, table: pd.DataFrame, seed: int) -> None:

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from nbkit.data.layouts import arid, demo, jhmdb
+from nbkit.data.layouts import arid, demo, epic, hmdb51, jhmdb, olympic, ucf101, ucf101_24, ucfsports
 
-LAYOUTS = {"arid": arid, "demo": demo, "jhmdb": jhmdb}
+LAYOUTS = {
+    "arid": arid,
+    "demo": demo,
+    "epic": epic,
+    "hmdb51": hmdb51,
+    "jhmdb": jhmdb,
+    "olympic": olympic,
+    "ucf101": ucf101,
+    "ucf101_24": ucf101_24,
+    "ucfsports": ucfsports,
+}

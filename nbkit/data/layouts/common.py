@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +71,35 @@ def class_folders(parent: Path, spec: DomainSpec, listing: Listing) -> dict[str,
             if member in present:
                 found[member] = (common, present[member])
             else:
-                listing.problem("class folder missing", parent / member, did_you_mean(member, present))
+                listing.problem("class folder missing", parent / member, _folder_advice(parent, member, present))
     return found
+
+
+def _folder_advice(parent: Path, member: str, present: Iterable[str]) -> str:
+    for suffix in (".rar", ".zip", ".tar", ".tar.gz"):
+        if (parent / f"{member}{suffix}").is_file():
+            return f"extract {member}{suffix}, which is there"
+    return did_you_mean(member, present)
+
+
+def first_folder(base: Path, names: Iterable[str], listing: Listing, what: str) -> Path | None:
+    """The first existing folder of ``names`` below base, else a problem."""
+    names = list(names)
+    for name in names:
+        if (base / name).is_dir():
+            return base / name
+    listing.problem(f"{what} folder missing", base / names[0], f"also looked for {', '.join(names[1:])}")
+    return None
+
+
+def folder_index(folder: Path) -> dict[str, Path]:
+    """Entries of a folder by Unicode-composed name: lists and disks may spell the same accent differently."""
+    return {unicodedata.normalize("NFC", p.name): p for p in folder.iterdir()} if folder.is_dir() else {}
+
+
+def composed(name: str) -> str:
+    """A file name in composed Unicode form (NFC), the key used by :func:`folder_index`."""
+    return unicodedata.normalize("NFC", name)
 
 
 def did_you_mean(name: str, present: Iterable[str]) -> str:

@@ -33,8 +33,10 @@ class VideoCache:
         try:
             self.settings = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
             self.index = pd.read_csv(self.folder / "index.csv", dtype={"video": str}, keep_default_na=False)
-            self._rgb = np.load(self.folder / "rgb.npy", mmap_mode="r")
-            self._flow = np.load(self.folder / "flow.npy", mmap_mode="r")
+            self._rgb, self._flow = (
+                np.load(self.folder / name, mmap_mode="r").view(np.ndarray)  # slicing a plain view is twice as fast
+                for name in ("rgb.npy", "flow.npy")
+            )
         except (OSError, ValueError) as error:
             raise NbkitError(f"{self.folder}: not a whole cache ({error}). Delete the folder and build it again.") from error
         self.size, self.flow_clip = self.settings["size"], self.settings["flow_clip"]
@@ -123,8 +125,6 @@ def _raise_all(problems):
 
 def _check_files(table, max_frames):
     """Look at every file before any work: the number of frames of each, or one error naming all that fail."""
-    if table["video"].duplicated().any():
-        raise NbkitError(f"video ids must be unique; {table['video'][table['video'].duplicated()].iloc[0]!r} is not.")
     frames, problems = [], []
     for path in table["path"]:
         try:
@@ -168,13 +168,17 @@ def build_cache(table, cache_dir, *, size, flow="dis", flow_clip=None, workers=2
     flow_clip = size / 8 if flow_clip is None else float(flow_clip)
     if size < 8 or flow_clip <= 0:
         raise NbkitError(f"size={size}, flow_clip={flow_clip}: size must be at least 8 and flow_clip above 0.")
-    counts = _check_files(table, max_frames)
+    if table["video"].duplicated().any():
+        raise NbkitError(f"video ids must be unique; {table['video'][table['video'].duplicated()].iloc[0]!r} is not.")
+    if not all(Path(path).is_file() for path in table["path"]):
+        _check_files(table, max_frames)  # raises, naming all of them
     how = {"size": int(size), "flow": flow, "flow_clip": flow_clip, "max_frames": max_frames}
     files = {video: fingerprint(path) for video, path in zip(table["video"], table["path"])}
     key = key_of({"version": VERSION, "files": sorted(files.items()), **how})
     final = Path(cache_dir) / f"videos-{key}"
     if final.exists():
         return VideoCache(final)
+    counts = _check_files(table, max_frames)
     require_space(cache_dir, sum(counts) * size * size * 5)
     work = partial(_attempt, **how)
     with new_folder(final) as folder:

@@ -141,9 +141,11 @@ class ClipDataset(Dataset):
             for k, times in enumerate(chosen):
                 steady = times[-1] - times[0] == (len(times) - 1) * self.stride  # no repeated frame at the end
                 where = slice(times[0], times[-1] + 1, self.stride) if steady else times
-                clip = source[where][:, rows, columns]  # (T, H, W, channels)
-                out[k] = clip[:, :, ::-1] if flip else clip
+                out[k] = source[where][:, rows, columns]  # (T, H, W, channels)
         if flip:
+            for out in (rgb, flow):
+                lines = out.reshape(-1, *out.shape[-2:])  # (K T H, W, channels), a view
+                cv2.flip(lines, 1, dst=lines)
             np.negative(flow[..., 0], out=flow[..., 0])  # 256 - byte: u changes its sign, v does not
         if colour is not None and self.jitter:
             change_colours(rgb, *colour)

@@ -165,18 +165,24 @@ def ucfsports_boxes(gt_dir: str | Path) -> np.ndarray:
 
 
 def demo_boxes(path: str | Path) -> np.ndarray:
-    """Demo videos: array ``boxes`` (N, 4) xyxy of the .npz file; NbkitError when it is not there."""
+    """Demo videos: boxes (N, 4) float64 of the frames in which the action happens; NaN rows elsewhere.
+
+    The file holds ``boxes`` (zeros where nobody is seen) and ``action`` (N,), True while the named action goes on.
+    """
     try:
         with np.load(path, allow_pickle=False) as data:
-            return np.asarray(data["boxes"], dtype=np.float64)
+            boxes, action = np.asarray(data["boxes"], dtype=np.float64), np.asarray(data["action"], dtype=bool)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise NbkitError(f"{path}: no readable array 'boxes': {error}. Render the demo data again.") from error
+        raise NbkitError(f"{path}: not a readable box file ({error}); render the demo data again") from error
+    boxes[~action | (_area(boxes) <= 0)] = np.nan
+    return boxes
 
 
 def tubes_of(row) -> VideoTubes:
     """The annotated tubes of one table row (``boxes``, ``path``, ``class_name``), whatever the dataset.
 
-    Tubes carry the common class name of the row. Boxes are not clipped: use :func:`clean_boxes` with the frame size.
+    Tubes carry the common class name of the row and never hold NaN: where a dataset stores one box a frame, every
+    run of annotated frames is a tube. Boxes are not clipped: use :func:`clean_boxes` with the frame size.
     """
     source = Path(row["boxes"]) if row["boxes"] else None
     if source is None:
@@ -190,7 +196,14 @@ def tubes_of(row) -> VideoTubes:
         return VideoTubes(found.n_frames, tuple(Tube(row["class_name"], t.start, t.boxes) for t in found.tubes))
     reader = {".mat": jhmdb_boxes, ".npz": demo_boxes}.get(source.suffix, ucfsports_boxes)
     boxes = reader(source)
-    return VideoTubes(len(boxes), (Tube(row["class_name"], 0, boxes),))
+    return VideoTubes(len(boxes), tuple(Tube(row["class_name"], a, boxes[a:b]) for a, b in _runs(boxes)))
+
+
+def _runs(boxes: np.ndarray) -> list[tuple[int, int]]:
+    """(start, stop) of every run of rows without NaN; stop exclusive."""
+    known = np.concatenate([[False], ~np.isnan(boxes).any(axis=1), [False]]).astype(np.int8)
+    edges = np.flatnonzero(np.diff(known))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
 
 
 def _xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:

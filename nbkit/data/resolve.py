@@ -78,7 +78,7 @@ def resolve(
 def scan(manifest: Manifest, root, *, split_seed: int = 0) -> tuple[pd.DataFrame, dict[str, list]]:
     """Like :func:`resolve`, but never raises for missing data: (table, problems per domain)."""
     frames, problems = [], {}
-    for name, spec in manifest.domains.items():
+    for name in manifest.domains:
         listing = _list_domain(manifest, name, root)
         problems[name] = listing.problems
         if listing.rows:
@@ -152,7 +152,7 @@ def check_counts(manifest: Manifest, table: pd.DataFrame, *, allow_partial: bool
     bad = [r for r in rows if r.status == "mismatch"]
     if bad and not allow_partial:
         text = "; ".join(f"{r.domain} {r.split} {r.class_name}: {r.found} instead of {r.expected}" for r in bad[:12])
-        raise NbkitError(f"{manifest.benchmark}: counts differ from the published lists: {text}. Videos may be missing.")
+        raise NbkitError(f"{manifest.benchmark}: counts differ from the published lists ({text}): videos are missing")
     return rows
 
 

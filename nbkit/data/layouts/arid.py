@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nbkit.data.layouts.common import Listing, LayoutOptions, class_folders, find_base, row, video_files
+from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, row, video_files
 from nbkit.data.manifest import DomainSpec
 
 _NAME = re.compile(r"(.+)_(\d+)_(\d+)")

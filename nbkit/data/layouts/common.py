@@ -50,16 +50,30 @@ def find_base(spec: DomainSpec, root: Path, markers: Iterable[str], listing: Lis
     markers = list(markers)
     for name in [*spec.folder, "."]:
         base = root / name
-        if base.is_dir() and any(next(base.glob(m), None) is not None for m in markers):
+        if _holds(base, markers):
             return base
-    tried = ", ".join(str(root / n) for n in spec.folder)
     listing.problem(
         "dataset not found",
-        spec.dataset,
-        f"looked for {' or '.join(markers)} in {tried}; download it from {spec.homepage} "
-        "and give its folder as the root",
+        f"{spec.dataset} in {root}",
+        f"looked for {' or '.join(markers[:4])} in it and in its folders "
+        f"{', '.join(n for n in spec.folder if n != '.')}; {_elsewhere(root, markers)} Download it from {spec.homepage} and give its folder as the root",
     )
     return None
+
+
+def _holds(base: Path, markers: list[str]) -> bool:
+    return base.is_dir() and any(next(base.glob(m), None) is not None for m in markers)
+
+
+def _elsewhere(root: Path, markers: list[str]) -> str:
+    """What a person who gave a wrong root needs to see: where the data is, or what is there instead."""
+    entries = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+    for near in [root.parent, *(p for p in entries if p.is_dir())]:
+        if _holds(near, markers):
+            return f"it seems to be in {near}."
+    if not entries:
+        return "the folder is empty."
+    return f"the folder holds {', '.join(p.name for p in entries[:6])}{', ...' if len(entries) > 6 else ''}."
 
 
 def class_folders(parent: Path, spec: DomainSpec, listing: Listing) -> dict[str, tuple[str, Path]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nbkit.data.layouts.common import Listing, LayoutOptions, class_folders, find_base, folded, read_text, row
+from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, folded, read_text, row
 from nbkit.data.manifest import DomainSpec
 from nbkit.data.split_lists import parse_ucf_list, ucf_group
 

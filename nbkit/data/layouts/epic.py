@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nbkit.data.layouts.common import Listing, LayoutOptions, find_base, first_folder
+from nbkit.data.layouts.common import LayoutOptions, Listing, find_base, first_folder
 from nbkit.data.manifest import DomainSpec
 from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.errors import NbkitError

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nbkit.data.layouts.common import (
-    Listing,
     LayoutOptions,
+    Listing,
     class_folders,
     composed,
     find_base,

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from nbkit.data.layouts.common import Listing, LayoutOptions, class_folders, find_base, read_text, row, video_files
+from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, read_text, row, video_files
 from nbkit.data.manifest import DomainSpec
 from nbkit.data.split_lists import hmdb_title, parse_hmdb_list
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nbkit.data.layouts.common import (
     VIDEO_SUFFIXES,
-    Listing,
     LayoutOptions,
+    Listing,
     class_folders,
     composed,
     find_base,

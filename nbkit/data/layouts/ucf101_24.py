@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nbkit.data.boxes import ucf101_24_tubes
-from nbkit.data.layouts.common import Listing, LayoutOptions, class_folders, find_base, first_folder, read_text, row
+from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, first_folder, read_text, row
 from nbkit.data.manifest import DomainSpec
 from nbkit.data.split_lists import parse_name_list, ucf_group
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nbkit.data.layouts.common import Listing, LayoutOptions, class_folders, find_base, video_files
+from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, video_files
 from nbkit.data.manifest import DomainSpec
 
 

@@ -1,0 +1,66 @@
+"""The `nbkit` command: thin subcommands over the functions the notebooks call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from nbkit.errors import NbkitError
+
+
+def _check_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("benchmark", help="name of a benchmark, or a manifest file")
+    parser.add_argument("--root", help="folder that holds the datasets (default: data/BENCHMARK)")
+    parser.add_argument("--size", type=int, default=112, help="side of the cached pictures, for the disk estimate")
+    parser.add_argument("--split-seed", type=int, default=0, help="seed of grouped splits")
+    parser.add_argument("--quick", action="store_true", help="look at file sizes only")
+    parser.add_argument("--all", action="store_true", help="name every problem, however many there are")
+
+
+def _check_data(arguments: argparse.Namespace) -> int:
+    from nbkit.data.check import LISTED, check_data, format_report
+
+    root = arguments.root or f"data/{arguments.benchmark}"
+    watch = _watch if sys.stderr.isatty() else None
+    report = check_data(
+        arguments.benchmark,
+        root,
+        size=arguments.size,
+        split_seed=arguments.split_seed,
+        quick=arguments.quick,
+        watch=watch,
+    )
+    print(format_report(report, listed=10**9 if arguments.all else LISTED))
+    return 0 if report.ok else 1
+
+
+def _watch(done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\rlooking at files: {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+
+# name -> (help, function that adds arguments, function that runs it and returns the exit code)
+COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
+    "check-data": ("say what of a benchmark's data is there, missing or broken", _check_data_arguments, _check_data),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code (0 fine, 1 a problem that is named on the way)."""
+    parser = argparse.ArgumentParser(prog="nbkit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add_arguments, run) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        add_arguments(sub)
+        sub.set_defaults(run=run)
+    arguments = parser.parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except NbkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

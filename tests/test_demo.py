@@ -6,8 +6,17 @@ import av
 import numpy as np
 import pytest
 
-from nbkit.data.demo import (ACTIONS, CLASS_NAMES, DOMAINS, boxes_of, contact_sheet, main, read_boxes, render_video,
-                             write_demo)
+from nbkit.data.demo import (
+    ACTIONS,
+    CLASS_NAMES,
+    DOMAINS,
+    boxes_of,
+    contact_sheet,
+    main,
+    read_boxes,
+    render_video,
+    write_demo,
+)
 from nbkit.data.demo_actions import Manner, perform
 from nbkit.data.demo_body import Build, J
 from nbkit.data.demo_style import CHANCES, RANGES, SHARED, sample_style
@@ -150,8 +159,9 @@ def test_splits_are_disjoint(root):
     for domain in DOMAINS:
         entries = {split: listed(root, domain, split) for split in COUNTS}
         groups = {split: {e[0].split("_g")[1][:2] for e in entries[split]} for split in COUNTS}
-        assert not groups["train"] & groups["test"] and not groups["train"] & groups["val"] and not groups["val"] & groups["test"]
-        assert all(len(e) == 2 and list(CLASS_NAMES.values())[int(e[1]) - 1] == e[0].split("/")[0] for e in entries["train"])
+        assert all(groups[a].isdisjoint(groups[b]) for a, b in (("train", "test"), ("train", "val"), ("val", "test")))
+        names = list(CLASS_NAMES.values())
+        assert all(len(e) == 2 and names[int(e[1]) - 1] == e[0].split("/")[0] for e in entries["train"])
         assert all(len(e) == 1 for e in entries["test"])
     files = list(root.glob("*/videos/*/*.avi"))
     assert len({digest(p) for p in files}) == len(files)  # no video twice, across splits and domains
@@ -161,7 +171,8 @@ def test_same_seed_same_bytes_and_second_call_skips(root, tmp_path):
     other = write_demo(tmp_path / "d", videos_per_class=COUNTS, size=64, frames=16, workers=1, domains=("street",))
     for name in ("Throw/v_Throw_g01_c02", "Lift/v_Lift_g03_c01"):
         for kind, suffix in (("videos", "avi"), ("boxes", "npz")):
-            assert digest(other / "street" / kind / f"{name}.{suffix}") == digest(root / "street" / kind / f"{name}.{suffix}")
+            place = f"street/{kind}/{name}.{suffix}"
+            assert digest(other / place) == digest(root / place)
     stamp = (other / "demo.json").stat().st_mtime_ns
     write_demo(other, videos_per_class=COUNTS, size=64, frames=16, domains=("street",))
     assert (other / "demo.json").stat().st_mtime_ns == stamp
@@ -190,6 +201,9 @@ def test_refusals(tmp_path):
     for bad in ({"action": "fly"}, {"domain": "moon"}, {"shift": -1.0}, {"size": 8}):
         with pytest.raises(NbkitError):
             render_video(**{"action": "walk", "domain": "street", "seed": 0} | bad)
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(NbkitError, match="cut.npz"):
+        read_boxes(tmp_path / "cut.npz")
     with pytest.raises(NbkitError, match="render the demo data again"):
         read_boxes(tmp_path / "none.npz")
 

@@ -3,7 +3,7 @@
     python -m nbkit.data.demo --root data/demo
 
 An articulated figure performs eight actions. The files pass through the same decoding, flow and manifest code as real
-data. The pixels come from `demo_render`, the movements from `demo_actions`, what differs between domains from `demo_style`.
+data. The pixels come from `demo_render`, the movements from `demo_actions`, the domains' differences from `demo_style`.
 """
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,8 +24,8 @@ import av
 import cv2
 import numpy as np
 
-from nbkit.data.demo_render import ACTIONS, DOMAINS, DemoVideo, boxes_of, contact_sheet, render_video
 from nbkit.data.demo_actions import FPS
+from nbkit.data.demo_render import ACTIONS, DOMAINS, DemoVideo, boxes_of, contact_sheet, render_video
 from nbkit.data.store import new_folder, write_json
 from nbkit.errors import NbkitError
 
@@ -40,7 +41,7 @@ def write_demo(root, *, videos_per_class=None, seed=0, shift=1.0, size=96, frame
                untrimmed_fraction=0.0) -> Path:
     """Render and encode the demo domains below `root`; nothing is done where they are already there.
 
-    videos_per_class    videos a class and domain, by split (default train 40, val 20, test 40; at least 1 of train, test)
+    videos_per_class    videos a class and domain, by split (default train 40, val 20, test 40; val may be 0)
     seed, shift         see `render_video`; splits use different seeds and different recording groups (gXX)
     size, frames        side in pixels, frames a video (25 fps)
     workers             processes
@@ -48,8 +49,8 @@ def write_demo(root, *, videos_per_class=None, seed=0, shift=1.0, size=96, frame
 
     Writes, for every domain, `videos/<Class>/v_<Class>_gXX_cYY.avi`, `splits/{train,val,test}list01.txt`,
     `splits/classInd.txt` and `boxes/<Class>/<video>.npz` (see `read_boxes`), and `root/demo.json` with the settings.
-    The same arguments write the same bytes. `root` appears only when it is complete; demo data of other settings in it is
-    replaced. Returns root. Raises NbkitError for bad values, or where `root` holds anything else.
+    The same arguments write the same bytes. `root` appears only when it is complete; demo data of other settings in it
+    is replaced. Returns root. Raises NbkitError for bad values, or where `root` holds anything else.
     """
     counts = {"train": 40, "val": 20, "test": 40} if videos_per_class is None else dict(videos_per_class)
     settings = {"version": VERSION, "seed": seed, "shift": float(shift), "size": size, "frames": frames,
@@ -78,7 +79,8 @@ def is_written(root, settings) -> bool:
 
 
 def _check(settings, counts):
-    if not set(counts) <= set(SPLITS) or min(counts.get("train", 0), counts.get("test", 0)) < 1 or min(counts.values()) < 0:
+    least = min(counts.get("train", 0), counts.get("test", 0))
+    if not set(counts) <= set(SPLITS) or least < 1 or min(counts.values()) < 0:
         raise NbkitError(f"videos_per_class={counts}: needs train and test of at least 1; val may be 0; nothing else")
     if not settings["domains"] or not set(settings["domains"]) <= set(DOMAINS):
         raise NbkitError(f"domains={settings['domains']}: choose from {', '.join(DOMAINS)}")
@@ -159,7 +161,7 @@ def read_boxes(path) -> dict[str, np.ndarray]:
             shape, bits = tuple(file["shape"]), np.frombuffer(zlib.decompress(file["masks"].tobytes()), np.uint8)
             masks = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
             return {"boxes": file["boxes"], "action": file["action"], "masks": masks}
-    except (OSError, KeyError, ValueError, zlib.error) as error:
+    except (OSError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise NbkitError(f"{path}: not a readable box file ({error}); render the demo data again") from error
 
 
@@ -181,18 +183,18 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m nbkit.data.demo", description="Render the demo domains.")
     parser.add_argument("--root", default="data/demo", help="folder to write (default %(default)s)")
     for split, count in (("train", 40), ("val", 20), ("test", 40)):
-        parser.add_argument(f"--{split}", type=int, default=count, help="videos a class and domain (default %(default)s)")
+        parser.add_argument(f"--{split}", type=int, default=count, help="videos a class and domain (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shift", type=float, default=1.0, help="0: street equals studio, 1: full (default)")
     parser.add_argument("--size", type=int, default=96, help="side in pixels (default %(default)s)")
     parser.add_argument("--frames", type=int, default=32, help="frames a video (default %(default)s)")
-    parser.add_argument("--untrimmed", type=float, default=0.0, help="part of the videos that are untrimmed (default 0)")
+    parser.add_argument("--untrimmed", type=float, default=0.0, help="part of the videos that are untrimmed (0)")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args(arguments)
     try:
         root = write_demo(given.root, videos_per_class={"train": given.train, "val": given.val, "test": given.test},
-                          seed=given.seed, shift=given.shift, size=given.size, frames=given.frames, workers=given.workers,
-                          untrimmed_fraction=given.untrimmed)
+                          seed=given.seed, shift=given.shift, size=given.size, frames=given.frames,
+                          workers=given.workers, untrimmed_fraction=given.untrimmed)
     except NbkitError as error:
         raise SystemExit(f"error: {error}") from None
     print(f"demo data in {root}")

@@ -85,8 +85,9 @@ def _walk(t, m):
     for side, shift in (("l", 0.0), ("r", np.pi)):
         hip = 30 * m.size * np.sin(phase + shift)
         knee = 6 + 52 * np.maximum(0, np.cos(phase + shift)) ** 1.3
+        swing = -m.size * np.sin(phase + shift)  # arms against legs
         pose |= {f"{side}l_f1": hip + 4, f"{side}l_f2": hip + 4 - knee,
-                 f"{side}a_f1": -26 * m.size * np.sin(phase + shift), f"{side}a_f2": 20 - 30 * m.size * np.sin(phase + shift)}
+                 f"{side}a_f1": 26 * swing, f"{side}a_f2": 20 + 30 * swing}
     return pose
 
 
@@ -118,19 +119,20 @@ def _kick(t, m):
     step = {"ll_f1": 22, "ll_f2": 0, "rl_f1": -22, "rl_f2": -45, "la_f1": 20, "la_f2": 30, "ra_f1": -20, "dx": 0.05}
     back = {"rl_f1": -42 * s, "rl_f2": -112 * s, "la_f1": 55, "la_f2": 65, "ra_f1": -40, "ra_f2": -30, "pitch": 10,
             "ll_f1": 4, "ll_f2": -6, "dx": 0.12}
-    hit = {"rl_f1": 26, "rl_f2": 14, "pitch": -4, "ll_f2": -6, "la_f1": 10, "la_f2": 25, "ra_f1": 15, "ra_f2": 35, "dx": 0.14}
+    hit = {"rl_f1": 26, "rl_f2": 14, "pitch": -4, "ll_f2": -6, "la_f1": 10, "la_f2": 25, "ra_f1": 15, "ra_f2": 35,
+           "dx": 0.14}
     high = {"rl_f1": 82 * s, "rl_f2": 74 * s, "pitch": -20, "ll_f1": -4, "ll_f2": -8, "la_f1": -45, "la_f2": -30,
             "ra_f1": 45, "ra_f2": 60, "dx": 0.16}
-    return _keyed(t, (0.0, {}), (0.2, step), (0.46, back), (0.62, hit), (0.78, high), (1.02, {"dx": 0.16, "rl_f2": -20}),
-                  (1.25, {"dx": 0.16}))
+    return _keyed(t, (0.0, {}), (0.2, step), (0.46, back), (0.62, hit), (0.78, high),
+                  (1.02, {"dx": 0.16, "rl_f2": -20}), (1.25, {"dx": 0.16}))
 
 
 def _cartwheel(t, m):
     up = {"la_a1": 152, "la_a2": 162, "ra_a1": 152, "ra_a2": 162, "ll_a1": 14, "ll_a2": 14, "rl_a1": 14, "rl_a2": 14}
     star = up | {"ll_a1": 34 * m.size, "ll_a2": 34 * m.size, "rl_a1": 34 * m.size, "rl_a2": 34 * m.size}
-    return _keyed(t, (0.0, {}), (0.2, up), (0.42, star | {"roll": 60, "dy": 0.18}), (0.62, star | {"roll": 180, "dy": 0.4}),
-                  (0.82, star | {"roll": 300, "dy": 0.62}), (1.02, up | {"roll": 360, "dy": 0.74}),
-                  (1.3, {"roll": 360, "dy": 0.76}))
+    return _keyed(t, (0.0, {}), (0.2, up), (0.42, star | {"roll": 60, "dy": 0.18}),
+                  (0.62, star | {"roll": 180, "dy": 0.4}), (0.82, star | {"roll": 300, "dy": 0.62}),
+                  (1.02, up | {"roll": 360, "dy": 0.74}), (1.3, {"roll": 360, "dy": 0.76}))
 
 
 def _lift(t, m):
@@ -212,7 +214,8 @@ def untrimmed(action: str, n: int, build: Build, manner: Manner, rng: np.random.
 
     end = np.array([*one.joints[-1, J["pelvis"], :2] - stand[J["pelvis"], :2], 0.0])
     act = (one.joints, one.prop, one.action, one.present)
-    parts = [idle(gaps[0], np.zeros(3), one.prop[0], bool(rng.random() < 0.6)), act, idle(gaps[1], end, one.prop[-1], True),
-             idle(gaps[2], end, one.prop[-1] * np.nan, False), idle(gaps[3], np.zeros(3), one.prop[0], True), act,
-             idle(gaps[4], end, one.prop[-1], bool(rng.random() < 0.6))]
+    start, first, last = np.zeros(3), one.prop[0], one.prop[-1]
+    parts = [idle(gaps[0], start, first, bool(rng.random() < 0.6)), act, idle(gaps[1], end, last, True),
+             idle(gaps[2], end, last * np.nan, False), idle(gaps[3], start, first, True), act,
+             idle(gaps[4], end, last, bool(rng.random() < 0.6))]
     return Motion(*(np.concatenate(column) for column in zip(*parts)))

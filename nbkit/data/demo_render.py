@@ -1,4 +1,4 @@
-"""One video of the demo domains, rendered: pixels, exact boxes and masks of the actor; and contact sheets to look at."""
+"""One video of the demo domains, rendered: pixels, exact boxes and masks of the actor; and contact sheets."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class DemoVideo:
 
     frames (N, H, W, 3) uint8 RGB; boxes (N, 4) float32 x0, y0, x1, y1 in pixels, the extent of the whole actor without
     the prop even where something hides it (zeros where nobody is there); masks (N, H, W) bool, the pixels of that actor;
-    action (N,) bool, False on the background frames of an untrimmed video; style: the numbers the video was drawn with.
+    action (N,) bool, False on the background frames of an untrimmed video; style: the numbers it was drawn with.
     """
     frames: np.ndarray
     boxes: np.ndarray
@@ -153,7 +153,8 @@ def contact_sheet(domains=DOMAINS, *, seed=0, samples=1, shift=1.0, size=96, col
                 if boxes:
                     x0, y0, x1, y1 = (int(v) for v in video.boxes[moments[0]])
                     cv2.rectangle(pictures[0], (x0, y0), (x1 - 1, y1 - 1), (90, 255, 90), 1)
-                cv2.putText(pictures[0], action, (2, 9), cv2.FONT_HERSHEY_SIMPLEX, 0.32, (255, 255, 120), 1, cv2.LINE_AA)
+                font = cv2.FONT_HERSHEY_SIMPLEX
+                cv2.putText(pictures[0], action, (2, 9), font, 0.32, (255, 255, 120), 1, cv2.LINE_AA)
                 rows.append(np.concatenate(pictures, 1))
         blocks.append(np.concatenate(rows, 0))
     gap = np.full((len(blocks[0]), 6, 3), 255, np.uint8)

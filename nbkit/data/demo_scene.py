@@ -106,8 +106,9 @@ class Figure:
         return fixed(centre[:, None] + radius * _CIRCLE)
 
     def _torso(self, xy, thick, style):
-        corners = [(J[k], r) for k, r in (("l_shoulder", 0.042), ("r_shoulder", 0.042), ("l_hip", 0.052), ("r_hip", 0.052),
-                                          ("pelvis", 0.062), ("neck", 0.050))]
+        radii = {"l_shoulder": 0.042, "r_shoulder": 0.042, "l_hip": 0.052, "r_hip": 0.052, "pelvis": 0.062,
+                 "neck": 0.05}
+        corners = [(J[name], radius) for name, radius in radii.items()]
         discs = np.concatenate([self.disc(xy[:, j], r * thick) for j, r in corners], 1)  # (T, 96, 2)
         hull = [cv2.convexHull(frame[:, None])[:, 0] for frame in discs]
         parts = [(hull, self.colours["shirt"])]

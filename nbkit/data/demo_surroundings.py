@@ -1,10 +1,10 @@
-"""The surroundings of the demo figure: wall, floor and clutter, a passing distractor, what hides a part of the actor."""
+"""The surroundings of the demo figure: wall, floor, clutter, a passing distractor, what hides the actor."""
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from nbkit.data.demo_scene import SS, BITS, Figure, draw_prop, fill, fixed
+from nbkit.data.demo_scene import BITS, SS, Figure, draw_prop, fill, fixed
 from nbkit.data.demo_style import colour
 
 MARGIN = 0.16  # of the picture's side, around the backdrop, for the moving camera
@@ -33,7 +33,7 @@ def backdrop(rng, style, size):
     n = int(style["clutter"])
     if n > 3:
         _facade(rng, canvas, style, v, s)
-    _rect(canvas, -1.0, style["floor"] - 0.06, 2.0, 3.0, floor, 0.0) if abs(tilt) < 1e-9 else _floor(canvas, style, floor)
+    _floor(canvas, style, floor)
     for _ in range(n):
         kind, at = rng.integers(3), rng.uniform(-0.1, 1.0)
         tone, foot = colour(rng, s, v * rng.uniform(0.5, 1.35)), style["floor"] - rng.uniform(0.0, 0.08)

@@ -20,7 +20,7 @@ class DemoVideo:
     """One rendered video of N frames.
 
     frames (N, H, W, 3) uint8 RGB; boxes (N, 4) float32 x0, y0, x1, y1 in pixels, the extent of the whole actor without
-    the prop even where something hides it (zeros where nobody is there); masks (N, H, W) bool, the pixels of that actor;
+    the prop even where something hides it (zeros where nobody is there); masks (N, H, W) bool, that actor's pixels;
     action (N,) bool, False on the background frames of an untrimmed video; style: the numbers it was drawn with.
     """
     frames: np.ndarray

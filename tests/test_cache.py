@@ -15,7 +15,7 @@ from nbkit.data.cache import VideoCache, build_cache, prepare_video, square
 from nbkit.data.decode import read_video
 from nbkit.data.flow import dequantise
 from nbkit.errors import NbkitError
-from tests.video_files import sliding, video_table, write_video
+from video_files import sliding, video_table, write_video
 
 
 @pytest.fixture(scope="module")

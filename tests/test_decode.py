@@ -6,7 +6,7 @@ import pytest
 
 from nbkit.data.decode import probe, read_video
 from nbkit.errors import NbkitError
-from tests.video_files import sliding, write_video
+from video_files import sliding, write_video
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nbkit.data import flow as flow_module
 from nbkit.data.flow import compute_flow, dequantise, quantise
 from nbkit.errors import NbkitError
-from tests.video_files import sliding, texture
+from video_files import sliding, texture
 
 
 @pytest.mark.parametrize("step", [(1, 0), (-3, 0), (0, 2), (4, -3)])

@@ -87,7 +87,8 @@ class ClipDataset(Dataset):
     augment          True: random clip starts, one random crop and horizontal flip per video (the same for all of its
                      clips and both modalities; a flip negates u), mild colour jitter of RGB.  False: all centred
     flow_clip        flow in pixels that becomes 1.0 (None: the cache's own clip)
-    withhold_labels  True: every label is -1.  The only way in which target training data is handed out
+    withhold_labels  True: every label is -1, and `table` loses its label and class_name columns.  The only way in
+                     which target training data is handed out
     seed             with the epoch (see set_epoch) and the index it fixes an item's randomness: the order of access,
                      the number of workers and a resumed run change nothing
     flip             allow horizontal flips (turn off where left and right are different classes)
@@ -98,7 +99,9 @@ class ClipDataset(Dataset):
 
     def __init__(self, cache, table, *, clips=3, frames=16, stride=1, crop=None, augment=False, flow_clip=None,
                  withhold_labels=False, seed=0, flip=True, jitter=0.15):
-        self.cache, self.table = cache, table.reset_index(drop=True)
+        self.cache, self.labels = cache, video_labels(table, withhold_labels)
+        hidden = ["label", "class_name"] if withhold_labels else []
+        self.table = table.reset_index(drop=True).drop(columns=hidden, errors="ignore")
         self.clips, self.frames, self.stride = clips, frames, stride
         self.crop = cache.size if crop is None else crop
         if not 0 < self.crop <= cache.size:
@@ -107,7 +110,6 @@ class ClipDataset(Dataset):
         self.flow_clip = cache.flow_clip if flow_clip is None else flow_clip
         self.seed, self.epoch = seed, 0
         self.videos = self.table["video"].tolist()
-        self.labels = video_labels(self.table, withhold_labels)
         self.lengths = {video: cache.n_frames(video) for video in self.videos}
         check_lengths(self.lengths, (frames - 1) * stride + 1)
 

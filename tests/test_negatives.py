@@ -1,0 +1,145 @@
+"""Intra-negatives: each frame of a negative is a known picture of the clip, and the clip is really inconsistent."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbkit.data.negatives import (
+    FAMILIES,
+    TURNS,
+    clip_negative,
+    frame_orders,
+    repeat_negative,
+    some_frames,
+    spatial_negative,
+    temporal_negative,
+    wrong_order,
+)
+from nbkit.errors import NbkitError
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def clips(n=6, channels=3, frames=8, height=10, width=10):
+    return torch.rand(n, channels, frames, height, width, generator=generator(99))
+
+
+def _same(a, b):
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def turned(clip, negative):
+    """For each frame the name of what was done to it: 'same', one of TURNS, or None."""
+    names = []
+    for t in range(clip.shape[1]):
+        options = {"same": clip[:, t], **{name: turn(clip[:, t]) for name, turn in TURNS.items()}}
+        names.append(next((n for n, x in options.items() if _same(x, negative[:, t])), None))
+    return names
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_spatial_turns_some_frames_and_never_all(channels):
+    x = clips(60, channels)
+    negative = spatial_negative(x, generator())
+    kinds = set()
+    for a, b in zip(x, negative):
+        names = turned(a, b)  # every channel alike: for flow the picture turns, the sign of u stays
+        assert None not in names
+        assert 2 <= sum(name != "same" for name in names) <= 6  # ceil(8 p), p in (0.25, 0.75)
+        kinds |= set(names)
+    assert kinds == {"same", *TURNS}
+
+
+def test_frames_that_are_not_square_are_not_rotated_by_90():
+    x = clips(40, height=6, width=9)
+    kinds = {name for a, b in zip(x, spatial_negative(x, generator())) for name in turned(a, b)}
+    assert kinds == {"same", "hflip", "vflip", "rot180"}
+
+
+@given(st.integers(2, 20), st.floats(0, 1), st.integers(0, 50))
+def test_some_frames_are_at_least_one_and_not_all(frames, p, seed):
+    count = some_frames(5, frames, generator(seed), (p, p)).sum(1)
+    assert (count >= 1).all() and (count < frames).all()
+
+
+@pytest.mark.parametrize("order", ["shuffle", "chunks"])
+def test_temporal_is_a_wrong_order_of_the_same_frames(order):
+    x = clips(50)
+    negative = temporal_negative(x, generator(), order=order)
+    assert torch.equal(x.sum(2).sum((1, 2, 3)).round(decimals=2), negative.sum(2).sum((1, 2, 3)).round(decimals=2))
+    for a, b in zip(x, negative):
+        places = [next(s for s in range(8) if torch.equal(a[:, s], b[:, t])) for t in range(8)]
+        assert sorted(places) == list(range(8)) and places != list(range(8))
+
+
+def test_chunks_swap_two_quarters():
+    orders = {tuple(o) for o in frame_orders(200, 8, generator(), "chunks").tolist()}
+    parts = [[0, 1], [2, 3], [4, 5], [6, 7]]
+    expected = set()
+    for i, j in itertools.combinations(range(4), 2):
+        swapped = list(parts)
+        swapped[i], swapped[j] = parts[j], parts[i]
+        expected.add(tuple(sum(swapped, [])))
+    assert orders == expected
+
+
+def test_repeat_shows_one_of_the_frames():
+    x = clips(20)
+    negative = repeat_negative(x, generator())
+    for a, b in zip(x, negative):
+        assert (b == b[:, :1]).all() and any(torch.equal(b[:, 0], a[:, t]) for t in range(8))
+
+
+def test_both_draws_either_family_per_clip():
+    x = clips(200)
+    negative = clip_negative(x, "both", generator())
+    spatial = sum(None not in turned(a, b) for a, b in zip(x, negative))
+    assert 70 < spatial < 130
+    assert not any(torch.equal(a, b) for a, b in zip(x, negative))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_keep_the_input_shape_and_follow_the_generator(family):
+    x = clips()
+    before = x.clone()
+    negative = clip_negative(x, family, generator(1))
+    assert negative.shape == x.shape and torch.equal(x, before)
+    assert torch.equal(negative, clip_negative(x, family, generator(1)))
+    assert not torch.equal(negative, clip_negative(x, family, generator(2)))
+    assert clip_negative(x[:0], family, generator()).shape == (0, *x.shape[1:])
+
+
+@pytest.mark.parametrize("function", [spatial_negative, temporal_negative, repeat_negative])
+def test_one_clip_alone(function):
+    x = clips(1)
+    assert torch.equal(function(x[0], generator(3)), function(x, generator(3))[0])
+
+
+@pytest.mark.parametrize("k", [2, 3, 5, 7])
+def test_wrong_orders_are_permutations_but_never_the_right_one(k):
+    orders = wrong_order(k, 500, generator())
+    assert orders.shape == (500, k)
+    assert torch.equal(orders.sort(1).values, torch.arange(k).expand(500, k))
+    assert not (orders == torch.arange(k)).all(1).any()
+
+
+def test_the_five_wrong_orders_of_three_clips_are_equally_likely():
+    codes = wrong_order(3, 5000, generator()) @ torch.tensor([9, 3, 1])
+    _, counts = codes.unique(return_counts=True)
+    assert len(counts) == 5 and counts.min() > 880 and counts.max() < 1120
+
+
+def test_refusals():
+    with pytest.raises(NbkitError, match="clip_neg='mirror'"):
+        clip_negative(clips(), "mirror", generator())
+    with pytest.raises(NbkitError, match="at least 2"):
+        wrong_order(1, 4, generator())
+    with pytest.raises(NbkitError, match="at least 2 frames"):
+        spatial_negative(clips(frames=1), generator())
+    with pytest.raises(NbkitError, match="order='reverse'"):
+        temporal_negative(clips(), generator(), order="reverse")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nbkit.errors import NbkitError
 from nbkit.models.inputs import FirstBatchCheck, modality_of
 
-BGR_MEAN = (104.0, 117.0, 128.0)  # of the published weights, for pictures in 0..255 with the channels in the order B, G, R
+BGR_MEAN = (104.0, 117.0, 128.0)  # of the published weights: pictures in 0..255, channels in the order B, G, R
 FLOW_SCALE = 127.5  # [-1, 1] -> the grey levels around 128 that TSN trains flow on; no motion stays exactly 0
 
 # name: (channels in, 1x1, (3x3 reduce, 3x3), (double reduce, double), pool, channels after the pool)
@@ -86,7 +86,7 @@ class BNInception(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Public pictures (N, C, H, W) -> feature map (N, 1024, h, w), h = H / 32.
 
-        Raises NbkitError for another number of channels, a side the strides cannot halve, or a first batch out of range.
+        Raises NbkitError for other channels, a side the strides cannot halve, or a first batch out of range.
         """
         self._check_shape(x)
         self.check_input(x)
@@ -131,11 +131,12 @@ class BNInception(nn.Module):
 
     def _check_shape(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise NbkitError(f"BNInception: pictures of shape (N, {self.in_channels}, H, W) needed, got {tuple(x.shape)}")
+            raise NbkitError(f"BNInception: takes pictures (N, {self.in_channels}, H, W), not {tuple(x.shape)}")
         for side in x.shape[2:]:
             if _side_at_3c(side) < 4 or _side_at_3c(side) % 4:
                 raise NbkitError(
-                    f"BNInception: a side of {side} pixels cannot be halved five times; use a multiple of 32 (224 in the paper)"
+                    f"BNInception: a side of {side} pixels cannot be halved five times; "
+                    "use a multiple of 32 (224 in the paper)"
                 )
 
 

@@ -36,13 +36,14 @@ MIXED = {
 }
 ENDPOINTS = (
     "Conv3d_1a_7x7", "MaxPool3d_2a_3x3", "Conv3d_2b_1x1", "Conv3d_2c_3x3", "MaxPool3d_3a_3x3", "Mixed_3b", "Mixed_3c",
-    "MaxPool3d_4a_3x3", "Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f", "MaxPool3d_5a_2x2", "Mixed_5b", "Mixed_5c",
+    "MaxPool3d_4a_3x3", "Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f", "MaxPool3d_5a_2x2",
+    "Mixed_5b", "Mixed_5c",
 )  # fmt: skip
 AVG_POOL = (2, 7, 7)  # steps and cells of the last pool: one position for 16 frames of 224 x 224
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Padding (before, after) of TensorFlow's 'SAME': the output has ceil(size / stride) cells, the odd cell goes after."""
+    """Padding (before, after) of TensorFlow's 'SAME': ceil(size / stride) cells come out, the odd cell goes after."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -136,7 +137,7 @@ class InceptionI3D(nn.Module):
         Raises NbkitError for an unknown endpoint, another number of channels or a first batch out of range.
         """
         if x.dim() != 5 or x.shape[1] != self.in_channels:
-            raise NbkitError(f"InceptionI3D: clips of shape (N, {self.in_channels}, T, H, W) needed, got {tuple(x.shape)}")
+            raise NbkitError(f"InceptionI3D: takes clips (N, {self.in_channels}, T, H, W), not {tuple(x.shape)}")
         self.check_input(x)
         return self._run(self.normalise(x), ENDPOINTS[: _position(end) + 1])
 
@@ -156,14 +157,14 @@ class InceptionI3D(nn.Module):
         return self.logits(self.dropout(self.pool(self.features(x)))).mean((2, 3, 4))
 
     def tf1(self, x: Tensor, end: str = "Mixed_4e") -> Tensor:
-        """The localizer's first part: public clips -> (N, 528, T/4, H/16, W/16) at Mixed_4e (832 channels at Mixed_4f)."""
+        """The localizer's first part: public clips -> (N, 528, T/4, H/16, W/16) at Mixed_4e (832 channels at 4f)."""
         return self.features(x, end)
 
     def tf2(self, roi: Tensor, start: str = "Mixed_4e", pool5a: bool = False) -> Tensor:
         """The localizer's second part: RoI maps (R, 528, h, w) or (R, 528, t, h, w) -> (R, 1024), mean over all cells.
 
         Runs what follows endpoint `start` (Mixed_4f, 5b, 5c), without the stride of MaxPool3d_5a unless `pool5a`, so a
-        7 x 7 map keeps its side.  Maps pooled over time have one step: the 3-D kernels then see their centre slice only.
+        7 x 7 map keeps its side.  Maps pooled over time have one step: 3-D kernels then see their centre slice only.
         """
         roi = roi.unsqueeze(2) if roi.dim() == 4 else roi  # (R, 528, t, h, w)
         rest = [n for n in ENDPOINTS[_position(start) + 1 :] if pool5a or n not in POOLS]

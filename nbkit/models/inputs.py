@@ -1,7 +1,7 @@
 """What goes into a backbone: the range check of the first batch, and a first layer for another number of channels.
 
-Every encoder of the suite takes the same public input, RGB in [0, 1] and flow in [-1, 1] (pixels divided by the clipping
-bound), and converts it itself to what its published weights were trained on.
+Every encoder of the suite takes the same public input, RGB in [0, 1] and flow in [-1, 1] (pixels divided by the
+clipping bound), and converts it itself to what its published weights were trained on.
 """
 
 import torch
@@ -29,7 +29,7 @@ def check_range(x: Tensor, modality: str) -> None:
     """
     low, high = PUBLIC_RANGE[modality]
     if not x.is_floating_point():
-        raise NbkitError(f"{modality}: the backbone got {x.dtype}, not floats in [{low:g}, {high:g}]; {_cure(modality)}")
+        raise NbkitError(f"{modality}: a backbone got {x.dtype}, not floats in [{low:g}, {high:g}]; {_cure(modality)}")
     smallest, largest = (v.item() for v in torch.aminmax(x.detach().float()))
     found = f"{modality}: the first batch holds values from {smallest:.4g} to {largest:.4g}"
     wanted = f"the backbone takes {modality} in [{low:g}, {high:g}]"
@@ -57,7 +57,7 @@ def adapt_first_conv(weight: Tensor, in_channels: int) -> Tensor:
 
 
 class FirstBatchCheck:
-    """Calls `check_range` on the first batch it is shown and never again (the check reads the values back to the host)."""
+    """Calls `check_range` on the first batch that passes it and never again (it reads values back to the host)."""
 
     def __init__(self, modality: str):
         self.modality, self.done = modality, False

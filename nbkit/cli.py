@@ -40,9 +40,53 @@ def _watch(done: int, total: int) -> None:
     print(f"\rlooking at files: {done}/{total}", end=end, file=sys.stderr, flush=True)
 
 
+def _runs_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs-dir", default="runs", help="folder for checkpoints, results and executed notebooks")
+
+
+def _run_cell_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", help="a file of tables/, without .yaml")
+    parser.add_argument("key", help="key of a cell, as the Snakefile names it")
+    _runs_dir(parser)
+
+
+def _run_cell(arguments: argparse.Namespace) -> int:
+    from nbkit.batch import run_cell
+
+    run_cell(arguments.table, arguments.key, arguments.runs_dir)
+    return 0
+
+
+def _run_notebook_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook", help="a file of notebooks/, without .ipynb")
+    _runs_dir(parser)
+
+
+def _run_notebook(arguments: argparse.Namespace) -> int:
+    from nbkit.batch import run_notebook
+
+    print(run_notebook(arguments.notebook, arguments.runs_dir))
+    return 0
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", help="a file of tables/, without .yaml")
+    _runs_dir(parser)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from nbkit.batch import export
+
+    print(export(arguments.table, arguments.runs_dir))
+    return 0
+
+
 # name -> (help, function that adds arguments, function that runs it and returns the exit code)
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "check-data": ("say what of a benchmark's data is there, missing or broken", _check_data_arguments, _check_data),
+    "run-cell": ("execute one cell of a table unless it is finished", _run_cell_arguments, _run_cell),
+    "run-notebook": ("execute one notebook with its own parameters", _run_notebook_arguments, _run_notebook),
+    "export-results": ("write a table's finished cells to results/TABLE.csv", _export_arguments, _export),
 }
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nbkit.errors import NbkitError
 from nbkit.profiles import PROFILES
 
+ROOT = Path(__file__).resolve().parents[1]  # the checkout: relative folders start here, wherever a kernel runs
 STREAMS = {"rgb": ("rgb",), "flow": ("flow",), "rgb+flow": ("rgb", "flow")}
 # Where a run's files go and how it is watched; none of these changes a number.
 _NOT_IN_ID = {"data_root", "runs_dir", "device", "workers", "progress"}
@@ -111,6 +113,11 @@ class RunConfig(BaseModel):
     grad_clip: float = Field(0.0, ge=0, description="0: off")
     batch: int = Field(64, ge=4, description="videos a step, half of each domain")
     eval_every: int = Field(0, ge=0, description="epochs between diagnostic evaluations; 0: only at the end")
+
+    @field_validator("data_root", "runs_dir")
+    @classmethod
+    def _from_checkout(cls, folder: str) -> str:
+        return str(ROOT / Path(folder).expanduser())  # an absolute folder stays what it is
 
     @model_validator(mode="after")
     def _coherent(self) -> "RunConfig":

@@ -14,10 +14,10 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nbkit.config import RunConfig, digest
+from nbkit.config import ROOT, RunConfig, digest
 from nbkit.errors import NbkitError
+from nbkit.evaluate.statistics import paired_runs
 
-ROOT = Path(__file__).resolve().parents[1]
 MEASURES = ("fused", "rgb", "flow")
 
 
@@ -139,3 +139,25 @@ def printed(table: Table) -> pd.DataFrame:
     grid = {c.name: [f"{r.printed[c.name]:.1f}" if c.name in r.printed else "–" for r in table.rows]
             for c in table.columns}
     return pd.DataFrame(grid, index=[row.name for row in table.rows])
+
+
+def differences(table: Table, found: pd.DataFrame, pairs: list[tuple[str, str]], measure: str = "fused") -> pd.DataFrame:
+    """Mean difference of two rows over paired runs (same seed and split), with its 95 % interval, by column and overall."""
+    grid: dict[str, list[str]] = {}
+    for name in [*(c.name for c in table.columns), "all"]:
+        part = found if name == "all" else found[found["column"] == name]
+        wide = part.pivot_table(index=["column", "seed", "split"], columns="row", values=measure)
+        grid[name] = [_difference_text(wide, a, b) for a, b in pairs]
+    return pd.DataFrame(grid, index=[f"{a} − {b}" for a, b in pairs])
+
+
+def _difference_text(wide: pd.DataFrame, a: str, b: str) -> str:
+    if a not in wide or b not in wide:
+        return "not run"
+    both = wide[[a, b]].dropna()
+    if both.empty:
+        return "not run"
+    found = paired_runs(both[a].to_numpy(), both[b].to_numpy())
+    if found.n == 1:
+        return f"{found.mean:+.1f} (one run)"
+    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{' *' if found.clear else ''}"

@@ -8,7 +8,6 @@ from torch import nn
 from nbkit.config import RunConfig
 from nbkit.data.domains import Domains
 from nbkit.data.negatives import clip_negative, wrong_order
-from nbkit.data.features import feature_negative
 from nbkit.losses.contrastive import chance_level, clip_loss, contrastive_loss, video_loss
 from nbkit.losses.memory_bank import MemoryBank
 from nbkit.methods.base import Batch, Outputs, Step
@@ -103,6 +102,7 @@ class Contrast(nn.Module):
         """Fig. 3: v_neg (B, K, D) of clips in wrong pose or wrong order; V_neg (B, M, D) of videos made from them."""
         b, k = v.shape[:2]
         if f"{m}_views" in batch:
+            from nbkit.data.features import feature_negative
             x = feature_negative(batch[f"{m}_views"].flatten(0, 1), self.cfg.clip_neg, generator)  # (BK, T, F)
         else:
             x = clip_negative(batch[m].flatten(0, 1), self.cfg.clip_neg, generator)                # (BK, C, T, H, W)

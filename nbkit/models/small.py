@@ -8,8 +8,7 @@ from torch import nn
 from nbkit.models.norm import DomainNorm, Mode
 
 CHANNELS = {"rgb": 3, "flow": 2}
-# Rough mean and standard deviation of the inputs; a backbone owns its normalisation.
-_CENTRE = {"rgb": (0.45, 0.25), "flow": (0.0, 0.15)}
+_FLOW_SCALE = 0.15  # rough standard deviation of demo flow in [-1, 1]; a backbone owns its normalisation
 
 
 def _block(c_in: int, c_out: int, kernel, stride, mode: Mode) -> nn.Sequential:
@@ -29,7 +28,7 @@ class SmallEncoder(nn.Module):
     def __init__(self, stream: str, bn_mode: Mode = "per_domain", width: int = 16):
         super().__init__()
         w = width
-        self.mean, self.std = _CENTRE[stream]
+        self.stream = stream
         self.layers = nn.Sequential(
             _block(CHANNELS[stream], w, (1, 3, 3), (1, 2, 2), bn_mode),   # (N, w, T, H/2, W/2)
             _block(w, 2 * w, (3, 3, 3), (2, 2, 2), bn_mode),              # (N, 2w, T/2, H/4, W/4)
@@ -39,8 +38,14 @@ class SmallEncoder(nn.Module):
         self.out_features = 8 * w
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.layers((x - self.mean) / self.std)
-        return x.mean(dim=(2, 3, 4))  # (N, 8w)
+        return self.layers(self.normalise(x)).mean(dim=(2, 3, 4))  # (N, 8w)
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        """RGB: every clip to zero mean and unit variance by channel, so that light and contrast need not be learned."""
+        if self.stream == "flow":
+            return x / _FLOW_SCALE
+        mean, std = x.mean((2, 3, 4), keepdim=True), x.std((2, 3, 4), keepdim=True)  # (N, 3, 1, 1, 1)
+        return (x - mean) / (std + 1e-3)
 
 
 class FrameFeatureEncoder(nn.Module):

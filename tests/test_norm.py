@@ -1,0 +1,65 @@
+import torch
+from torch import nn
+
+from nbkit.models.norm import DomainNorm, estimating_statistics, keep_statistics, use_domain
+
+
+def layer(mode, channels=4):
+    torch.manual_seed(0)
+    return nn.Sequential(DomainNorm(channels, mode))
+
+
+def test_shared_equals_torchs_batchnorm_in_both_modes():
+    torch.manual_seed(0)
+    ours, theirs = DomainNorm(4, "shared"), nn.BatchNorm2d(4)
+    for _ in range(3):
+        x = torch.randn(8, 4, 5, 5) * 2 + 1
+        assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    assert torch.allclose(ours.running_mean[0], theirs.running_mean) and torch.allclose(ours.running_var[0], theirs.running_var)
+    ours.eval(), theirs.eval()
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+
+
+def test_per_domain_keeps_the_other_domains_statistics():
+    net = layer("per_domain")
+    before = net[0].running_mean.clone()
+    with use_domain(net, "target"):
+        net(torch.randn(16, 4, 3) + 5)
+    assert torch.equal(net[0].running_mean[0], before[0]) and not torch.equal(net[0].running_mean[1], before[1])
+    assert net[0].domain == 0  # back to the source after the block
+
+
+def test_passes_over_negatives_leave_all_statistics_alone_and_use_batch_statistics():
+    for mode in ("shared", "per_domain"):
+        net = layer(mode)
+        before = {k: v.clone() for k, v in net.state_dict().items()}
+        with keep_statistics(net):
+            out = net(torch.randn(64, 4, 3) * 9 + 7)
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+        assert out.mean().abs() < 1e-5 and abs(float(out.var(unbiased=False)) - 1) < 1e-3
+
+
+def test_estimated_statistics_are_the_mean_over_batches_and_affect_one_domain():
+    net = layer("per_domain").eval()
+    batches = [torch.randn(32, 4, 3) + i for i in range(3)]
+    with estimating_statistics(net, "target"):
+        for x in batches:
+            net(x)
+    expected = torch.stack([x.mean((0, 2)) for x in batches]).mean(0)
+    assert torch.allclose(net[0].running_mean[1], expected, atol=1e-5)
+    assert torch.equal(net[0].running_mean[0], torch.zeros(4))
+    assert not net.training and net[0].momentum == 0.1
+
+
+def test_group_and_frozen_never_change():
+    for mode in ("group", "frozen"):
+        net = layer(mode)
+        before = {k: v.clone() for k, v in net.state_dict().items()}
+        with estimating_statistics(net, "target"):
+            net(torch.randn(8, 4, 3) + 3)
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_group_mode_is_torchs_group_norm_for_channels_that_8_does_not_divide():
+    x = torch.randn(5, 6, 4)
+    assert torch.allclose(DomainNorm(6, "group")(x), torch.nn.functional.group_norm(x, 6))

@@ -1,0 +1,194 @@
+"""The loop, end to end on tiny rendered videos: no leak, no pollution, sharing, resuming, clear errors."""
+
+import numpy as np
+import pytest
+import torch
+
+import nbkit.train.stages as stages
+from nbkit.data.domains import get_batch, load_domains, load_table
+from nbkit.errors import NbkitError
+from nbkit.methods.base import Step
+from nbkit.train.loop import prepare, run, train, trained_method
+from nbkit.train.stages import stage_key
+
+
+def weights(cfg):
+    return trained_method(cfg)[0].model.state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def step(stage=3):
+    return Step(stage, 0, 0.0, torch.Generator().manual_seed(0))
+
+
+def test_poisoned_target_training_labels_change_nothing(smoke, monkeypatch):
+    clean = weights(smoke())
+
+    def poisoned(cfg):
+        classes, table = load_table(cfg)
+        rows = (table["domain"] == cfg.target) & (table["split"] == "train")
+        table.loc[rows, "label"] = (table.loc[rows, "label"] * 3 + 1) % len(classes)
+        return classes, table
+
+    monkeypatch.setattr("nbkit.data.domains.load_table", poisoned)
+    assert same(clean, weights(smoke()))
+
+
+def test_the_same_test_would_notice_a_leak(smoke, monkeypatch):
+    clean = weights(smoke(method="target_only"))
+
+    def poisoned(cfg):
+        classes, table = load_table(cfg)
+        rows = (table["domain"] == cfg.target) & (table["split"] == "train")
+        table.loc[rows, "label"] = (table.loc[rows, "label"] * 3 + 1) % len(classes)
+        return classes, table
+
+    monkeypatch.setattr("nbkit.data.domains.load_table", poisoned)
+    assert not same(clean, weights(smoke(method="target_only")))
+
+
+@pytest.mark.parametrize("method, seen", [("source_only", False), ("stcda", False), ("adabn", False), ("target_only", True)])
+def test_only_upper_bounds_are_handed_target_labels(smoke, method, seen):
+    cfg = smoke(method=method)
+    _, built = prepare(cfg)
+    assert ((built.domains.train["target"].labels >= 0).all() if seen else (built.domains.train["target"].labels == -1).all())
+    assert (built.domains.test["target"].labels >= 0).all()
+
+
+def test_zero_weights_are_source_only_bit_for_bit(smoke):
+    assert same(weights(smoke(alpha=0.0, beta=0.0)), weights(smoke(method="source_only")))
+
+
+def test_negatives_leave_running_statistics_untouched(smoke):
+    cfg = smoke()
+    _, method = prepare(cfg)
+    method.train()
+    batch = get_batch(method.domains.train["target"], np.arange(8), cfg, torch.device("cpu"), contrast=True)
+    outputs = method.outputs(batch, "target")
+    norms = {k: v.clone() for k, v in method.model.state_dict().items() if "running" in k and "head" not in k}
+    method.contrast({"target": (batch, outputs)}, step())
+    assert norms and all(torch.equal(v, method.model.state_dict()[k]) for k, v in norms.items())
+
+
+def test_the_terms_that_are_active_in_each_stage(smoke):
+    cfg = smoke()
+    _, method = prepare(cfg)
+    method.start_stage(1)
+    method.cluster()
+    both = [get_batch(method.domains.train[d], np.arange(8), cfg, torch.device("cpu"), True) for d in ("source", "target")]
+    assert [set(method(*both, step(s))) for s in (1, 2, 3)] == [{"contrast"}, {"ce", "contrast"}, {"ce", "contrast", "vca"}]
+
+
+@pytest.mark.parametrize("fields", [
+    {"modalities": "rgb"}, {"modalities": "flow", "single_view2": "none"}, {"aggregation": "mean"}, {"aggregation": "concat_fc"},
+    {"stcl_terms": "clip"}, {"stcl_terms": "video"}, {"stcl_domains": "source"}, {"fusion": "per_modality"},
+    {"bn_mode": "group"}, {"bn_mode": "shared"}, {"head": "none"}, {"cls_on": "clip"}, {"normalise": "log_candidates"},
+    {"neg_grad": "bank"}, {"pseudo_labels": "fixed"}, {"alpha_schedule": "decay"}, {"multi_pos": "sum_in_log"},
+    {"optimizer": "sgd", "lr": (0.01, 0.01, 0.001)}, {"method": "source_target"},
+])
+def test_every_option_trains_and_tests(smoke, fields):
+    if fields == {"modalities": "flow", "single_view2": "none"}:
+        fields = {**fields, "stcl_terms": "clip"}
+    found = run(smoke(epochs=(0, 1, 1), **fields))
+    assert 0 <= found.metrics["accuracy"]["fused"] <= 100
+    assert np.isfinite(found.history.drop(columns=["seconds"]).to_numpy(float)[~found.history.isna().to_numpy()[:, :-1]]).all()
+
+
+def test_rows_share_the_stages_they_have_in_common(smoke):
+    def keys(**fields):
+        _, method = prepare(smoke(**fields))
+        return {s: stage_key(method, s) for s in (1, 2, 3)}
+    full, stcl, vca, source, adabn = (keys(**f) for f in (
+        {}, {"beta": 0.0}, {"alpha": 0.0}, {"method": "source_only"}, {"method": "adabn"}))
+    assert full[2] == stcl[2] and full[3] != stcl[3]
+    assert vca[2] == source[2] and vca[3] != source[3]
+    assert source[3] == adabn[3] and full[2] != source[2]
+
+
+def test_a_killed_run_resumes_to_the_same_weights(smoke, monkeypatch):
+    whole = smoke(epochs=(1, 2, 2))
+    expected = weights(whole)
+    broken = smoke(epochs=(1, 2, 2))
+    save, calls = stages.save_checkpoint, []
+
+    def dies(*args, **how):
+        save(*args, **how)
+        calls.append(1)
+        if len(calls) in (2, 4):  # after the first epoch of stage 2, then of stage 3
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "save_checkpoint", dies)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fabric, method = prepare(broken)
+            train(fabric, method)
+    monkeypatch.setattr(stages, "save_checkpoint", save)
+    assert same(expected, weights(broken))
+
+
+def test_same_seed_same_numbers_and_another_seed_others(smoke):
+    a, b, c = run(smoke()), run(smoke()), run(smoke(seed=1))
+    assert a.predictions.equals(b.predictions) and a.history.drop(columns="seconds").equals(b.history.drop(columns="seconds"))
+    assert not np.allclose(a.history["ce"], c.history["ce"])
+
+
+def test_a_finished_run_is_read_not_repeated(smoke, monkeypatch):
+    cfg = smoke()
+    first = run(cfg)
+    monkeypatch.setattr("nbkit.train.loop.train", lambda *a: pytest.fail("trained again"))
+    assert run(cfg).metrics == first.metrics
+
+
+def test_damaged_checkpoint_is_named(smoke):
+    cfg = smoke(method="source_only")
+    fabric, method = prepare(cfg)
+    train(fabric, method)
+    path = next((p for p in __import__("pathlib").Path(cfg.runs_dir, "stages").glob("*.pt")))
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(NbkitError, match=path.name):
+        train(*prepare(cfg))
+
+
+def test_a_full_disk_says_so_and_keeps_the_last_epoch(smoke, monkeypatch):
+    cfg = smoke(method="source_only", epochs=(0, 2, 0))
+    real, calls = torch.save, []
+
+    def full(*args, **how):
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return real(*args, **how)
+
+    monkeypatch.setattr("nbkit.train.stages.torch.save", full)
+    with pytest.raises(NbkitError, match="disk space"):
+        train(*prepare(cfg))
+    monkeypatch.undo()
+    folder = __import__("pathlib").Path(cfg.runs_dir, "stages")
+    assert not list(folder.glob("*.part"))
+    assert [torch.load(p, weights_only=True)["epoch"] for p in folder.glob("*.pt")] == [1]
+    assert len(train(*prepare(cfg))) == 2
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"method": "magic"}, "METHOD='magic' is not one of"), ({"source": "beach"}, "SOURCE='beach' is not a domain"),
+    ({"benchmark": "nothing"}, "nothing"), ({"benchmark": "jhmdb_camera", "source": "static", "target": "moving"}, "jhmdb_camera"),
+])
+def test_bad_input_stops_before_any_training(smoke, fields, words):
+    with pytest.raises(NbkitError, match=words):
+        prepare(smoke(**fields))
+
+
+def test_a_class_without_source_videos_is_named(smoke):
+    cfg = smoke()
+    classes, table = load_table(cfg)
+    table = table[~((table["domain"] == cfg.source) & (table["label"] == 2))]
+    with pytest.raises(NbkitError, match=classes[2]):
+        load_domains(cfg, table=table)
+
+
+def test_an_exploding_loss_is_explained(smoke):
+    with pytest.raises(NbkitError, match="lower LR"):
+        train(*prepare(smoke(lr=(1e30, 1e30, 1e30), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0))))

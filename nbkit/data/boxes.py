@@ -111,7 +111,6 @@ def mask_extent(masks: np.ndarray) -> np.ndarray:
     return boxes
 
 
-@lru_cache(maxsize=2)
 def ucf101_24_tubes(pyannot_path: str | Path) -> dict[str, VideoTubes]:
     """UCF101-24, corrected annotations: ``'Class/video'`` -> tubes; frames 0-based, end exclusive in the file.
 
@@ -120,6 +119,15 @@ def ucf101_24_tubes(pyannot_path: str | Path) -> dict[str, VideoTubes]:
     Raises:
         NbkitError: not a plain pickle, or an entry without the expected fields.
     """
+    path = Path(pyannot_path)
+    if not path.is_file():
+        raise NbkitError(f"{path}: no such annotation file")
+    return _ucf101_24(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@lru_cache(maxsize=2)
+def _ucf101_24(pyannot_path: Path, _mtime: int, _size: int) -> dict[str, VideoTubes]:
+    """The file is read once as long as it does not change: every video of the dataset asks for it."""
     table = load_plain_pickle(pyannot_path)
     if not isinstance(table, dict) or not table:
         raise NbkitError(f"{pyannot_path}: expected a table of videos, found {type(table).__name__}")

@@ -44,6 +44,14 @@ class _Reconstruct(_Inert):
     """numpy's ``_reconstruct(ndarray, (0,), b'b')``; the state is (version, shape, dtype, fortran, data)."""
 
 
+class _FromBuffer(_Inert):
+    """numpy's ``_frombuffer(data, dtype, shape, order)``, used by protocol 5."""
+
+
+class _Encode(_Inert):
+    """``_codecs.encode(text, 'latin1')``: how protocol 2 stores bytes."""
+
+
 class _Dtype(_Inert):
     pass
 
@@ -68,11 +76,16 @@ class _NewIndex(_Inert):
     pass
 
 
-_NUMPY = {"_reconstruct": _Reconstruct, "scalar": _Scalar}
+_NUMPY = {
+    ("multiarray", "_reconstruct"): _Reconstruct,
+    ("multiarray", "scalar"): _Scalar,
+    ("numeric", "_frombuffer"): _FromBuffer,
+}
 _KNOWN: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _NdarrayType,
     ("numpy", "dtype"): _Dtype,
-    **{(f"numpy.{core}.multiarray", name): kind for core in ("core", "_core") for name, kind in _NUMPY.items()},
+    ("_codecs", "encode"): _Encode,
+    **{(f"numpy.{core}.{part}", name): kind for core in ("core", "_core") for (part, name), kind in _NUMPY.items()},
     ("pandas.core.frame", "DataFrame"): _Frame,
     ("pandas.core.internals.managers", "BlockManager"): _Blocks,
     ("pandas.core.indexes.base", "Index"): _IndexType,
@@ -82,7 +95,9 @@ _KNOWN: dict[tuple[str, str], type] = {
 }
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):
+    """Python's own reader in Python: its memo is a dict, so a hostile index cannot claim memory as in the C one."""
+
     def find_class(self, module: str, name: str) -> type:
         try:
             return _KNOWN[module, name]
@@ -138,6 +153,11 @@ def _build(value: Any, done: dict[int, Any]) -> Any:
 def _build_inert(value: _Inert, done: dict[int, Any]) -> Any:
     if isinstance(value, _Reconstruct):
         return _array(value, done)
+    if isinstance(value, _FromBuffer):
+        raw, dtype, shape, order = value.args
+        return np.frombuffer(_raw_bytes(raw), dtype=_dtype(dtype)).copy().reshape(shape, order=order)
+    if isinstance(value, _Encode):
+        return _raw_bytes(value)
     if isinstance(value, _Scalar):
         dtype, raw = value.args
         return np.frombuffer(_raw_bytes(raw), dtype=_dtype(dtype))[0].item()
@@ -166,17 +186,22 @@ def _dtype(value: Any) -> np.dtype:
 
 def _array(value: _Reconstruct, done: dict[int, Any]) -> np.ndarray:
     _, shape, dtype, fortran, raw = value.state
-    dtype, order = _dtype(dtype), "F" if fortran else "C"
-    if dtype.kind == "O":
+    dtype = _dtype(dtype)
+    if dtype.kind == "O":  # numpy lists objects row by row, whatever the memory order
         flat = np.empty(len(raw), dtype=object)
-        flat[:] = _build(list(raw), done) if raw else []
-    else:
-        flat = np.frombuffer(_raw_bytes(raw), dtype=dtype).copy()
-    return flat.reshape(shape, order=order)
+        for i, item in enumerate(raw):
+            flat[i] = _build(item, done)
+        return flat.reshape(shape)
+    return np.frombuffer(_raw_bytes(raw), dtype=dtype).copy().reshape(shape, order="F" if fortran else "C")
 
 
 def _raw_bytes(raw: Any) -> bytes:
-    return raw.encode("latin1") if isinstance(raw, str) else raw  # protocol 2 stores bytes as text
+    if isinstance(raw, _Encode):
+        text, encoding = raw.args
+        if encoding not in ("latin1", "latin-1"):
+            raise NbkitError(f"bytes stored in the encoding {encoding!r}")
+        raw = text
+    return raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 stored bytes as text
 
 
 def _frame(value: _Frame, done: dict[int, Any]) -> pd.DataFrame:

@@ -56,7 +56,8 @@ def find_base(spec: DomainSpec, root: Path, markers: Iterable[str], listing: Lis
         "dataset not found",
         f"{spec.dataset} in {root}",
         f"looked for {' or '.join(markers[:4])} in it and in its folders "
-        f"{', '.join(n for n in spec.folder if n != '.')}; {_elsewhere(root, markers)} Download it from {spec.homepage} and give its folder as the root",
+        f"{', '.join(n for n in spec.folder if n != '.')}; {_elsewhere(root, markers)} "
+        f"Download it from {spec.homepage} and give its folder as the root",
     )
     return None
 

@@ -1,0 +1,142 @@
+"""Every official folder layout, whole and with parts missing."""
+
+import unicodedata
+
+import pandas as pd
+import pytest
+from fake_trees import jhmdb_clip, small_manifest, touch, ucf_hmdb_manifest, ucf_hmdb_tree, write_jpegs, write_text
+
+from nbkit.data.frame_folders import read_frame_folder
+from nbkit.data.manifest import load_manifest
+from nbkit.data.resolve import resolve, scan
+from nbkit.errors import NbkitError
+
+# ---- layouts ---------------------------------------------------------------------------------------------------------
+
+
+def test_ucf_and_hmdb_layouts(tmp_path):
+    table = resolve(ucf_hmdb_manifest(), ucf_hmdb_tree(tmp_path))
+    assert list(table.columns[:7]) == ["video", "path", "class_name", "label", "domain", "split", "group"]
+    assert table["video"].is_unique and (table["video"] == sorted(table["video"])).all()
+    row = table[table["video"] == "hmdb/golf/#1_fun!_golf_f_nm_np1_fr_med_1"].iloc[0]
+    assert (row["class_name"], row["label"], row["split"], row["group"]) == ("golf", 0, "train", "#1_fun!")
+    assert not table["video"].str.contains("Nobody|Archery").any()  # unused clips and other classes stay out
+    groups = {f"{own}/{g}" for own in ("GolfSwing", "PullUps") for g in ("g01", "g08", "g09")}
+    assert set(table[table.domain == "ucf"]["group"]) == groups
+
+
+def test_one_folder_per_domain_and_other_video_folder_names(tmp_path):
+    root = ucf_hmdb_tree(tmp_path)
+    (root / "ucf101").rename(root / "elsewhere")
+    (root / "elsewhere/UCF-101").rename(root / "elsewhere/videos")
+    table = resolve(ucf_hmdb_manifest(), {"ucf": root / "elsewhere", "hmdb": root})
+    assert len(table) == 12
+    with pytest.raises(NbkitError, match="domain 'hmdb'"):
+        resolve(ucf_hmdb_manifest(), {"ucf": root / "elsewhere"})
+
+
+def test_accents_spelled_another_way_on_disk(tmp_path):
+    root = ucf_hmdb_tree(tmp_path)
+    for path in list((root / "hmdb51/golf").iterdir()):
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name)))
+    assert len(resolve(ucf_hmdb_manifest(), root)) == 12
+
+
+def test_missing_data_is_named_and_partial_goes_on(tmp_path):
+    root = ucf_hmdb_tree(tmp_path)
+    (root / "ucf101/UCF-101/GolfSwing").rename(root / "ucf101/UCF-101/golf_swing")
+    (root / "hmdb51/golf/#1_fun!_golf_f_nm_np1_fr_med_1.avi").unlink()
+    with pytest.raises(NbkitError, match=r"found 'golf_swing': rename it to 'GolfSwing'[\s\S]*#1_fun!_golf"):
+        resolve(ucf_hmdb_manifest(), root)
+    table = resolve(ucf_hmdb_manifest(), root, allow_partial=True)
+    assert table.groupby("domain").size().to_dict() == {"ucf": 3, "hmdb": 5}
+
+
+def test_one_domain_missing_and_nothing_at_all(tmp_path):
+    root = ucf_hmdb_tree(tmp_path / "data")
+    (root / "hmdb51").rename(tmp_path / "gone")
+    with pytest.raises(NbkitError, match=r"\[hmdb\] dataset not found: HMDB51"):
+        resolve(ucf_hmdb_manifest(), root)
+    assert set(resolve(ucf_hmdb_manifest(), root, allow_partial=True)["domain"]) == {"ucf"}
+    (tmp_path / "empty").mkdir()
+    for wrong, text in ((tmp_path / "empty", "the folder is empty"), (tmp_path / "no", "folder missing")):
+        with pytest.raises(NbkitError, match=text):
+            resolve(ucf_hmdb_manifest(), wrong, allow_partial=True)
+    with pytest.raises(NbkitError, match="it seems to be in"):
+        resolve(ucf_hmdb_manifest(), root / "ucf101/UCF-101", allow_partial=True)
+
+
+def test_olympic_layout(tmp_path):
+    names = {"basketball_layup": ["a", "b", "c"], "pole_vault": ["d", "e", "f"]}
+    for own, stems in names.items():
+        for stem in stems:
+            touch(tmp_path / own / f"{stem}.avi")
+        write_text(tmp_path / f"train_test_split/train/{own}.txt", f"{stems[0]}\n{stems[1]}.seq\n", "\r\n")
+        write_text(tmp_path / f"train_test_split/test/{own}.txt", f"{own}/{stems[2]}.avi\n\n")
+    manifest = small_manifest("ucf_olympic", ["basketball", "pole_vault"])
+    table = resolve(manifest, tmp_path, allow_partial=True)
+    assert table.groupby("split").size().to_dict() == {"train": 4, "test": 2}
+    (tmp_path / "pole_vault/f.avi").rename(tmp_path / "pole_vault/f.seq")
+    _, problems = scan(manifest, tmp_path)
+    assert [p.kind for p in problems["olympic"]] == ["not converted"]
+
+
+def _segments(rows):
+    columns = ["uid", "participant_id", "video_id", "start_frame", "stop_frame", "verb_class"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _epic_tree(root, frames=range(1, 41)):
+    rgb, flow = root / "frames_rgb_flow/rgb/train", root / "frames_rgb_flow/flow/train"
+    for kitchen, domain in (("P08", "D1"), ("P01", "D2"), ("P22", "D3")):
+        rows = [[1, kitchen, f"{kitchen}_01", 2, 31, 0], [2, kitchen, f"{kitchen}_01", 5, 40, 1]]
+        write_text(root / f"Annotations/{domain}_train.csv", _segments(rows).to_csv(index=False))
+        test = _segments([[3, kitchen, f"{kitchen}_02", 1, 40, 1]])
+        write_text(root / f"Annotations/{domain}_test.csv", test.to_csv())
+        for video in ("01", "02"):
+            write_jpegs(rgb / kitchen / f"{kitchen}_{video}", frames)
+            for side in ("u", "v"):
+                write_jpegs(flow / kitchen / f"{kitchen}_{video}" / side, range(1, 21), 128, colour=False)
+    return root
+
+
+def test_epic_layout(tmp_path):
+    manifest = small_manifest("epic_kitchens", ["take", "put"])
+    table = resolve(manifest, _epic_tree(tmp_path))
+    assert table.groupby(["domain", "split"]).size().to_dict() == {
+        (d, s): n for d in ("D1", "D2", "D3") for s, n in (("train", 2), ("test", 1))
+    }
+    row = table[table["video"] == "D1/P08_01/1"].iloc[0]
+    assert (row.class_name, row.start_frame, row.stop_frame, row.group) == ("take", 2, 31, "P08_01")
+    assert row.path.endswith("rgb/train/P08/P08_01") and row.flow_path.endswith("flow/train/P08/P08_01")
+    assert read_frame_folder(row.path, "frame_%010d.jpg", row.start_frame, row.stop_frame).shape == (30, 32, 48, 3)
+
+
+def test_epic_problems_are_named(tmp_path):
+    manifest, root = small_manifest("epic_kitchens", ["take", "put"]), _epic_tree(tmp_path)
+    (root / "frames_rgb_flow/rgb/train/P08/P08_02").rename(root / "gone")
+    touch(root / "frames_rgb_flow/rgb/train/P08/P08_02.tar")
+    (root / "frames_rgb_flow/rgb/train/P01/P01_01/frame_0000000040.jpg").unlink()
+    (root / "frames_rgb_flow/flow/train/P22/P22_01/v").rename(root / "gone2")
+    write_text(root / "Annotations/D3_test.csv", "uid,video_id\n1,P22_02\n")
+    _, problems = scan(manifest, root)
+    text = {d: " ".join(map(str, items)) for d, items in problems.items()}
+    assert "extract P08_02.tar" in text["D1"] and "frame_0000000040.jpg" in text["D2"]
+    assert "v (extract the flow archive)" in text["D3"] and "columns missing" in text["D3"]
+
+
+def test_jhmdb_frames_instead_of_videos(tmp_path):
+    names = {own: [jhmdb_clip(f"F{i}", own, "nm")[:-4] for i in range(3)] for own in ("golf", "walk", "shoot_ball")}
+    for own, stems in names.items():
+        for stem in stems:
+            write_jpegs(tmp_path / "Rename_Images" / own / stem, [1, 2])
+        lines = "".join(f"{stem}.avi {mark}\n" for stem, mark in zip(stems, (1, 1, 2)))
+        write_text(tmp_path / f"splits/{own}_test_split1.txt", lines)
+    data = load_manifest("jhmdb_ucf101").model_dump()
+    data["domains"]["jhmdb"]["options"] = {"frames": True}
+    manifest = type(load_manifest("demo")).model_validate(data)
+    table = resolve(manifest, tmp_path, allow_partial=True)
+    assert table.groupby("split").size().to_dict() == {"train": 6, "test": 3}
+    assert table["path"].iloc[0].endswith(names["golf"][0])
+
+

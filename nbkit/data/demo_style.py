@@ -28,8 +28,8 @@ RANGES = {
 CHANCES = {"mirror": (0.15, 0.70), "stripes": (0.05, 0.65), "occluder": (0.0, 0.55), "mover": (0.0, 0.60),
            "loose": (0.35, 0.35), "shorts": (0.3, 0.5), "sleeves": (0.6, 0.4)}
 # Statistics of the whole picture: the same in both domains.
-SHARED = {"gamma": (0.75, 1.30), "gain": (0.72, 1.08), "black": (0.0, 28.0), "noise": (1.5, 10.0), "tint": (0.86, 1.0),
-          "figure": (0.58, 0.88), "backdrop": (0.10, 0.26)}
+SHARED = {"gamma": (0.72, 1.20), "gain": (0.80, 1.10), "black": (0.0, 28.0), "noise": (1.0, 6.0), "tint": (0.86, 1.0),
+          "figure": (0.62, 0.90), "backdrop": (0.12, 0.27)}
 
 
 def sample_style(rng: np.random.Generator, domain: str, shift: float = 1.0) -> dict[str, float]:

@@ -8,7 +8,16 @@ from fake_trees import save_manifest, touch, ucf_hmdb_manifest, ucf_hmdb_tree
 from real_data import real_path
 
 from nbkit.data.layouts.epic import read_segments
-from nbkit.data.manifest import Manifest, available_manifests, load_manifest
+from nbkit.data.manifest import (
+    MANIFEST_DIR,
+    DomainSpec,
+    ExpectedCounts,
+    FlowSpec,
+    Manifest,
+    SplitSpec,
+    available_manifests,
+    load_manifest,
+)
 from nbkit.data.resolve import check_counts, resolve
 from nbkit.data.split_lists import parse_hmdb_list, parse_ucf_list
 from nbkit.errors import NbkitError
@@ -216,3 +225,12 @@ def test_jhmdb_source_of_the_localization_benchmark():
     assert part["boxes"].str.endswith("puppet_mask.mat").all()
 
 
+
+
+def test_the_manual_names_every_field_layout_and_option():
+    from nbkit.data.layouts import LAYOUTS
+
+    manual = (MANIFEST_DIR.parent / "docs" / "MANIFESTS.md").read_text(encoding="utf-8")
+    fields = [f for model in (Manifest, DomainSpec, SplitSpec, ExpectedCounts, FlowSpec) for f in model.model_fields]
+    options = [o for layout in LAYOUTS.values() for o in layout.Options.model_fields]
+    assert [name for name in [*fields, *LAYOUTS, *options] if f"`{name}`" not in manual] == []

@@ -49,7 +49,7 @@ use rule first_cell as cell with:
 
 rule notebook:
     output: f"{NB}/{{name}}.ipynb"
-    wildcard_constraints: name="01_.*|02_.*|03_.*|05_.*"
+    wildcard_constraints: name="02_.*|03_.*|05_.*"
     priority: 1
     shell: "{sys.executable} -m nbkit.cli run-notebook {wildcards.name} --runs-dir {RUNS}"
 

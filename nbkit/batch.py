@@ -1,7 +1,9 @@
-"""What the Snakefile calls: execute one notebook or one table cell through papermill, and export a table's results."""
+"""Batch: a notebook or a table cell through papermill (what the Snakefile calls), a whole table in process, exports."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
@@ -11,6 +13,7 @@ import papermill as pm
 
 from nbkit.errors import NbkitError
 from nbkit.tables import ROOT, config_of, find_run, load_table, results
+from nbkit.train.loop import run
 from nbkit.train.record import atomically, write_json
 
 CELL_NOTEBOOK = "04_full_adaptation"
@@ -64,6 +67,27 @@ def run_notebook(notebook: str, runs_dir: str = "runs") -> Path:
     known = pm.inspect_notebook(ROOT / "notebooks" / f"{notebook}.ipynb")
     execute(notebook, output, {"RUNS_DIR": runs_dir} if "RUNS_DIR" in known else {})
     return output
+
+
+def run_table(name: str, rows: list[str] | None = None, columns: list[str] | None = None,
+              seeds: list[int] | None = None, runs_dir: str = "runs") -> int:
+    """Run the unfinished cells of a table in this process; a failed cell is reported and the rest goes on.
+
+    For tables of many short runs, where starting a notebook would cost more than the training.  Returns the number of
+    failed cells.
+    """
+    failed = 0
+    cells = [c for c in load_table(name).cells(seeds, columns) if rows is None or c["row"] in rows]
+    for cell in sorted(cells, key=lambda c: (c["seed"], not c["first"])):
+        label = f"{cell['row']}, {cell['column']}, seed {cell['seed']}, split {cell['split']}"
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                accuracy = run(config_of(cell["parameters"], runs_dir=runs_dir)).metrics["accuracy"]
+            print(f"{label}: " + "  ".join(f"{m} {a:.1f}" for m, a in accuracy.items()), flush=True)
+        except NbkitError as error:
+            failed += 1
+            print(f"{label}: failed: {error}", flush=True)
+    return failed
 
 
 def export(table_name: str, runs_dir: str = "runs") -> Path:

@@ -69,6 +69,20 @@ def _run_notebook(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _run_table_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", help="a file of tables/, without .yaml")
+    parser.add_argument("--rows", nargs="*", help="only these rows")
+    parser.add_argument("--columns", nargs="*", help="only these columns")
+    parser.add_argument("--seeds", nargs="*", type=int, help="only these seeds")
+    _runs_dir(parser)
+
+
+def _run_table(arguments: argparse.Namespace) -> int:
+    from nbkit.batch import run_table
+
+    return run_table(arguments.table, arguments.rows, arguments.columns, arguments.seeds, arguments.runs_dir)
+
+
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="a file of tables/, without .yaml")
     _runs_dir(parser)
@@ -86,6 +100,8 @@ COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "check-data": ("say what of a benchmark's data is there, missing or broken", _check_data_arguments, _check_data),
     "run-cell": ("execute one cell of a table unless it is finished", _run_cell_arguments, _run_cell),
     "run-notebook": ("execute one notebook with its own parameters", _run_notebook_arguments, _run_notebook),
+    "run-table": ("run a table's cells one after another in this process, without notebooks", _run_table_arguments,
+                  _run_table),
     "export-results": ("write a table's finished cells to results/TABLE.csv", _export_arguments, _export),
 }
 

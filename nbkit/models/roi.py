@@ -48,7 +48,7 @@ class RoiSampler:
 
     def __call__(self, boxes: Tensor, truth: Tensor, labels: Tensor) -> RoiSample:
         """boxes (m, 4), truth (n, 4), labels (n,) 0-based classes; n = 0 (a background frame) gives background only."""
-        if len(truth) == 0:
+        if len(truth) == 0 or len(boxes) == 0:
             matched, assigned = torch.zeros_like(boxes), boxes.new_zeros(len(boxes), dtype=torch.int64)
         else:
             index = self.matcher(box_iou(truth, boxes))  # (m,), negative: background

@@ -1,0 +1,129 @@
+"""Graders of the notebooks' exercises: each takes the reader's function, tries it, and says what is right or what differs.
+
+A grader returns True, False, or None for "no answer yet" (the function still returns None), and prints one line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbkit.data.clips import clip_starts
+from nbkit.losses import alignment, pseudo_labels
+from nbkit.losses.kernels import gaussian_mixture_kernel, squared_distances
+
+
+def _same(answer: Any, expected: Any, tolerance: float) -> bool:
+    answer, expected = (np.asarray(x.detach() if isinstance(x, Tensor) else x, dtype=float) for x in (answer, expected))
+    return answer.shape == expected.shape and bool(np.allclose(answer, expected, atol=tolerance))
+
+
+def _grade(name: str, function: Callable, cases: list[tuple[tuple, Any, str]], tolerance: float = 1e-5) -> bool | None:
+    """Try `function` on every case (arguments, expected value, what the case is about)."""
+    for arguments, expected, about in cases:
+        try:
+            answer = function(*arguments)
+        except Exception as error:  # a reader's function may fail in any way; say how, do not stop the notebook
+            print(f"{name}: your function raised {type(error).__name__} on {about}: {error}")
+            return False
+        if answer is None:
+            print(f"{name}: no answer yet (the function returns None)")
+            return None
+        if not _same(answer, expected, tolerance):
+            shown = expected.tolist() if isinstance(expected, Tensor) else expected
+            print(f"{name}: not yet. On {about} the answer is {shown}, yours was {answer}")
+            return False
+    print(f"{name}: correct, {len(cases)} of {len(cases)} cases")
+    return True
+
+
+def _random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- 01: data -----------------------------------------------------------------------------------------------------
+
+def centred_starts(function: Callable[[int, int, int], Any]) -> bool | None:
+    """Exercise 1.1: (N frames, K clips, T frames a clip), N / K >= T -> first frame of each clip, centred, rounded."""
+    sizes = ((32, 3, 8), (90, 3, 16), (20, 1, 16))
+    cases = [((n, k, t), clip_starts(n, k, t), f"N={n}, K={k}, T={t}") for n, k, t in sizes]
+    return _grade("Exercise 1.1", function, cases)
+
+
+def mirrored_flow(function: Callable[[np.ndarray], np.ndarray]) -> bool | None:
+    """Exercise 1.2: flow (2, T, H, W) of a clip -> the flow of the same clip seen in a mirror."""
+    cases = []
+    for seed in range(2):
+        flow = np.random.default_rng(seed).normal(size=(2, 2, 3, 4))
+        expected = flow[..., ::-1] * np.array([-1.0, 1.0])[:, None, None, None]
+        cases.append(((flow.copy(),), expected, f"a random flow {flow.shape}"))
+    return _grade("Exercise 1.2", function, cases)
+
+
+def cache_bytes(function: Callable[[int, int, int], float]) -> bool | None:
+    """Exercise 1.3: (videos, frames a video, side in pixels) -> bytes of RGB and flow at one byte a number."""
+    cases = [((v, n, s), v * n * s * s * 5, f"{v} videos of {n} frames at {s}x{s}") for v, n, s in
+             ((1600, 32, 48), (1, 1, 1), (3209, 150, 256))]
+    return _grade("Exercise 1.3", function, cases)
+
+
+# --- 02: contrastive learning -------------------------------------------------------------------------------------
+
+def own_slot_probability(function: Callable[[int, int], float]) -> bool | None:
+    """Exercise 2.1: chance that k uniform draws with replacement from n slots contain the anchor's own slot."""
+    cases = [((n, k), 1 - (1 - 1 / n) ** k, f"n={n}, k={k}") for n, k in ((6834, 1024), (10, 1), (1440, 256))]
+    return _grade("Exercise 2.1", function, cases)
+
+
+def mean_of_logs(function: Callable[[Tensor, Tensor], Tensor]) -> bool | None:
+    """Exercise 2.2: positives (P,) and negatives (N,), both log Theta -> mean over positives of -log(Theta_p / sum of all)."""
+    cases = []
+    for seed, (p, n) in enumerate(((2, 5), (1, 3), (3, 1))):
+        positives, negatives = 3 * _random(p, seed=seed), 3 * _random(n, seed=seed + 9)
+        expected = torch.logsumexp(torch.cat([positives, negatives]), 0) - positives.mean()
+        cases.append(((positives, negatives), expected, f"{p} positives and {n} negatives"))
+    big = torch.tensor([900.0, 800.0]), torch.tensor([850.0])
+    cases.append((big, torch.tensor(50.0), "logits near 900, where exp overflows"))
+    return _grade("Exercise 2.2", function, cases, tolerance=1e-4)
+
+
+def order_negatives(function: Callable[[int], int]) -> bool | None:
+    """Exercise 2.3: number of wrong orders of K clips."""
+    return _grade("Exercise 2.3", function, [((k,), math.factorial(k) - 1, f"K={k}") for k in (3, 2, 5)])
+
+
+# --- 03: alignment ------------------------------------------------------------------------------------------------
+
+def relation_matrix(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool | None:
+    """Exercise 3.1: Eq. (5) for all class pairs from kernel (N1, N2) and one-hot Y1 (N1, C), Y2 (N2, C), no loop."""
+    cases = []
+    for seed, classes in enumerate((3, 4)):
+        y1, y2 = torch.arange(9) % classes, torch.arange(7) % classes
+        kernel = gaussian_mixture_kernel(squared_distances(_random(9, 2, seed=seed), _random(7, 2, seed=seed + 5)), 2.0)
+        expected = torch.tensor([[alignment.relation(kernel, y1, y2, a, b) for b in range(classes)] for a in range(classes)])
+        eye = torch.eye(classes)
+        cases.append(((kernel, eye[y1], eye[y2]), expected, f"{classes} classes"))
+    return _grade("Exercise 3.1", function, cases)
+
+
+def spherical_centre(function: Callable[[Tensor], Tensor]) -> bool | None:
+    """Exercise 3.2: V (N, D) of one class -> the unit vector that minimises the mean Euclidean distance squared on the sphere."""
+    cases = [((_random(n, d, seed=n) + 2,), pseudo_labels.source_centres(_random(n, d, seed=n) + 2,
+              torch.zeros(n, dtype=torch.long), 1)[0], f"{n} features of size {d}") for n, d in ((5, 3), (40, 8))]
+    return _grade("Exercise 3.2", function, cases)
+
+
+def fused_label(function: Callable[[dict, dict], int]) -> bool | None:
+    """Exercise 3.3: one video's unit features {m: (D,)} and centres {m: (C, D)} -> its label, modalities fused."""
+    cases = []
+    for seed in range(4):
+        V = {m: torch.nn.functional.normalize(_random(3, seed=seed + i), dim=0) for i, m in enumerate(("rgb", "flow"))}
+        centres = {m: torch.nn.functional.normalize(_random(5, 3, seed=seed + 20 + i), dim=1) for i, m in enumerate(V)}
+        label, _ = pseudo_labels.assign({m: V[m].unsqueeze(0) for m in V}, centres)
+        cases.append(((V, centres), label[0], f"case {seed + 1}"))
+    return _grade("Exercise 3.3", function, cases)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_files import sliding, video_table, write_video
 
 from nbkit.data import cache as cache_module
 from nbkit.data import store
@@ -15,7 +16,6 @@ from nbkit.data.cache import VideoCache, build_cache, prepare_video, square
 from nbkit.data.decode import read_video
 from nbkit.data.flow import dequantise
 from nbkit.errors import NbkitError
-from video_files import sliding, video_table, write_video
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,8 @@ def test_a_finished_cache_is_reused_and_other_settings_are_another_cache(table, 
     assert other.folder != first.folder
     monkeypatch.setattr(cache_module, "prepare_video", None)  # decoding again would fail
     assert build(table, tmp_path).folder == first.folder
-    assert build(table.sample(frac=1, random_state=0), tmp_path).folder == first.folder  # the order of rows is no matter
+    # the order of the rows does not matter
+    assert build(table.sample(frac=1, random_state=0), tmp_path).folder == first.folder
 
 
 def test_new_content_under_an_old_name_is_another_cache(tmp_path):

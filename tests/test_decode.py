@@ -3,10 +3,10 @@
 import av
 import numpy as np
 import pytest
+from video_files import sliding, write_video
 
 from nbkit.data.decode import probe, read_video
 from nbkit.errors import NbkitError
-from video_files import sliding, write_video
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from video_files import sliding, texture
 
 from nbkit.data import flow as flow_module
 from nbkit.data.flow import compute_flow, dequantise, quantise
 from nbkit.errors import NbkitError
-from video_files import sliding, texture
 
 
 @pytest.mark.parametrize("step", [(1, 0), (-3, 0), (0, 2), (4, -3)])

@@ -38,7 +38,7 @@ class VideoCache:
                 for name in ("rgb.npy", "flow.npy")
             )
         except (OSError, ValueError) as error:
-            raise NbkitError(f"{self.folder}: not a whole cache ({error}). Delete the folder and build it again.") from error
+            raise NbkitError(f"{self.folder}: not a whole cache ({error}). Delete it and build it again.") from error
         self.size, self.flow_clip = self.settings["size"], self.settings["flow_clip"]
         self._place = {
             video: slice(start, start + frames)
@@ -60,7 +60,8 @@ class VideoCache:
         try:
             return self._place[video]
         except KeyError:
-            raise NbkitError(f"video {video!r} is not in the cache {self.folder}. Build it from the whole table.") from None
+            message = f"video {video!r} is not in the cache {self.folder}. Build it from the whole table."
+            raise NbkitError(message) from None
 
     def rgb(self, video):
         """uint8 (N, size, size, 3), a read-only view of the file."""

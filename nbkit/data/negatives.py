@@ -1,7 +1,6 @@
 """Intra-negatives of Figure 3 (STCDA): clips made inconsistent in space or in time, and clips in the wrong order."""
 
 import itertools
-import math
 
 import torch
 
@@ -75,7 +74,9 @@ def _batched(function):
     """Let a function of clips (N, C, T, H, W) also take one clip (C, T, H, W)."""
 
     def wrapper(clips, generator, **options):
-        return function(clips[None], generator, **options)[0] if clips.dim() == 4 else function(clips, generator, **options)
+        if clips.dim() == 4:
+            return function(clips[None], generator, **options)[0]
+        return function(clips, generator, **options)
 
     wrapper.__doc__, wrapper.__name__ = function.__doc__, function.__name__
     return wrapper

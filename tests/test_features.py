@@ -1,0 +1,187 @@
+"""Cached frame features: views that are real mirror images, batches aligned with the cache, negatives of Fig. 3."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from video_files import video_table
+
+from nbkit.data.cache import build_cache
+from nbkit.data.clips import clip_starts
+from nbkit.data.features import (
+    VIEWS,
+    FeatureClipDataset,
+    build_features,
+    feature_negative,
+    flow_picture,
+    flow_scale,
+    sampled_frames,
+    turn,
+)
+from nbkit.errors import NbkitError
+
+
+class Quadrants:
+    """A stand-in network whose features can be computed by hand: the mean of each quadrant of each channel."""
+
+    key, out_features = "quadrants", 12
+
+    def frame_features(self, x):  # (N, 3, H, W) -> (N, 12)
+        assert x.dtype == torch.float32 and 0 <= x.min() and x.max() <= 1
+        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    table = video_table(folder, lengths=(24, 30, 10), side=48)
+    cache = build_cache(table, folder, size=32, workers=1, progress=False)
+    return table, cache, build_features(cache, folder, Quadrants(), frames=24, progress=False)
+
+
+def quadrants(pictures):  # (N, H, W, 3)
+    return Quadrants().frame_features(torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))).numpy()
+
+
+def test_features_are_those_of_the_sampled_frames(made):
+    _, cache, features = made
+    assert [features.n_frames(v) for v in ("v0", "v1", "v2")] == [24, 24, 10]
+    chosen = sampled_frames(30, 24)
+    assert chosen[0] == 0 and chosen[-1] == 29 and len(chosen) == 24
+    expected = quadrants(cache.rgb("v1")[chosen].astype(np.float32) / 255)
+    stored = features.get("v1", "rgb")
+    assert stored.shape == (24, 4, 12) and stored.dtype == np.float16
+    assert np.allclose(stored[:, 0], expected, atol=1e-3)
+
+
+def test_views_are_mirror_images(made):
+    features = made[2]
+    order = {"hflip": [1, 0, 3, 2], "vflip": [2, 3, 0, 1], "rot180": [3, 2, 1, 0]}  # of the four quadrants
+    rgb = features.get("v0", "rgb").reshape(24, 4, 3, 4)  # (N, V, channel, quadrant)
+    flow = features.get("v0", "flow").reshape(24, 4, 3, 4).astype(np.float32)
+    for number, view in enumerate(list(VIEWS)[1:], start=1):
+        assert np.allclose(rgb[:, number], rgb[:, 0][..., order[view]], atol=1e-3)
+        moved = flow[:, 0][..., order[view]].copy()
+        for channel, bit in ((0, 1), (1, 2)):  # u and v change sign with the mirror: p becomes 1 - p
+            if VIEWS[view] & bit:
+                moved[:, channel] = 1 - moved[:, channel]
+        assert np.allclose(flow[:, number], moved, atol=2e-3)
+
+
+def test_flow_picture_and_its_scale():
+    flow = np.zeros((1, 20, 20, 2), np.float32)
+    flow[0, :10] = [3, 0]
+    assert flow_scale(flow, 8.0) == pytest.approx(3)
+    picture = flow_picture(flow, 3.0)
+    assert np.allclose(picture[0, 0, 0], [1, 0.5, 1]) and np.allclose(picture[0, 15, 0], [0.5, 0.5, 0])
+    assert flow_scale(flow * 0.01, 8.0) == pytest.approx(4 * 8 / 127)  # storage noise is not blown up
+    assert np.array_equal(turn(turn(flow, "rot180", flow=True), "rot180", flow=True), flow)
+
+
+def test_reused_and_whole_or_absent(made, tmp_path):
+    table, cache, features = made
+    again = build_features(cache, features.folder.parent, Quadrants(), frames=24, progress=False)
+    assert again.folder == features.folder
+    assert np.array_equal(pickle.loads(pickle.dumps(features)).get("v2", "flow"), features.get("v2", "flow"))
+
+    class Breaks(Quadrants):
+        key = "breaks"
+        calls = 0
+
+        def frame_features(self, x):
+            self.calls += 1
+            if self.calls > 9:
+                raise KeyboardInterrupt
+            return super().frame_features(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_features(cache, tmp_path, Breaks(), progress=False)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(NbkitError, match="views"):
+        build_features(cache, tmp_path, Quadrants(), views=("hflip",), progress=False)
+    with pytest.raises(NbkitError, match="'v9' has no features"):
+        features.get("v9", "rgb")
+
+
+def test_batches_hold_the_planned_frames_of_one_view(made):
+    table, _, features = made
+    data = FeatureClipDataset(features, table, clips=3, frames=8, augment=True)
+    mirrored_seen = set()
+    for epoch in range(12):
+        data.set_epoch(epoch)
+        batch = data.load_batch([1, 0], with_views=True)
+        assert batch["rgb"].shape == (2, 3, 8, 12) and batch["rgb_views"].shape == (2, 3, 8, 4, 12)
+        assert batch["rgb"].dtype == torch.float32 and batch["label"].tolist() == [1, 0]
+        for row, index in enumerate((1, 0)):
+            chosen, mirrored = data.plan(index)
+            mirrored_seen.add(mirrored)
+            order = [1, 0, 3, 2] if mirrored else [0, 1, 2, 3]  # views of a mirrored video
+            for m in ("rgb", "flow"):
+                stored = torch.tensor(features.get(f"v{index}", m)).float()[torch.tensor(chosen)][:, :, order]
+                assert torch.equal(batch[f"{m}_views"][row], stored) and torch.equal(batch[m][row], stored[:, :, 0])
+        plain = data.load_batch([1, 0])
+        assert set(plain) == {"rgb", "flow", "label", "index"} and torch.equal(plain["flow"], batch["flow"])
+        assert torch.equal(data[1]["rgb"], batch["rgb"][0])
+    assert mirrored_seen == {True, False}
+
+
+def test_test_clips_are_centred_and_upright(made):
+    table, _, features = made
+    data = FeatureClipDataset(features, table.iloc[:2], clips=2, frames=8)
+    stored = torch.tensor(features.get("v0", "rgb")[:, 0]).float()
+    for k, start in enumerate(clip_starts(24, 2, 8)):
+        assert torch.equal(data.load_batch([0])["rgb"][0, k], stored[start : start + 8])
+
+
+def test_labels_are_withheld_and_missing_mirrors_refused(made, tmp_path):
+    table, cache, features = made
+    data = FeatureClipDataset(features, table, frames=8, withhold_labels=True)
+    assert data.load_batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and "label" not in data.table
+    only = build_features(cache, tmp_path, Quadrants(), views=("identity",), progress=False)
+    assert FeatureClipDataset(only, table, frames=8).load_batch([0], with_views=True)["rgb_views"].shape[3] == 1
+    with pytest.raises(NbkitError, match="mirror image"):
+        FeatureClipDataset(only, table, frames=8, augment=True)
+
+
+def marked(n=40, frames=8, views=4):
+    """Features that say where they come from: [time, view]."""
+    time, view = torch.meshgrid(torch.arange(frames), torch.arange(views), indexing="ij")
+    return torch.stack([time, view], -1).float().expand(n, -1, -1, -1)  # (N, T, V, 2)
+
+
+@pytest.mark.parametrize("family", ["spatial", "temporal", "both", "repeat"])
+def test_negatives_change_what_their_family_says(family):
+    negative = feature_negative(marked(), family, torch.Generator().manual_seed(0))
+    assert negative.shape == (40, 8, 2)
+    right = torch.arange(8.0)
+    kinds = set()
+    for clip in negative:
+        time, view = clip[:, 0], clip[:, 1]
+        if (time == time[0]).all():
+            kinds.add("repeat")
+        elif torch.equal(time, right):
+            assert 1 <= (view > 0).sum() <= 7
+            kinds.add("spatial")
+        else:
+            assert torch.equal(time.sort().values, right) and (view == 0).all()
+            kinds.add("temporal")
+    assert kinds == ({"spatial", "temporal"} if family == "both" else {family})
+
+
+def test_negatives_follow_the_generator_and_refuse_one_view():
+    draw = [feature_negative(marked(), "both", torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(draw[0], draw[1]) and not torch.equal(draw[0], draw[2])
+    one = marked(views=1)
+    assert feature_negative(one, "temporal", torch.Generator()).shape == (40, 8, 2)
+    with pytest.raises(NbkitError, match="at least 2 views"):
+        feature_negative(one, "spatial", torch.Generator())
+    with pytest.raises(NbkitError, match="clip_neg"):
+        feature_negative(one, "mirror", torch.Generator())
+
+
+def test_unknown_videos_are_named(made):
+    features = made[2]
+    with pytest.raises(NbkitError, match="'other'"):
+        FeatureClipDataset(features, pd.DataFrame({"video": ["other"], "label": [0]}))

@@ -157,7 +157,7 @@ def test_a_damaged_cache_says_so(table, tmp_path):
     folder = build(table, tmp_path).folder
     with open(folder / "flow.npy", "r+b") as file:
         file.truncate(2000)
-    with pytest.raises(NbkitError, match="Delete the folder"):
+    with pytest.raises(NbkitError, match="Delete it and build it again"):
         VideoCache(folder)
 
 

@@ -80,6 +80,14 @@ def test_flow_picture_and_its_scale():
     assert np.array_equal(turn(turn(flow, "rot180", flow=True), "rot180", flow=True), flow)
 
 
+def test_pictures_may_be_shown_smaller(made, tmp_path):
+    _, cache, features = made
+    small = build_features(cache, tmp_path, Quadrants(), frames=24, size=16, progress=False)
+    assert small.folder.name != features.folder.name and small.settings["size"] == 16
+    for m in ("rgb", "flow"):  # means over quadrants do not depend on the size, up to what flow saturates
+        assert np.abs(small.get("v1", m).astype(np.float32) - features.get("v1", m)).mean() < 5e-3
+
+
 def test_reused_and_whole_or_absent(made, tmp_path):
     table, cache, features = made
     again = build_features(cache, features.folder.parent, Quadrants(), frames=24, progress=False)

@@ -45,7 +45,7 @@ class VideoCache:
             for video, start, frames in self.index[["video", "start", "frames"]].itertuples(index=False)
         }
         if not len(self._rgb) == len(self._flow) == self.index["frames"].sum():
-            raise NbkitError(f"{self.folder}: index.csv and the arrays disagree. Delete the folder and build it again.")
+            raise NbkitError(f"{self.folder}: index.csv and the arrays disagree. Delete it and build it again.")
 
     def __reduce__(self):  # worker processes map the files themselves instead of receiving a copy
         return VideoCache, (self.folder,)

@@ -64,7 +64,7 @@ class RunConfig(BaseModel):
 
     # --- model -------------------------------------------------------------------------------------------------
     backbone: Literal["small", "mobilenet_features", "mobilenet", "bn_inception", "i3d"] = "bn_inception"
-    weights: str | None = Field(None, description="file of published weights; None: the backbone's own default")
+    weights: str | None = Field(None, description="file of published weights; None: the backbone's own; random: none")
     feature_dim: int = Field(512, ge=2, description="D, size of v and V")
     aggregation: Literal["mean", "concat_fc", "gru"] = "gru"
     head: Literal["none", "mlp"] = Field("none", description="projection head in front of the contrastive terms")

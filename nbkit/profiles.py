@@ -16,7 +16,7 @@ PAPER = {
 DEMO = {
     "backbone": "small", "clips": 3, "frames": 8, "frame_stride": 1, "cache_size": 48, "crop": 40, "flow_clip": 8.0,
     "feature_dim": 128, "aggregation": "gru", "head": "mlp", "bn_mode": "per_domain",
-    "alpha": 0.1, "beta": 0.5, "tau": 0.1, "nce_k": 256, "bank_init": "forward", "multi_pos": "mean_of_logs",
+    "alpha": 0.1, "beta": 0.1, "tau": 0.1, "nce_k": 256, "bank_init": "forward", "multi_pos": "mean_of_logs",
     "video_neg_modality": "other",
     "optimizer": "adamw", "lr": (4e-3, 4e-3, 2e-3), "epochs": (0, 8, 8), "lr_steps": (), "lr_schedule": "cosine",
     "weight_decay": 1e-4, "grad_clip": 5.0, "batch": 32, "cas_classes": 8, "cas_per_class": 2,

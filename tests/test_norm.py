@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from nbkit.models.norm import DomainNorm, estimating_statistics, keep_statistics, use_domain
+from nbkit.models.norm import DomainNorm, convert_batchnorm, estimating_statistics, keep_statistics, use_domain
 
 
 def layer(mode, channels=4):
@@ -63,3 +63,21 @@ def test_group_and_frozen_never_change():
 def test_group_mode_is_torchs_group_norm_for_channels_that_8_does_not_divide():
     x = torch.randn(5, 6, 4)
     assert torch.allclose(DomainNorm(6, "group")(x), torch.nn.functional.group_norm(x, 6))
+
+
+def test_converted_network_gives_the_same_outputs_and_obeys_keep_statistics():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=1e-3), nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)))
+    net(torch.randn(8, 3, 9, 9))
+    net.eval()
+    x = torch.randn(2, 3, 9, 9)
+    expected = net(x)
+    converted = convert_batchnorm(net, "per_domain")
+    for domain in ("source", "target"):
+        with use_domain(converted, domain):
+            assert torch.allclose(converted(x), expected, atol=1e-6)
+    converted.train()
+    before = {k: v.clone() for k, v in converted.state_dict().items()}
+    with keep_statistics(converted):
+        converted(x)
+    assert all(torch.equal(v, before[k]) for k, v in converted.state_dict().items())

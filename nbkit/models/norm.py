@@ -111,3 +111,23 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
         for m, momentum in zip(norms, momenta):
             m.momentum = momentum
         model.train(was_training)
+
+
+def convert_batchnorm(model: nn.Module, mode: Mode) -> nn.Module:
+    """Replace every BatchNorm of `model`, in place, by a `DomainNorm` with its weights and statistics; returns `model`.
+
+    Call it after published weights are loaded.  Without it, passes over negatives would change running statistics.
+    """
+    for name, child in model.named_children():
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            new = DomainNorm(child.num_features, mode, affine=child.affine)
+            new.eps, new.momentum = child.eps, child.momentum
+            if child.affine:
+                new.weight.data.copy_(child.weight.data)
+                new.bias.data.copy_(child.bias.data)
+            new.running_mean.copy_(child.running_mean)  # (C,) into every domain's row
+            new.running_var.copy_(child.running_var)
+            setattr(model, name, new)
+        else:
+            convert_batchnorm(child, mode)
+    return model

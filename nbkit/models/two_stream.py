@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from nbkit.config import RunConfig
-from nbkit.errors import NbkitError
 from nbkit.models.aggregation import make_aggregation
-from nbkit.models.norm import DomainNorm
+from nbkit.models.norm import DomainNorm, convert_batchnorm
 from nbkit.models.small import FrameFeatureEncoder, SmallEncoder
 
 
@@ -90,7 +89,23 @@ def make_encoder(stream: str, cfg: RunConfig) -> nn.Module:
         return SmallEncoder(stream, cfg.bn_mode)
     if cfg.backbone == "mobilenet_features":
         return FrameFeatureEncoder(bn_mode=cfg.bn_mode, dropout=cfg.dropout)
+    return _published(stream, cfg)
+
+
+def _published(stream: str, cfg: RunConfig) -> nn.Module:
+    """A backbone with published weights: `cfg.weights` (a file) or its own default; `weights='random'` loads none."""
+    channels = 3 if stream == "rgb" else 2
     if cfg.backbone == "mobilenet":
         from nbkit.models.mobilenet import MobileNetEncoder
-        return MobileNetEncoder(stream)
-    raise NbkitError(f"backbone={cfg.backbone!r} is not built in; use small, mobilenet_features or mobilenet")
+        weights = {None: "imagenet", "random": None}.get(cfg.weights, cfg.weights)  # ImageNet's come with the installation
+        return MobileNetEncoder(stream, cfg.bn_mode, weights)
+    if cfg.backbone == "bn_inception":
+        from nbkit.models.bn_inception import BNInception
+        encoder, key = BNInception(channels), "bn_inception"
+    else:
+        from nbkit.models.i3d import InceptionI3D
+        encoder, key = InceptionI3D(channels), f"i3d_{stream}"
+    if cfg.weights != "random":
+        from nbkit.models.weights import load_pretrained
+        load_pretrained(encoder, cfg.weights or key)
+    return convert_batchnorm(encoder, cfg.bn_mode)

@@ -77,6 +77,12 @@ def video_labels(table, withhold_labels):
     return table["label"].to_numpy(np.int64)
 
 
+def visible(table, withhold_labels):
+    """The table with rows numbered from 0, without its label and class_name columns where labels are withheld."""
+    hidden = ["label", "class_name"] if withhold_labels else []
+    return table.reset_index(drop=True).drop(columns=hidden, errors="ignore")
+
+
 class ClipDataset(Dataset):
     """K clips of T frames of every video of a table, RGB and flow aligned, read from a VideoCache.
 
@@ -100,8 +106,7 @@ class ClipDataset(Dataset):
     def __init__(self, cache, table, *, clips=3, frames=16, stride=1, crop=None, augment=False, flow_clip=None,
                  withhold_labels=False, seed=0, flip=True, jitter=0.15):
         self.cache, self.labels = cache, video_labels(table, withhold_labels)
-        hidden = ["label", "class_name"] if withhold_labels else []
-        self.table = table.reset_index(drop=True).drop(columns=hidden, errors="ignore")
+        self.table = visible(table, withhold_labels)
         self.clips, self.frames, self.stride = clips, frames, stride
         self.crop = cache.size if crop is None else crop
         if not 0 < self.crop <= cache.size:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from nbkit.data.cache import square
-from nbkit.data.clips import check_lengths, clip_starts, frame_indices, video_labels
+from nbkit.data.clips import check_lengths, clip_starts, frame_indices, video_labels, visible
 from nbkit.data.flow import LEVELS, dequantise
 from nbkit.data.negatives import FAMILIES, frame_orders, some_frames
 from nbkit.data.store import GrowingArray, key_of, new_folder, require_space, write_json
@@ -172,8 +172,7 @@ class FeatureClipDataset(Dataset):
 
     def __init__(self, features, table, *, clips=3, frames=8, stride=1, augment=False, withhold_labels=False, seed=0):
         self.features, self.labels = features, video_labels(table, withhold_labels)
-        hidden = ["label", "class_name"] if withhold_labels else []
-        self.table = table.reset_index(drop=True).drop(columns=hidden, errors="ignore")
+        self.table = visible(table, withhold_labels)
         self.clips, self.frames, self.stride, self.augment = clips, frames, stride, augment
         self.seed, self.epoch = seed, 0
         self.videos = self.table["video"].tolist()

@@ -14,16 +14,15 @@ from torchvision.models import mobilenet_v2, resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
 from nbkit.models.i3d import InceptionI3D
+from nbkit.models.mobilenet import MEAN, STD, find_weights
 from nbkit.models.norm import DomainNorm, Mode
 from nbkit.models.weights import load_pretrained
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def imagenet_normalise(x: Tensor) -> Tensor:
     """[0, 1] RGB with channels on axis 1 -> zero mean, unit variance over ImageNet."""
     shape = (1, 3) + (1,) * (x.dim() - 2)
-    return (x - x.new_tensor(_MEAN).view(shape)) / x.new_tensor(_STD).view(shape)
+    return (x - x.new_tensor(MEAN).view(shape)) / x.new_tensor(STD).view(shape)
 
 
 def per_step(layers: nn.Module, x: Tensor) -> Tensor:
@@ -74,10 +73,13 @@ class SmallTemporal(nn.Module):
 
 # --------------------------------------------------------------------------------------------------------- laptop
 def _mobilenet(weights: str | Path | None) -> nn.Sequential:
-    """MobileNetV2's feature layers with frozen batch normalisation. `weights`: a file in torchvision's own layout."""
+    """MobileNetV2's feature layers with frozen batch normalisation.
+
+    `weights`: a file in torchvision's own layout; 'imagenet' = the installed one, see `mobilenet.find_weights`.
+    """
     network = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d)
     if weights is not None:
-        load_pretrained(network, weights, download=False)
+        load_pretrained(network, find_weights() if weights == "imagenet" else weights, download=False)
     return network.features
 
 

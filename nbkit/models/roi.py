@@ -110,6 +110,7 @@ def _one_frame(boxes: Tensor, scores: Tensor, size: tuple[int, int], how: Detect
     big = remove_small_boxes(box, 1.0)
     box, score, label = box[big], score[big], label[big]
     keep = batched_nms(box, score, label, how.nms)  # best first
-    rank = torch.stack([(label[keep][:i] == label[keep][i]).sum() for i in range(len(keep))]) if len(keep) else keep
+    same = label[keep][:, None] == label[keep][None]
+    rank = same.tril(-1).sum(1)  # better ones of the same class
     keep = keep[rank < how.per_class]
     return {"boxes": box[keep], "scores": score[keep], "labels": label[keep]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,7 @@ class LocalizationModel(nn.Module):
 
     def __init__(self, cfg: LocalizationConfig, n_classes: int):
         super().__init__()
-        settings = default_settings(cfg.size, cfg.height)
-        settings = type(settings)(**{**vars(settings), "temporal_pool": cfg.temporal_pool})
+        settings = replace(default_settings(cfg.size, cfg.height), temporal_pool=cfg.temporal_pool)
         files = {"keyframe": cfg.keyframe_weights, "temporal": cfg.temporal_weights}
         self.detector = build_localizer(cfg.size, n_classes, height=cfg.height, norm=cfg.norm, weights=files,
                                         settings=settings, tf1_end=cfg.tf1_end, tf2_pool5a=cfg.tf2_pool5a, seed=cfg.seed)

@@ -16,7 +16,8 @@ PRESETS: dict[str, dict[str, Any]] = {
               "beta": 0.2, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 5},
     "laptop": {"height": 160, "width": 213, "clip_len": 8, "clip_stride": 2, "key_stride": 2, "steps": 800, "batch": 4,
                "optimizer": "adamw", "lr": 5e-4, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 50,
-               "grad_clip": 10.0, "lam": 1.0, "beta": 0.1, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 8},
+               "grad_clip": 10.0, "lam": 1.0, "beta": 0.1, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 8,
+               "keyframe_weights": "imagenet", "temporal_weights": "imagenet"},
     "paper": {},
 }
 
@@ -52,7 +53,7 @@ class LocalizationConfig(BaseModel):
     temporal_pool: Literal["before_roi", "after_tf2"] = "before_roi"
     tf1_end: Literal["Mixed_4e", "Mixed_4f"] = "Mixed_4e"
     tf2_pool5a: bool = False
-    keyframe_weights: str | None = None
+    keyframe_weights: str | None = Field(None, description="a file; 'imagenet' for the laptop size; None: random")
     temporal_weights: str | None = None
 
     steps: int = Field(50_000, ge=1)

@@ -1,0 +1,119 @@
+"""One row of a localization table from data to scores, and its run folder."""
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import pandas as pd
+from lightning_fabric import Fabric
+
+from nbkit.config import digest
+from nbkit.data.frame_cache import build_frame_cache
+from nbkit.data.keyframes import KeyframeDataset
+from nbkit.errors import NbkitError
+from nbkit.train.localization import LocalizationModel, train_localizer
+from nbkit.train.localization_config import LocalizationConfig
+from nbkit.train.localization_eval import Scores, adapt_statistics, evaluate
+from nbkit.train.record import atomically, environment, write_json
+
+#: name of a table row -> adaptation modules; the paper prints all but 'T_img + T_ins'
+ROWS: dict[str, tuple[str, ...]] = {
+    "I3D+RPN": (), "T_img": ("t_img",), "T_ins": ("t_ins",), "S_img": ("s_img",), "T_img + T_ins": ("t_img", "t_ins"),
+    "T_img + S_img": ("t_img", "s_img"), "T_ins + S_img": ("t_ins", "s_img"), "all three": ("t_img", "t_ins", "s_img"),
+    "AdaBN": (), "oracle": (),
+}
+
+
+@dataclass
+class LocalizationData:
+    """`source`: labelled training frames. `target`: the unlabelled domain's. `oracle`: the same videos with labels,
+    for the upper-bound row alone. `test`: every frame of the target's test videos."""
+
+    classes: list[str]
+    source: KeyframeDataset
+    target: KeyframeDataset
+    oracle: KeyframeDataset
+    test: KeyframeDataset
+    key: str
+
+
+def load_localization(table: pd.DataFrame, classes: Sequence[str], source: str, target: str, cfg: LocalizationConfig,
+                      cache_dir: str | Path, *, split: str = "test", progress: bool = False) -> LocalizationData:
+    """Frames and boxes of both domains, decoded once.
+
+    table: a resolved table with the columns `video`, `path`, `class_name`, `label`, `domain`, `split`, `boxes`.
+    Raises NbkitError where a domain or split is empty, or a source class has no video.
+    """
+    rows = table[table["domain"].isin([source, target])]
+    if "boxes" not in rows or (rows["boxes"].fillna("") == "").any():
+        raise NbkitError("localization needs boxes for every video of the table; run `nbkit check-data`")
+    cache = build_frame_cache(rows, cache_dir, size=(cfg.height, cfg.width), progress=progress)
+
+    def part(domain: str, which: str) -> pd.DataFrame:
+        found = rows[(rows["domain"] == domain) & (rows["split"] == which)].reset_index(drop=True)
+        if found.empty:
+            raise NbkitError(f"{domain}: no {which} videos with boxes")
+        return found
+
+    train = part(source, "train")
+    missing = [c for i, c in enumerate(classes) if i not in set(train["label"])]
+    if missing:
+        raise NbkitError(f"{source}: no training video of class {', '.join(missing)}")
+    clip = {"clip_len": cfg.clip_len, "clip_stride": cfg.clip_stride, "seed": cfg.seed}
+    fit = {**clip, "key_stride": cfg.key_stride, "augment": cfg.augment}
+    return LocalizationData(
+        list(classes),
+        source=KeyframeDataset(cache, train, background=cfg.background, **fit),
+        target=KeyframeDataset(cache, part(target, "train"), withhold_labels=True, **fit),
+        oracle=KeyframeDataset(cache, part(target, "train"), background=cfg.background, **fit),
+        test=KeyframeDataset(cache, part(target, split), key_stride=1, background=True, **clip),
+        key=digest(rows[["video", "label", "domain", "split"]].to_csv(index=False) + str(cache.folder.name)))
+
+
+def row_config(cfg: LocalizationConfig, row: str) -> LocalizationConfig:
+    """The configuration of a table row; NbkitError for a name that is no row."""
+    if row not in ROWS:
+        raise NbkitError(f"row={row!r}: choose one of {', '.join(ROWS)}")
+    if row == "AdaBN" and cfg.norm != "per_domain":
+        raise NbkitError("AdaBN re-estimates batch statistics: it needs norm='per_domain' (the small size)")
+    return cfg.model_copy(update={"adapt": ROWS[row]})
+
+
+def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: str | Path | None = None, *,
+            fabric: Fabric | None = None, progress: bool = False) -> tuple[Scores, LocalizationModel, list[dict]]:
+    """Train (or go on training, or load) one row and evaluate it on the target's test videos at the last step.
+
+    With per-domain statistics the target's are re-estimated on its unlabelled frames before evaluation, for every row
+    but the source-only one, so that no RoI head is judged with statistics that were never set. The oracle's are those
+    it was trained with.
+    folder: gets config.json, history.csv, checkpoint.pt, metrics.json, env.json and detections.npz.
+    """
+    cfg = row_config(cfg, row)
+    start = time.perf_counter()
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    source = data.oracle if row == "oracle" else data.source
+    model, history = train_localizer(cfg, data.classes, source, data.target if cfg.adapt else None, folder,
+                                     fabric=fabric, progress=progress)
+    trained = time.perf_counter()
+    plain = row in ("I3D+RPN", "oracle")
+    if cfg.norm == "per_domain" and not plain:
+        adapt_statistics(model.detector, data.target, cfg, device=fabric.device)
+    scores, found = evaluate(model.detector, data.test, data.classes, cfg, domain="source" if plain else "target",
+                             device=fabric.device)
+    if folder is not None and fabric.global_rank == 0:
+        folder = Path(folder)
+        seconds = {"train": trained - start, "evaluate": time.perf_counter() - trained}
+        write_json(folder / "config.json", {"row": row, "data": data.key, **cfg.model_dump(mode="json")})
+        write_json(folder / "metrics.json", {"row": row, "seed": cfg.seed, **scores.summary(), "seconds": seconds})
+        write_json(folder / "env.json", environment())
+        columns = {k: getattr(found, k) for k in ("video", "frame", "label", "score", "box")}
+        atomically(folder / "detections.npz", lambda p: _savez(p, columns | {"videos": np.array(data.test.videos)}))
+    return scores, model, history
+
+
+def _savez(path: Path, arrays: dict) -> None:
+    with path.open("wb") as file:  # np.savez would append .npz to the temporary name
+        np.savez_compressed(file, **arrays)

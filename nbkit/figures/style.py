@@ -49,7 +49,7 @@ def class_colour(label: int) -> str:
 
 
 def page(rows: int = 1, cols: int = 1, height: float = 2.6, width: float = PAGE, **subplots) -> tuple[Figure, Axes]:
-    """Figure and axes `width` inches wide (`PAGE` or `COLUMN`), `height` inches a row; the rest goes to plt.subplots."""
+    """Figure and axes `width` inches wide (`PAGE` or `COLUMN`), `height` inches a row; the rest: see plt.subplots."""
     return plt.subplots(rows, cols, figsize=(width, height * rows), **subplots)
 
 
@@ -61,7 +61,8 @@ def bare(ax: Axes) -> None:
         spine.set_visible(False)
 
 
-def scatter_domain(ax: Axes, points, domain: str, colour: str | list[str] | None = None, size: float = 32, **more) -> None:
+def scatter_domain(ax: Axes, points, domain: str, colour: str | list[str] | None = None, size: float = 32,
+                   **more) -> None:
     """Points (N, 2) of 'source' (circles) or 'target' (triangles), in the domain's colour unless `colour` is given."""
     ax.scatter(points[:, 0], points[:, 1], s=size, marker=MARKERS[domain], c=colour or DOMAIN_COLOURS[domain],
                edgecolors="white", linewidths=0.6, **more)

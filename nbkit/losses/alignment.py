@@ -1,6 +1,6 @@
 r"""Video-based contrastive alignment: Eqs. (5)-(8) of STCDA (Song et al., CVPR 2021).
 
-Every class pair is computed at once: one matrix of distances per pair of domains, one-hot class matrices, matrix products.
+Every class pair is computed at once: one matrix of distances per pair of domains and products with one-hot matrices.
 `relation` and `discrepancy` are Eqs. (5) and (7) for one class pair, as printed; `vca` uses their all-pairs forms.
 """
 
@@ -64,11 +64,12 @@ def _check(pair: tuple[VideoFeatures, VideoFeatures], levels: tuple[str, ...], g
         raise NbkitError(f"gamma_scope={gamma_scope!r} is not one of {', '.join(GAMMA_SCOPES)}")
     for features in pair:
         if features.v.dim() != 3 or features.V.dim() != 2:
-            raise NbkitError(f"need v (N, K, D) and V (N, D), got {tuple(features.v.shape)} and {tuple(features.V.shape)}")
+            shapes = f"{tuple(features.v.shape)} and {tuple(features.V.shape)}"
+            raise NbkitError(f"need v (N, K, D) and V (N, D), got {shapes}")
 
 
 def pair_distances(a: VideoFeatures, b: VideoFeatures, levels: tuple[str, ...] = LEVELS) -> list[Tensor]:
-    """Squared distances of every video pair, one tensor a level: (Na, Nb, P) with P = Ka*Kb clip pairs, or 1 for videos."""
+    """Squared distances of all video pairs, one (Na, Nb, P) a level, with P = Ka*Kb clip pairs, or 1 for videos."""
     out = []
     for level in levels:
         if level == "video":
@@ -198,7 +199,7 @@ def vca(
     $$\mathcal{D}_{VCA} = \mathop{\mathbb{E}}_{c} \mathcal{D}(\hat{y}^{\mathcal{T}}; c, c)
     - \mathop{\mathbb{E}}_{c} \left[\mathop{\mathbb{E}}_{c' \neq c} \mathcal{D}(\hat{y}^{\mathcal{T}}; c, c') \right]$$
 
-    Shapes: pair = (source, target) `VideoFeatures`; y_source (Ns,), y_target (Nt,) in 0..C-1, or -1 to leave a video out.
+    Shapes: pair = (source, target) `VideoFeatures`; y_source (Ns,), y_target (Nt,) in 0..C-1, -1 leaves a video out.
     Both means run over the classes that have samples in both domains; without any (or any two), the term is 0 with
     zero gradient. levels: ('clip', 'video'), or one of them. gamma_scope, share_bandwidth: see `bandwidths`.
     Bounded: the kernel lies in [0, kernel_num] and so does every relation a level. Source: STCDA, Eq. (8).
@@ -231,7 +232,7 @@ def vca_multimodal(
     if modal != "concat" or isinstance(y_target, dict):
         raise NbkitError(f"modal={modal!r} must be 'sum' or 'concat', and 'concat' needs shared pseudo-labels")
     joined = tuple(
-        VideoFeatures(*(torch.cat([F.normalize(p[side][level], dim=-1) for p in pairs.values()], -1) for level in (0, 1)))
+        VideoFeatures(*(torch.cat([F.normalize(p[side][i], dim=-1) for p in pairs.values()], -1) for i in (0, 1)))
         for side in (0, 1)
     )
     return vca(joined, y_source, y_target, num_classes, **options)

@@ -42,7 +42,8 @@ def cosine_logits(a: Tensor, b: Tensor, tau: float) -> Tensor:
 def theta(a: Tensor, b: Tensor, tau: float) -> Tensor:
     r"""Eq. (3). Similarity of two features.
 
-    $$\Theta(\{v_i^1, v_j^2\}) = \exp\left(\frac{v_i^1 \cdot v_j^2}{\|v_i^1\| \cdot \|v_j^2\|} \cdot \frac{1}{\tau}\right)$$
+    $$\Theta(\{v_i^1, v_j^2\}) =
+    \exp\left(\frac{v_i^1 \cdot v_j^2}{\|v_i^1\| \cdot \|v_j^2\|} \cdot \frac{1}{\tau}\right)$$
 
     Shapes: a (..., D), b (..., D), broadcast over the leading axes -> (...). Range [exp(-1/tau), exp(1/tau)].
     Source: STCDA, Eq. (3). tau is not printed; 0.07 is the value of the contrastive codes it builds on (CMC, IIC).
@@ -84,7 +85,8 @@ def clip_loss(
     r"""Eq. (1). Contrastive loss of every clip of one modality.
 
     $$\mathcal{L}_{clip}^{v_i^1} = -\log \frac{\Theta(\{v_i^1, V^1\}) + \Theta(\{v_i^1, v_i^2\})}
-    {\Theta(\{v_i^1, V^1\}) + \sum_{j=1}^{k+1} \Theta(\{v_i^1, v_j^2\}) + \sum_{j=1}^{k+1} \Theta(\{v_i^1, v_j^{neg}\})}$$
+    {\Theta(\{v_i^1, V^1\}) + \sum_{j=1}^{k+1} \Theta(\{v_i^1, v_j^2\})
+    + \sum_{j=1}^{k+1} \Theta(\{v_i^1, v_j^{neg}\})}$$
 
     The k+1 candidates of a block are the anchor's own entry (index 0) and k entries drawn from a memory bank.
 
@@ -136,7 +138,7 @@ def video_loss(V1: Tensor, V2: Tensor, V_negs: Tensor, tau: float = 0.07) -> Ten
 
 
 def chance_level(candidates: int, positives: int = 1) -> float:
-    """Loss of a softmax over `candidates` equal logits whose numerator sums `positives` of them: log(candidates/positives).
+    """log(candidates / positives): loss over `candidates` equal logits whose numerator sums `positives` of them.
 
     Eq. (1) with k bank entries a block has 2k+3 candidates; use positives=2 for 'sum_in_log', 1 for 'mean_of_logs'.
     Eq. (2) with M negatives has 1+M candidates and one positive.

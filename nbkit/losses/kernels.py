@@ -20,7 +20,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 def gaussian_mixture_kernel(d2: Tensor, bandwidth: Tensor | float, num: int = 5, mul: float = 2.0) -> Tensor:
     r"""Mixture of `num` Gaussian kernels whose bandwidths are the powers of `mul` around `bandwidth`.
 
-    $$\kappa(a, b) = \sum_{u=0}^{num-1} \exp\left(-\frac{\|a-b\|^2}{\gamma \cdot mul^{\,u - \lfloor num/2 \rfloor}}\right)$$
+    $$\kappa(a, b) = \sum_{u=0}^{num-1}
+    \exp\left(-\frac{\|a-b\|^2}{\gamma \cdot mul^{\,u - \lfloor num/2 \rfloor}}\right)$$
 
     d2 (...) squared distances, bandwidth gamma broadcast against it -> (...), in [0, num].
     STCDA only says "kernel"; this is the one of the alignment loss it extends (CAN, Kang et al., CVPR 2019).

@@ -28,7 +28,7 @@ class MemoryBank(nn.Module):
         if not 0 <= momentum < 1:
             raise NbkitError(f"bank momentum={momentum} must lie in [0, 1)")
         if n_slots < 2 or n_slots % slots_per_video:
-            raise NbkitError(f"n_slots={n_slots} must be at least 2 and a multiple of slots_per_video={slots_per_video}")
+            raise NbkitError(f"n_slots={n_slots} must be at least 2, a multiple of slots_per_video={slots_per_video}")
         self.momentum, self.slots_per_video, self.exclude_self = momentum, slots_per_video, exclude_self
         bound = (dim / 3) ** -0.5
         start = torch.rand(n_slots, dim, generator=torch.Generator().manual_seed(seed)) * 2 * bound - bound

@@ -9,14 +9,16 @@ from nbkit.errors import NbkitError
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     r"""Eq. (9). Cross-entropy on labelled source data, of one modality m.
 
-    $$\mathcal{L}_{CE} = -\mathop{\mathbb{E}}_{x^{\mathcal{S}}} \sum_{n=1}^{N^{\mathcal{S}}} \left[y^{\mathcal{S}} \log \phi_m(x^{\mathcal{S}}) \right]$$
+    $$\mathcal{L}_{CE} = -\mathop{\mathbb{E}}_{x^{\mathcal{S}}} \sum_{n=1}^{N^{\mathcal{S}}}
+    \left[y^{\mathcal{S}} \log \phi_m(x^{\mathcal{S}}) \right]$$
 
     The sum inside the expectation would count the samples twice: it is read as the mean over samples.
     Shapes: logits (B, C), or (B, K, C) for K clips a video, each clip carrying its video's label; y (B,) in 0..C-1.
     Returns a scalar. Raises NbkitError for other shapes. Source: STCDA, Eq. (9).
     """
     if logits.dim() not in (2, 3) or y.shape != logits.shape[:1]:
-        raise NbkitError(f"logits must be (B, C) or (B, K, C) with y (B,); got {tuple(logits.shape)} and {tuple(y.shape)}")
+        raise NbkitError("logits must be (B, C) or (B, K, C) with y (B,); "
+                         f"got {tuple(logits.shape)} and {tuple(y.shape)}")
     if logits.dim() == 3:
         y = y.unsqueeze(1).expand(logits.shape[:2]).reshape(-1)  # (B*K,)
         logits = logits.flatten(0, 1)  # (B*K, C)

@@ -18,7 +18,7 @@ FUSIONS = ("fused", "per_modality")
 
 
 class KMeansStep(NamedTuple):
-    """One assignment: centres {m: (C, D)} that were used, labels (M,), videos that changed, mean distance to the own centre."""
+    """One assignment: centres {m: (C, D)} it used, labels (M,), how many changed, mean distance to the own centre."""
 
     centres: dict[str, Tensor]
     labels: Tensor
@@ -60,7 +60,7 @@ def _centres(V: Tensor, y: Tensor, num_classes: int, centre: str) -> tuple[Tenso
 
 @torch.no_grad()
 def source_centres(V: Tensor, y: Tensor, num_classes: int, centre: str = "unit_sum") -> Tensor:
-    r"""Centres of the labelled source classes, $C_m^{\mathcal{S}} = \sum_i \mathbf{1}_{[y_i = c]} V_i / \|V_i\|$, scaled as `centre` says.
+    r"""Centres of the source classes, $C_m^{\mathcal{S}} = \sum_i \mathbf{1}_{[y_i = c]} V_i / \|V_i\|$, see `centre`.
 
     V (N, D) video features of one modality, y (N,) -> (C, D). Raises NbkitError when a class has no source video:
     K-means could then never find it. Source: STCDA, section 3.2.
@@ -77,7 +77,7 @@ def assign(V: dict[str, Tensor], centres: dict[str, Tensor], normalise: bool = T
     r"""Nearest class, $\hat{y} = \arg\min_c \sum_m \|V_m - C_{m,c}\|_2$, both modalities together.
 
     V {m: (M, D)}, centres {m: (C, D)} -> labels (M,) int64, distances (M, C) summed over m.
-    normalise: compare unit vectors (on the sphere); False compares the features as they are. Source: STCDA, section 3.2.
+    normalise: compare unit vectors (on the sphere); False compares features as they are. Source: STCDA, section 3.2.
     """
     distances = sum(
         torch.cdist(_unit(V[m]) if normalise else V[m].detach().to(centres[m]), centres[m],
@@ -89,7 +89,7 @@ def assign(V: dict[str, Tensor], centres: dict[str, Tensor], normalise: bool = T
 
 @torch.no_grad()
 def update_centres(V: Tensor, labels: Tensor, previous: Tensor, centre: str = "unit_sum") -> Tensor:
-    """Centres of the target clusters: V (M, D), labels (M,), previous (C, D) -> (C, D). An empty cluster keeps its centre."""
+    """Centres of the target clusters: V (M, D), labels (M,), previous (C, D) -> (C, D). Empty clusters keep theirs."""
     centres, counts = _centres(V, labels, previous.shape[0], centre)
     return torch.where((counts > 0).unsqueeze(1), centres, previous)
 

@@ -21,8 +21,8 @@ from nbkit.train.features import estimate_statistics, extract
 
 STCL_FIELDS = ("alpha", "alpha_schedule", "stcl_domains", "stcl_terms", "tau", "nce_k", "bank_momentum", "bank_init",
                "multi_pos", "normalise", "clip_neg", "video_neg", "video_neg_modality", "neg_grad", "single_view2")
-VCA_FIELDS = ("beta", "vca_levels", "gamma_scope", "kmeans_centre", "pseudo_labels", "fusion", "cas_classes",
-              "cas_per_class")
+VCA_FIELDS = ("beta", "vca_levels", "gamma_scope", "kmeans_centre", "kmeans_iterations", "pseudo_labels", "fusion",
+              "cas_classes", "cas_per_class")
 
 
 class STCDA(Method):
@@ -70,7 +70,7 @@ class STCDA(Method):
         source = extract(self.model, self.domains.plain["source"], "source", cfg, self.pseudo.device)
         target = extract(self.model, self.domains.plain["target"], "target", cfg, self.pseudo.device)
         found = kmeans_pseudo_labels(source.V, source.labels, target.V, len(self.domains.classes),
-                                     centre=cfg.kmeans_centre, fusion=cfg.fusion,
+                                     centre=cfg.kmeans_centre, fusion=cfg.fusion, iterations=cfg.kmeans_iterations,
                                      fixed=cfg.pseudo_labels == "fixed")
         labels = found.labels if isinstance(found.labels, dict) else {m: found.labels for m in cfg.streams}
         changed = 0.0

@@ -51,20 +51,22 @@ class SmallEncoder(nn.Module):
 class FrameFeatureEncoder(nn.Module):
     """Light trainable head over frozen frame features, (N, T, F) -> (N, `out_features`).
 
-    A temporal convolution with three taps and a mean over time.  The frozen layers below it are computed once per
-    video (see nbkit/data/features.py), so a run takes seconds on a CPU.
+    A linear layer a frame, a temporal convolution with three taps, and a mean over time.  The frozen layers below it
+    are computed once per video (see nbkit/data/features.py), so a run takes seconds on a CPU.
     """
 
-    def __init__(self, in_features: int = 1280, bn_mode: Mode = "per_domain", out_features: int = 256,
-                 dropout: float = 0.5):
+    def __init__(self, in_features: int = 1280, bn_mode: Mode = "per_domain", hidden: int = 128,
+                 out_features: int = 256, dropout: float = 0.5):
         super().__init__()
         self.norm_in = DomainNorm(in_features, bn_mode, affine=False)
         self.drop = nn.Dropout(dropout)
-        self.conv = nn.Conv1d(in_features, out_features, 3, padding=1, bias=False)
+        self.reduce = nn.Linear(in_features, hidden)
+        self.conv = nn.Conv1d(hidden, out_features, 3, padding=1, bias=False)
         self.norm_out = DomainNorm(out_features, bn_mode)
         self.out_features = out_features
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (N, T, F)
-        x = self.norm_in(x.transpose(1, 2))              # (N, F, T)
-        x = torch.relu(self.norm_out(self.conv(self.drop(x))))  # (N, out, T)
-        return x.mean(dim=2)                             # (N, out)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:           # (N, T, F)
+        n, t = x.shape[:2]
+        x = self.reduce(self.drop(self.norm_in(x.flatten(0, 1))))  # (N T, hidden)
+        x = x.unflatten(0, (n, t)).transpose(1, 2)                 # (N, hidden, T)
+        return torch.relu(self.norm_out(self.conv(x))).mean(dim=2)  # (N, out)

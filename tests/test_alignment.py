@@ -7,7 +7,15 @@ import torch
 
 from nbkit.errors import NbkitError
 from nbkit.losses.alignment import (
-    VideoFeatures, class_mask, discrepancies, discrepancy, pair_distances, pair_kernel, relation, vca, vca_multimodal,
+    VideoFeatures,
+    class_mask,
+    discrepancies,
+    discrepancy,
+    pair_distances,
+    pair_kernel,
+    relation,
+    vca,
+    vca_multimodal,
 )
 from nbkit.losses.kernels import gaussian_mixture_kernel, squared_distances
 
@@ -53,7 +61,8 @@ def slow_kernel(a, b, gammas):
 
 
 def slow_relation(first, y1, second, y2, c1, c2, gammas):
-    values = [slow_kernel(a, b, gammas) for a, la in zip(first, y1, strict=True) for b, lb in zip(second, y2, strict=True)
+    values = [slow_kernel(a, b, gammas)
+              for a, la in zip(first, y1, strict=True) for b, lb in zip(second, y2, strict=True)
               if la == c1 and lb == c2]
     return sum(values) / len(values)
 
@@ -148,7 +157,8 @@ def test_symmetric_in_the_domains(pair):
 def test_intra_grows_with_the_shift():
     source = features(9, 0)
     y = torch.arange(9) % C
-    values = [vca((source, VideoFeatures(source.v + s, source.V + s)), y, y, C).intra.item() for s in (0, 0.3, 1, 3, 10)]
+    values = [vca((source, VideoFeatures(source.v + s, source.V + s)), y, y, C).intra.item()
+              for s in (0, 0.3, 1, 3, 10)]
     assert values == sorted(values) and values[0] < 1e-12 < values[1]
 
 

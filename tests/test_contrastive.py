@@ -7,7 +7,13 @@ import torch
 
 from nbkit.errors import NbkitError
 from nbkit.losses.contrastive import (
-    chance_level, clip_loss, contrastive_loss, cosine_logits, leave_one_out_mean, theta, video_loss,
+    chance_level,
+    clip_loss,
+    contrastive_loss,
+    cosine_logits,
+    leave_one_out_mean,
+    theta,
+    video_loss,
 )
 
 B, K, D, k = 3, 3, 5, 4
@@ -68,8 +74,8 @@ def test_eq1_by_hand():
     """k = 2, d = 2, tau = 1: cosines 0 and +-1 only."""
     e, n = [1.0, 0.0], [0.0, 1.0]
     v1 = torch.tensor([[e]])
-    loss = clip_loss(v1, torch.tensor([n]), torch.tensor([[e]]), torch.tensor([[[n, n]]]), torch.tensor([[[-1.0, 0.0]]]),
-                     torch.tensor([[[n, e]]]), tau=1.0)
+    loss = clip_loss(v1, torch.tensor([n]), torch.tensor([[e]]), torch.tensor([[[n, n]]]),
+                     torch.tensor([[[-1.0, 0.0]]]), torch.tensor([[[n, e]]]), tau=1.0)
     a, b = 1.0, math.e  # Theta(v, V) and Theta(v, v2)
     others = 2 * 1.0 + math.exp(-1) + 1.0 + math.e
     assert loss.item() == pytest.approx(-math.log((a + b) / (a + b + others)), rel=1e-6)

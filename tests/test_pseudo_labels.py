@@ -6,7 +6,11 @@ import torch
 from nbkit.errors import NbkitError
 from nbkit.losses.objective import cross_entropy, total_loss
 from nbkit.losses.pseudo_labels import (
-    assign, filter_labels, kmeans_pseudo_labels, source_centres, update_centres,
+    assign,
+    filter_labels,
+    kmeans_pseudo_labels,
+    source_centres,
+    update_centres,
 )
 
 UCF = [188, 77, 100, 96, 72, 332, 72, 96, 115, 99, 104, 87]  # training videos a class, UCF side of UCF-HMDB full
@@ -52,7 +56,7 @@ def test_whole_loop_against_a_slow_loop():
     unit = {m: Vt[m] / Vt[m].norm(dim=1, keepdim=True) for m in Vt}
     centres = {m: source_centres(Vs[m], ys, 3) for m in Vs}
     labels = None
-    for updates in range(51):
+    for updates in range(51):  # noqa: B007 (used after the loop)
         new = torch.tensor([min(range(3), key=lambda c: sum((unit[m][n] - centres[m][c]).norm().item() for m in Vt))
                             for n in range(15)])
         if labels is not None and new.equal(labels):

@@ -104,7 +104,8 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
         env = json.loads((folder / "env.json").read_text())
         lines.append({**{k: cell[k] for k in ("row", "column", "seed", "split")},
                       **{m: round(metrics["accuracy"].get(m, float("nan")), 4) for m in MEASURES},
-                      "videos": metrics["videos"], "train_seconds": metrics["train_seconds"],
+                      "videos": metrics["videos"],
+                      "train_seconds": round(float(pd.read_csv(folder / "history.csv")["seconds"].sum()), 1),
                       "run": folder.name, "commit": env["commit"], "torch": env["versions"]["torch"],
                       "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"]})
     columns = ["row", "column", "seed", "split", *MEASURES, "videos", "train_seconds", "run", "commit", "torch",

@@ -19,7 +19,7 @@ from nbkit.errors import NbkitError
 
 def source_without_docstring(function: Callable) -> str:
     """The function's source as it stands in its file, less the docstring (which repeats the equation above it)."""
-    source = textwrap.dedent(inspect.getsource(function))
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
     node = ast.parse(source).body[0]
     lines = source.splitlines()
     first = node.body[0]
@@ -31,7 +31,7 @@ def source_without_docstring(function: Callable) -> str:
 def show_source(*functions: Callable) -> None:
     """Display the source of package functions, each under the file it comes from."""
     for function in functions:
-        path = Path(inspect.getfile(function)).as_posix()
+        path = Path(inspect.getfile(inspect.unwrap(function))).as_posix()
         where = path[path.rfind("/nbkit/") + 1:]
         display(Markdown(f"`{where}`\n```python\n{source_without_docstring(function)}\n```"))
 

@@ -53,12 +53,10 @@ def run(cfg: RunConfig) -> Run:
     fabric, method = prepare(cfg)
     folder = Path(cfg.runs_dir) / run_id(cfg, method.domains.data_key)
     if not (folder / "metrics.json").exists():
-        started = time.perf_counter()
         history = train(fabric, method)
-        trained = time.perf_counter()
+        started = time.perf_counter()
         features = test_features(method, fabric.device)
-        write_run(folder, method, history, features, {"train_seconds": round(trained - started, 1),
-                                                       "test_seconds": round(time.perf_counter() - trained, 1)})
+        write_run(folder, method, history, features, time.perf_counter() - started)
     return read_run(cfg, folder)
 
 
@@ -89,7 +87,7 @@ def test_features(method: Method, device: torch.device) -> Features:
     return extract(method.model, domains.test["target"], method.statistics, cfg, device)
 
 
-def write_run(folder: Path, method: Method, history: list, features: Features, seconds: dict[str, float]) -> None:
+def write_run(folder: Path, method: Method, history: list, features: Features, test_seconds: float) -> None:
     """All files of a run folder; metrics.json last, because its presence says that the run is finished."""
     cfg, classes = method.cfg, method.domains.classes
     labels = features.labels.cpu().numpy()
@@ -106,7 +104,9 @@ def write_run(folder: Path, method: Method, history: list, features: Features, s
         "accuracy": {m: top1(p, labels) for m, p in predicted.items()},
         "per_class": dict(zip(classes, per_class(predicted["fused"], labels, len(classes)))),
         "videos": int(len(labels)), "selection": "last epoch", "split": cfg.eval_split,
-        "parameters": sum(p.numel() for p in method.model.parameters()), **seconds, "finished": time.strftime("%FT%TZ", time.gmtime()),
+        "parameters": sum(p.numel() for p in method.model.parameters()),
+        "train_seconds": round(sum(row["seconds"] for row in history), 1),  # of all stages, shared ones included
+        "test_seconds": round(test_seconds, 1), "finished": time.strftime("%FT%TZ", time.gmtime()),
     })
 
 

@@ -4,7 +4,6 @@ CORES ?= 2
 PY := .venv/bin/python
 # One thread a process: two runs side by side are faster than one run on two threads, and give the same numbers anywhere.
 export OMP_NUM_THREADS ?= 1
-export MPLBACKEND ?= agg
 
 .PHONY: setup demo test lab notebooks clean
 

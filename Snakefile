@@ -47,16 +47,19 @@ use rule first_cell as cell with:
     wildcard_constraints: key="|".join(k for k, c in CELLS.items() if not c["first"])
     priority: 5
 
-rule notebook:
+rule prepare:
     output: f"{NB}/{{name}}.ipynb"
-    wildcard_constraints: name="02_.*|03_.*|05_.*"
-    priority: 1
-    shell: "{sys.executable} -m nbkit.cli run-notebook {wildcards.name} --runs-dir {RUNS}"
-
-use rule notebook as prepare with:
     wildcard_constraints: name="01_.*"
     priority: 20
+    shell: "{sys.executable} -m nbkit.cli run-notebook {wildcards.name} --runs-dir {RUNS}"
 
-use rule notebook as adaptation with:
+# The others wait for the data that notebook 01 renders and caches.
+use rule prepare as notebook with:
+    input: f"{NB}/01_data_preparation.ipynb"
+    wildcard_constraints: name="02_.*|03_.*"
+    priority: 1
+
+use rule prepare as adaptation with:
     input: markers(DEMO)
     wildcard_constraints: name="04_.*|08_.*"
+    priority: 1

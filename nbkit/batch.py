@@ -30,7 +30,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> None:
     if unknown:
         raise NbkitError(f"{source.name} has no parameter {', '.join(unknown)}; it has: {', '.join(known)}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # figures inside, whatever the shell says
     partial = output.with_suffix(".running.ipynb")
     try:
         pm.execute_notebook(source, partial, parameters=parameters, kernel_name="python3", progress_bar=False,

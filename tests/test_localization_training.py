@@ -10,8 +10,14 @@ from nbkit.data.frame_cache import FrameCache, build_frame_cache, scale_boxes
 from nbkit.data.keyframes import KeyframeDataset, clip_indices
 from nbkit.errors import NbkitError
 from nbkit.evaluate.detections import Detections, Tube
-from nbkit.train.localization import (LocalizationModel, learning_rate, load_detector, reversal, step_indices,
-                                      train_localizer)
+from nbkit.train.localization import (
+    LocalizationModel,
+    learning_rate,
+    load_detector,
+    reversal,
+    step_indices,
+    train_localizer,
+)
 from nbkit.train.localization_config import LocalizationConfig
 from nbkit.train.localization_eval import adapt_statistics, detect_all, evaluate, score, strided, where_from
 

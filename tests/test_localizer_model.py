@@ -4,12 +4,18 @@ import torch
 
 from nbkit.errors import NbkitError
 from nbkit.losses.adversarial import action_loss, adversarial_loss
-from nbkit.models.discriminators import (Aspects, Discriminators, SpatialImageDiscriminator,
-                                         TemporalImageDiscriminator, TemporalInstanceDiscriminator, check_adapt)
+from nbkit.models.discriminators import (
+    Aspects,
+    Discriminators,
+    SpatialImageDiscriminator,
+    TemporalImageDiscriminator,
+    TemporalInstanceDiscriminator,
+    check_adapt,
+)
 from nbkit.models.localizer import LocalizerSettings, check_batch
 from nbkit.models.localizer_parts import I3DTemporal, MobileNetTemporal, SmallTemporal
 from nbkit.models.localizer_sizes import build_discriminators, build_localizer, default_settings
-from nbkit.models.roi import RoiSampler, final_detections, jittered, DetectSettings, roi_losses
+from nbkit.models.roi import DetectSettings, RoiSampler, final_detections, jittered, roi_losses
 
 ALL = ("t_img", "t_ins", "s_img")
 

@@ -146,7 +146,7 @@ def test_damaged_checkpoint_is_named(smoke):
     cfg = smoke(method="source_only")
     fabric, method = prepare(cfg)
     train(fabric, method)
-    path = next((p for p in __import__("pathlib").Path(cfg.runs_dir, "stages").glob("*.pt")))
+    path = next(p for p in __import__("pathlib").Path(cfg.runs_dir, "stages").glob("*.pt"))
     path.write_bytes(b"no checkpoint")
     with pytest.raises(NbkitError, match=path.name):
         train(*prepare(cfg))

@@ -1,8 +1,8 @@
 """Precision, recall and their area: greedy matching of ranked detections, two rules for the area."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 

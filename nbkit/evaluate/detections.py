@@ -1,8 +1,8 @@
 """What the localization metrics consume: scored boxes in columns, and tubes."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Iterable, Sequence
 
 import numpy as np
 

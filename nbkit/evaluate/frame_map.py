@@ -1,12 +1,18 @@
 """frame-mAP: are the boxes of each single frame right?"""
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from nbkit.evaluate.average_precision import (MeanAP, average_precision, check_labels, class_names,
-                                              greedy_match, ranks_within)
+from nbkit.evaluate.average_precision import (
+    MeanAP,
+    average_precision,
+    check_labels,
+    class_names,
+    greedy_match,
+    ranks_within,
+)
 from nbkit.evaluate.boxes import iou
 from nbkit.evaluate.detections import Detections, Tube, tube_boxes
 

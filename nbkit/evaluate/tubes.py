@@ -1,7 +1,7 @@
 """Overlap of tubes in space and time, and non-maximum suppression of whole tubes."""
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

@@ -5,15 +5,22 @@ D_S after strong-weak alignment (SWDA), the other two after domain-adaptive Fast
 """
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Iterable, Literal, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from nbkit.errors import NbkitError
-from nbkit.losses.adversarial import (MODULES, Reduction, gradient_reversal, spatial_image_loss,
-                                      temporal_image_loss, temporal_instance_loss)
+from nbkit.losses.adversarial import (
+    MODULES,
+    Reduction,
+    gradient_reversal,
+    spatial_image_loss,
+    temporal_image_loss,
+    temporal_instance_loss,
+)
 
 
 @dataclass

@@ -1,15 +1,22 @@
 """The localizer in three sizes: `small` (from scratch, minutes on a CPU), `laptop` (MobileNetV2), `paper` (ResNet-50, I3D)."""
 from __future__ import annotations
 
-from typing import Iterable, Literal
+from collections.abc import Iterable
+from typing import Literal
 
 import torch
 
 from nbkit.errors import NbkitError
 from nbkit.models.discriminators import Discriminators
 from nbkit.models.localizer import Localizer, LocalizerSettings
-from nbkit.models.localizer_parts import (I3DTemporal, MobileNetKeyframe, MobileNetTemporal, ResNetKeyframe,
-                                          SmallKeyframe, SmallTemporal)
+from nbkit.models.localizer_parts import (
+    I3DTemporal,
+    MobileNetKeyframe,
+    MobileNetTemporal,
+    ResNetKeyframe,
+    SmallKeyframe,
+    SmallTemporal,
+)
 from nbkit.models.norm import Mode
 
 Size = Literal["small", "laptop", "paper"]

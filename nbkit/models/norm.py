@@ -7,8 +7,9 @@ what AdaBN, ICLR-W 2017, and CAN, CVPR 2019, use), `frozen` (running statistics 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F

@@ -1,8 +1,8 @@
 """Running a trained localizer over test videos, and every number the tables and the notebook show of it."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import torch

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
 from nbkit.config import RunConfig
-from nbkit.data.domains import Domains, load_domains
+from nbkit.data.domains import load_domains
 from nbkit.errors import NbkitError
 from nbkit.evaluate.accuracy import per_class, top1
 from nbkit.methods import METHODS

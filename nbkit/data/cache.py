@@ -142,7 +142,7 @@ def _results(paths, work, workers):
     if workers <= 1:
         yield from map(work, paths)
         return
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
+    context = get_context("spawn")  # a forked child hangs where OpenCV or torch has already started threads
     pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
         yield from pool.map(work, paths, chunksize=4)

@@ -129,7 +129,7 @@ def _run(jobs, workers):
         for job in jobs:
             _write_video(job)
         return
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
+    context = get_context("spawn")  # a forked child hangs where OpenCV or torch has already started threads
     pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
         for _ in pool.map(_write_video, jobs, chunksize=8):

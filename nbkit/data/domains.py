@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from nbkit.config import RunConfig, digest
 from nbkit.data.cache import build_cache
@@ -34,8 +35,9 @@ def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
     manifest = load_manifest(cfg.benchmark)
     root = Path(cfg.data_root) / cfg.benchmark
     if cfg.benchmark == "demo":
-        root = write_demo(demo_folder(cfg), videos_per_class=demo_counts(cfg), seed=cfg.demo_seed, shift=cfg.demo_shift,
-                          workers=cfg.workers)
+        with one_at_a_time(cfg):
+            root = write_demo(demo_folder(cfg), videos_per_class=demo_counts(cfg), seed=cfg.demo_seed,
+                              shift=cfg.demo_shift, workers=cfg.workers)
     for field in ("source", "target"):
         if getattr(cfg, field) not in manifest.domains:
             raise NbkitError(f"{field.upper()}={getattr(cfg, field)!r} is not a domain of {cfg.benchmark}: "
@@ -43,6 +45,12 @@ def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
     table = resolve(manifest, root, split_seed=cfg.split_seed, allow_partial=cfg.benchmark == "demo")
     table = table[table["domain"].isin([cfg.source, cfg.target])].reset_index(drop=True)
     return list(manifest.classes), table
+
+
+def one_at_a_time(cfg: RunConfig) -> FileLock:
+    """A lock on the data folder: of two runs that need the same data, one makes it and the other waits."""
+    Path(cfg.data_root).mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(cfg.data_root) / ".making.lock")
 
 
 def demo_counts(cfg: RunConfig) -> dict[str, int]:
@@ -73,9 +81,10 @@ def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table:
     for d in names:
         _check_part(parts[d, "train"], classes, f"{names[d]} train", every_class=d == "source")
         _check_part(parts[d, cfg.eval_split], classes, f"{names[d]} {cfg.eval_split}", every_class=False)
-    cache = build_cache(table, Path(cfg.data_root) / "cache", size=cfg.cache_size, flow=cfg.flow,
-                        flow_clip=cfg.flow_clip, workers=cfg.workers, progress=cfg.progress)
-    make = _feature_maker(cfg, cache) if cfg.backbone == "mobilenet_features" else _clip_maker(cfg, cache)
+    with one_at_a_time(cfg):
+        cache = build_cache(table, Path(cfg.data_root) / "cache", size=cfg.cache_size, flow=cfg.flow,
+                            flow_clip=cfg.flow_clip, workers=cfg.workers, progress=cfg.progress)
+        make = _feature_maker(cfg, cache) if cfg.backbone == "mobilenet_features" else _clip_maker(cfg, cache)
     return Domains(
         classes,
         train={d: make(parts[d, "train"], augment=True, withhold_labels=d not in labelled) for d in names},

@@ -1,0 +1,26 @@
+"""Worker processes start cleanly from a process whose libraries already run threads, as a notebook's kernel does."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+import numpy as np, torch
+from nbkit.data.cache import build_cache
+from nbkit.data.demo import write_demo
+from nbkit.data.flow import compute_flow
+from nbkit.data.manifest import load_manifest
+from nbkit.data.resolve import resolve
+
+torch.randn(400, 400) @ torch.randn(400, 400)
+compute_flow(np.random.default_rng(0).integers(0, 255, (4, 96, 96, 3)).astype(np.uint8))
+root = write_demo(sys.argv[1] + "/demo", videos_per_class={"train": 1, "val": 0, "test": 1}, workers=2)
+table = resolve(load_manifest("demo"), root, allow_partial=True)
+print(len(build_cache(table, sys.argv[1] + "/cache", size=32, workers=2, progress=False)))
+"""
+
+
+def test_two_workers_after_threads_have_started(tmp_path):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "32"

@@ -76,7 +76,7 @@ def step_indices(n: int, cfg: LocalizationConfig, step: int, domain: int, rank: 
 
 
 def make_optimizer(cfg: LocalizationConfig, model: LocalizationModel) -> torch.optim.Optimizer:
-    """One parameter group a part of the model (detector, discriminators), with the configured optimiser."""
+    """One parameter group each for the key-frame branch, the temporal branch and the discriminators."""
     groups = [{"params": g} for g in model.groups()]
     if cfg.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=cfg.lr, weight_decay=cfg.weight_decay)

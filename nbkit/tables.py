@@ -19,6 +19,7 @@ from nbkit.errors import NbkitError
 from nbkit.evaluate.statistics import paired_runs
 
 MEASURES = ("fused", "rgb", "flow")
+STARRED_FROM = 5  # pairs of runs: a bootstrap over fewer is too narrow to call anything clear
 
 
 class Line(BaseModel):
@@ -161,4 +162,5 @@ def _difference_text(wide: pd.DataFrame, a: str, b: str) -> str:
     found = paired_runs(both[a].to_numpy(), both[b].to_numpy())
     if found.n == 1:
         return f"{found.mean:+.1f} (one run)"
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{' *' if found.clear else ''}"
+    star = " *" if found.clear and found.n >= STARRED_FROM else ""
+    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({found.n}){star}"

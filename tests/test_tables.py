@@ -49,7 +49,9 @@ def test_summary_prints_mean_sample_sd_and_n_and_never_a_number_for_what_did_not
 
 def test_differences_pair_the_seeds():
     text = differences(toy(), lines([50.0, 70.0], [53.0, 73.0]), [("high", "low")])
-    assert text.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] *"
+    assert text.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (2)"  # too few for a star
+    many = differences(toy(), lines([50.0] * 5, [53.0] * 5), [("high", "low")])
+    assert many.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (5) *"
     assert differences(toy(), lines([50.0], []), [("high", "low")]).loc["high − low", "all"] == "not run"
 
 

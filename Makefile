@@ -25,7 +25,7 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest tests -n $(CORES) --dist loadfile
-	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 900 -n $(CORES) --dist loadscope notebooks -p no:cacheprovider
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 -n $(CORES) --dist loadscope notebooks -p no:cacheprovider
 
 lab: setup
 	.venv/bin/jupyter lab --notebook-dir notebooks

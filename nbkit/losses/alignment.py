@@ -25,7 +25,7 @@ class VideoFeatures(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """Eq. (8): total = intra - inter, scalars. Log the parts apart: the total alone hides which one moves."""
+    """Parts of Eq. (8): total = intra - inter, scalars. Log the parts apart: the total alone hides which one moves."""
 
     total: Tensor
     intra: Tensor
@@ -175,7 +175,7 @@ def discrepancies(
     levels: tuple[str, ...] = LEVELS, gamma_scope: str = "classpair", share_bandwidth: bool = True,
     kernel_num: int = 5, kernel_mul: float = 2.0,
 ) -> Tensor:
-    """Eq. (7) for all class pairs at once: (C, C), rows source classes, columns target classes; see `discrepancy`."""
+    """All class pairs of Eq. (7) at once: (C, C), rows source classes, columns target classes; see `discrepancy`."""
     _check(pair, levels, gamma_scope)
     blocks = _blocks(pair, levels)
     Ys, Yt = (_one_hot(y, num_classes, pair[0].V) for y in (y_source, y_target))
@@ -220,7 +220,7 @@ def vca_multimodal(
     pairs: dict[str, tuple[VideoFeatures, VideoFeatures]], y_source: Tensor,
     y_target: Tensor | dict[str, Tensor], num_classes: int, *, modal: str = "sum", **options,
 ) -> Alignment:
-    """Eq. (8) over the modalities: pairs {m: (source, target)} -> one Alignment.
+    """The modalities together in Eq. (8): pairs {m: (source, target)} -> one Alignment.
 
     modal='sum' adds the modalities' terms (kernel per modality, as the paper says); 'concat' aligns the concatenated
     unit-scaled features once. y_target is shared, or {m: (Nt,)} for the ablation without spatio-temporal fusion.

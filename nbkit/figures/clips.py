@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.patches import Rectangle
 
 from nbkit.errors import NbkitError
-from nbkit.figures.style import GREY, bare
+from nbkit.figures.notebook import someone_is_watching, stepper
+from nbkit.figures.style import GREY, PAGE, bare, page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def strip(ax: Axes, frames: np.ndarray, count: int = 8, boxes: np.ndarray | None = None, colour: str = "#56FF56",
@@ -67,3 +70,39 @@ def clip_rows(ax: Axes, starts: list[np.ndarray], n_frames: int, frames: int, st
             ax.text(start + span / 2, row, f"{k + 1}", ha="center", va="center", color="white", fontsize=8)
     ax.set(xlim=(0, n_frames), ylim=(len(starts) - 0.4, -0.6), xlabel="frame of the video")
     ax.set_yticks(range(len(starts)), labels)
+
+
+def viewer_frame(frames: np.ndarray, flow: np.ndarray, t: int, boxes: np.ndarray | None = None, top: float = 4.0) -> Figure:
+    """Frame t with its box beside the flow to the next frame. Arrays as in `clip_viewer`."""
+    fig, axes = page(1, 2, 2.6, PAGE * 0.8)
+    box = None if boxes is None else boxes[t:t + 1]
+    strip(axes[0], frames[t:t + 1], 1, box)
+    strip(axes[1], flow_colours(flow[t:t + 1], top), 1, box, colour="black")
+    axes[0].set_title(f"frame {t} of {len(frames)}")
+    axes[1].set_title(f"flow to frame {t + 1}" if t + 1 < len(frames) else "flow (last frame)")
+    return fig
+
+
+def viewer_strip(frames: np.ndarray, flow: np.ndarray, boxes: np.ndarray | None = None, top: float = 4.0,
+                 count: int = 8) -> Figure:
+    """`count` moments of the same: pictures above, flow below, boxes on both."""
+    fig, axes = page(2, 1, 0.95)
+    strip(axes[0], frames, count, boxes, label="rgb")
+    strip(axes[1], flow_colours(flow, top), count, boxes, colour="black", label="flow")
+    return fig
+
+
+def clip_viewer(frames: np.ndarray, flow: np.ndarray, boxes: np.ndarray | None = None, top: float = 4.0) -> None:
+    """Scrub through a video: picture, flow and box under one slider; a static strip where nobody can click.
+
+    frames (N, H, W, 3) uint8 or float in [0, 1]; flow (N, H, W, 2) pixels, full colour at `top` pixels; boxes (N, 4)
+    pixels x0, y0, x1, y1, NaN where there is none. Raises NbkitError when the lengths differ.
+    """
+    if len(frames) != len(flow) or (boxes is not None and len(boxes) != len(frames)):
+        raise NbkitError(f"clip_viewer: {len(frames)} frames, {len(flow)} flows, "
+                         f"{'no' if boxes is None else len(boxes)} boxes; one flow and one box belong to each frame")
+    if someone_is_watching():
+        stepper(lambda t: viewer_frame(frames, flow, t, boxes, top), list(range(len(frames))), "frame", live=True)
+        return
+    viewer_strip(frames, flow, boxes, top)
+    plt.show()

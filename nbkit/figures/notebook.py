@@ -47,10 +47,11 @@ def someone_is_watching() -> bool:
     return bool(getattr(kernel, "_allow_stdin", False))
 
 
-def stepper(draw: Callable[[Any], plt.Figure], values: Sequence, label: str, start: int = 0) -> None:
+def stepper(draw: Callable[[Any], plt.Figure], values: Sequence, label: str, start: int = 0, live: bool = False) -> None:
     """A slider over `values` that redraws `draw(value)`; where nobody can click, the figure of values[start] alone.
 
-    draw returns a figure. Raises NbkitError for an empty list of values.
+    draw returns a figure. live: redraw while the slider is dragged, not only where it is let go.
+    Raises NbkitError for an empty list of values.
     """
     if not values:
         raise NbkitError("stepper needs at least one value")
@@ -62,7 +63,7 @@ def stepper(draw: Callable[[Any], plt.Figure], values: Sequence, label: str, sta
 
     out = ipywidgets.Output()
     slider = ipywidgets.SelectionSlider(options=[(str(v), v) for v in values], value=values[start], description=label,
-                                        continuous_update=False, style={"description_width": "initial"})
+                                        continuous_update=live, style={"description_width": "initial"})
 
     def redraw(change: dict) -> None:
         with out:

@@ -20,7 +20,7 @@ from nbkit.profiles import PROFILES
 ROOT = Path(__file__).resolve().parents[1]  # the checkout: relative folders start here, wherever a kernel runs
 STREAMS = {"rgb": ("rgb",), "flow": ("flow",), "rgb+flow": ("rgb", "flow")}
 # Where a run's files go and how it is watched; none of these changes a number.
-_NOT_IN_ID = {"data_root", "runs_dir", "device", "workers", "progress"}
+_NOT_IN_ID = {"data_root", "runs_dir", "device", "workers", "progress", "eval_every"}
 
 
 class RunConfig(BaseModel):
@@ -66,7 +66,7 @@ class RunConfig(BaseModel):
     backbone: Literal["small", "mobilenet_features", "mobilenet", "bn_inception", "i3d"] = "bn_inception"
     weights: str | None = Field(None, description="file of published weights; None: the backbone's own; random: none")
     feature_dim: int = Field(512, ge=2, description="D, size of v and V")
-    aggregation: Literal["mean", "concat_fc", "gru"] = "gru"
+    aggregation: Literal["mean", "concat_fc", "gru", "trn"] = Field("gru", description="trn: of TA3N, not of STCDA")
     head: Literal["none", "mlp"] = Field("none", description="projection head in front of the contrastive terms")
     cls_on: Literal["clip", "video", "both"] = Field("both", description="what the classifier sees (Eq. 9)")
     bn_mode: Literal["shared", "per_domain", "frozen", "group"] = "shared"
@@ -91,6 +91,7 @@ class RunConfig(BaseModel):
 
     # --- VCA (Eqs. 5-8) ----------------------------------------------------------------------------------------
     beta: float = Field(0.5, ge=0)
+    alignment: Literal["vca", "adversarial"] = Field("vca", description="what beta weighs; adversarial: Table 6b")
     vca_levels: Literal["clip+video", "clip", "video"] = "clip+video"
     gamma_scope: Literal["classpair", "batch"] = "classpair"
     kmeans_centre: Literal["unit_sum", "mean", "sum_literal"] = "unit_sum"
@@ -113,7 +114,7 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(1e-7, ge=0)
     grad_clip: float = Field(0.0, ge=0, description="0: off")
     batch: int = Field(64, ge=4, description="videos a step, half of each domain")
-    eval_every: int = Field(0, ge=0, description="epochs between diagnostic evaluations; 0: only at the end")
+    eval_every: int = Field(0, ge=0, description="epochs of the last stage between diagnostic evaluations; 0: none")
 
     @field_validator("data_root", "runs_dir")
     @classmethod

@@ -21,12 +21,17 @@ from nbkit.errors import NbkitError
 
 @dataclass
 class Domains:
-    """`train[d]` (augmented clips), `plain[d]` (the same videos, centred clips) and `test[d]` for d in source, target."""
+    """`train[d]` (augmented clips), `plain[d]` (the same videos, centred clips) and `test[d]` for d in source, target.
+
+    `source_val`: labelled source videos that no training sees: the source's validation draw where the benchmark has one
+    (the demo), its own test part otherwise.  Only the diagnostic columns of nbkit/train/selection.py read it.
+    """
 
     classes: list[str]
     train: dict[str, ClipDataset]
     plain: dict[str, ClipDataset]
     test: dict[str, ClipDataset]
+    source_val: ClipDataset
     data_key: str  # hash of the resolved table and of the files' contents: part of a run's identity
 
 
@@ -90,6 +95,8 @@ def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table:
         train={d: make(parts[d, "train"], augment=True, withhold_labels=d not in labelled) for d in names},
         plain={d: make(parts[d, "train"], augment=False, withhold_labels=d not in labelled) for d in names},
         test={d: make(parts[d, cfg.eval_split], augment=False, withhold_labels=False) for d in names},
+        source_val=make(parts["source", "test" if parts["source", "val"].empty else "val"], augment=False,
+                        withhold_labels=False),
         data_key=digest([table[["video", "label", "domain", "split"]].to_csv(index=False), cache.folder.name]),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from nbkit.config import RunConfig
 from nbkit.data.domains import get_batch
 from nbkit.models.norm import estimating_statistics, use_domain
 from nbkit.models.two_stream import TwoStream
+
+if TYPE_CHECKING:
+    from nbkit.methods.base import Method
 
 EVAL_BATCH = 64
 
@@ -56,3 +59,13 @@ def estimate_statistics(model: TwoStream, dataset, domain: str, cfg: RunConfig, 
     with estimating_statistics(model, domain):
         for batch in in_batches(dataset, cfg, device):
             model(batch)
+
+
+def test_features(method: Method, device: torch.device) -> Features:
+    """The target's test videos through the final network (the last epoch: nothing is selected)."""
+    cfg, domains = method.cfg, method.domains
+    if method.statistics == "target" and cfg.bn_mode in ("shared", "per_domain"):
+        needs = cfg.bn_mode == "per_domain" or cfg.method == "adabn"
+        if needs:
+            estimate_statistics(method.model, domains.plain["target"], "target", cfg, device)
+    return extract(method.model, domains.test["target"], method.statistics, cfg, device)

@@ -18,8 +18,9 @@ from nbkit.errors import NbkitError
 from nbkit.evaluate.accuracy import per_class, top1
 from nbkit.methods import METHODS
 from nbkit.methods.base import STAGES, Method
-from nbkit.train.features import Features, estimate_statistics, extract
+from nbkit.train.features import Features, test_features
 from nbkit.train.record import environment, run_id, write_csv, write_json
+from nbkit.train.selection import own_history, selected
 from nbkit.train.stages import train_stage
 
 
@@ -76,16 +77,6 @@ def train(fabric: Fabric, method: Method) -> list[dict[str, Any]]:
     return history
 
 
-def test_features(method: Method, device: torch.device) -> Features:
-    """The target's test videos through the final network (the last epoch: nothing is selected)."""
-    cfg, domains = method.cfg, method.domains
-    if method.statistics == "target" and cfg.bn_mode in ("shared", "per_domain"):
-        needs = cfg.bn_mode == "per_domain" or cfg.method == "adabn"
-        if needs:
-            estimate_statistics(method.model, domains.plain["target"], "target", cfg, device)
-    return extract(method.model, domains.test["target"], method.statistics, cfg, device)
-
-
 def write_run(folder: Path, method: Method, history: list, features: Features, test_seconds: float) -> None:
     """All files of a run folder; metrics.json last, because its presence says that the run is finished."""
     cfg, classes = method.cfg, method.domains.classes
@@ -93,7 +84,7 @@ def write_run(folder: Path, method: Method, history: list, features: Features, t
     predicted = {m: p.argmax(-1).cpu().numpy() for m, p in features.probs.items()}  # (N,) by stream and fused
     write_json(folder / "config.json", cfg.model_dump(mode="json"))
     write_json(folder / "env.json", environment())
-    write_csv(folder / "history.csv", history)
+    write_csv(folder / "history.csv", own_history(method, history))
     videos = method.domains.test["target"].videos
     confidence = features.probs["fused"].max(-1).values.cpu().numpy().round(5)
     write_csv(folder / "predictions.csv", [
@@ -106,6 +97,7 @@ def write_run(folder: Path, method: Method, history: list, features: Features, t
         "parameters": sum(p.numel() for p in method.model.parameters()),
         "train_seconds": round(sum(row["seconds"] for row in history), 1),  # of all stages, shared ones included
         "test_seconds": round(test_seconds, 1), "finished": time.strftime("%FT%TZ", time.gmtime()),
+        **({"selected": selected(method, history)} if cfg.eval_every else {}),
     })
 
 

@@ -17,6 +17,7 @@ from nbkit.data.domains import get_batch
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Method, Step
 from nbkit.train.record import RESULT_VERSION, atomically
+from nbkit.train.selection import due, record
 
 # Fields that determine every stage; a method's own fields come from its signature().
 COMMON = ("profile", "benchmark", "source", "target", "modalities", "seed", "split_seed", "demo_shift", "demo_seed",
@@ -66,6 +67,8 @@ def _train(fabric: Fabric, method: Method, stage: int, path: Path, state: dict |
         row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
         row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
         history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
+        if due(method, stage, epoch):
+            history[-1] |= record(method, fabric.device)
         save_checkpoint(path, method, optimizer, epoch + 1, history)
         if not cfg.progress:
             print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in history[-1].items()),
@@ -114,7 +117,7 @@ def seed_of(cfg: RunConfig, stage: int, epoch: int) -> int:
 
 def make_optimizer(method: Method, cfg: RunConfig, stage: int) -> torch.optim.Optimizer:
     """SGD with momentum 0.9 (the paper) or AdamW."""
-    parameters = [p for p in method.parameters() if p.requires_grad]
+    parameters = [p for p in method.trainable(stage) if p.requires_grad]
     if cfg.optimizer == "sgd":
         return torch.optim.SGD(parameters, cfg.lr[stage - 1], momentum=0.9, weight_decay=cfg.weight_decay)
     return torch.optim.AdamW(parameters, cfg.lr[stage - 1], weight_decay=cfg.weight_decay)

@@ -91,6 +91,7 @@ class RunConfig(BaseModel):
 
     # --- VCA (Eqs. 5-8) ----------------------------------------------------------------------------------------
     beta: float = Field(0.5, ge=0)
+    beta_schedule: Literal["constant", "ramp"] = Field("constant", description="ramp: from 0 to beta over stage 3")
     alignment: Literal["vca", "adversarial"] = Field("vca", description="what beta weighs; adversarial: Table 6b")
     vca_levels: Literal["clip+video", "clip", "video"] = "clip+video"
     gamma_scope: Literal["classpair", "batch"] = "classpair"

@@ -4,8 +4,9 @@ Departures of `demo` and `laptop`, each one parameter away from the printed form
 networks, small data); no stage 1; a projection head in front of Eqs. 1-4, because they pull the same features apart that
 Eqs. 5-8 pull together; the mean of logs for Eq. 1's two positives, because their sum has a trivial solution; BatchNorm
 statistics per domain; a smaller alpha, because the printed sum of four terms (13 nats at chance with k = 256) drowns the
-cross-entropy; a smaller beta and a single K-means update, because wrong pseudo-labels pull hard.  beta and the number of
-updates were chosen on the renderer's validation draw (EVAL_SPLIT = "val"), never on a test draw.
+cross-entropy; a smaller beta that grows over stage 3, and a single K-means update, because wrong pseudo-labels pull hard.
+beta, its growth and the number of updates were chosen on the renderer's validation draw (EVAL_SPLIT = "val"), never on a
+test draw.
 """
 
 PAPER = {
@@ -18,7 +19,7 @@ PAPER = {
 DEMO = {
     "backbone": "small", "clips": 3, "frames": 8, "frame_stride": 1, "cache_size": 48, "crop": 40, "flow_clip": 8.0,
     "feature_dim": 128, "aggregation": "gru", "head": "mlp", "bn_mode": "per_domain",
-    "alpha": 0.1, "beta": 0.1, "kmeans_iterations": 1, "tau": 0.1, "nce_k": 256, "bank_init": "forward",
+    "alpha": 0.1, "beta": 0.1, "beta_schedule": "ramp", "kmeans_iterations": 1, "tau": 0.1, "nce_k": 256, "bank_init": "forward",
     "multi_pos": "mean_of_logs", "video_neg_modality": "other",
     "optimizer": "adamw", "lr": (4e-3, 4e-3, 2e-3), "epochs": (0, 8, 8), "lr_steps": (), "lr_schedule": "cosine",
     "weight_decay": 1e-4, "grad_clip": 5.0, "batch": 32, "cas_classes": 8, "cas_per_class": 2,

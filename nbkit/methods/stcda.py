@@ -43,6 +43,8 @@ class STCDA(Method):
             found |= {k: getattr(cfg, k) for k in STCL_FIELDS}
         if cfg.beta > 0 and stage == 3:
             found |= {k: getattr(cfg, k) for k in VCA_FIELDS}
+            if cfg.beta_schedule != "constant":
+                found["beta_schedule"] = cfg.beta_schedule
         return found
 
     def skips(self, stage: int) -> bool:
@@ -104,12 +106,16 @@ class STCDA(Method):
                 sides = {self.cfg.stcl_domains: sides[self.cfg.stcl_domains]}
             terms["contrast"] = weight * self.contrast(sides, step)
         if self.aligns(step.stage):
-            terms["vca"] = self.cfg.beta * self.alignment(out_s, source["label"], out_t, target["index"])
+            terms["vca"] = self._beta(step) * self.alignment(out_s, source["label"], out_t, target["index"])
         return terms
 
     def _decay(self, step: Step) -> float:
         """alpha falls linearly to zero over stage 3 with alpha_schedule='decay'."""
         return 1.0 - step.progress if self.cfg.alpha_schedule == "decay" and step.stage == 3 else 1.0
+
+    def _beta(self, step: Step) -> float:
+        """beta grows linearly from zero over stage 3 with beta_schedule='ramp': early pseudo-labels are the least sure."""
+        return self.cfg.beta * step.progress if self.cfg.beta_schedule == "ramp" else self.cfg.beta
 
     def alignment(self, out_s: Outputs, y_s: torch.Tensor, out_t: Outputs, index_t: torch.Tensor) -> torch.Tensor:
         """Eq. (8) summed over the streams, with the current pseudo-labels."""

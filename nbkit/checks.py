@@ -128,3 +128,54 @@ def fused_label(function: Callable[[dict, dict], int]) -> bool | None:
         label, _ = pseudo_labels.assign({m: V[m].unsqueeze(0) for m in V}, centres)
         cases.append(((V, centres), label[0], f"case {seed + 1}"))
     return _grade("Exercise 3.3", function, cases)
+
+
+# --- 07: Grad-CAM -------------------------------------------------------------------------------------------------
+
+def cam_map(function: Callable[[Tensor, Tensor], Tensor]) -> bool | None:
+    """Exercise 7.1: activations A (C, h, w) and the class score's gradient (C, h, w) -> Grad-CAM's map (h, w)."""
+    cases = []
+    for seed, shape in enumerate(((3, 2, 2), (5, 4, 3))):
+        A, dA = _random(*shape, seed=seed), _random(*shape, seed=seed + 7)
+        expected = torch.einsum("c,chw->hw", dA.mean((1, 2)), A).clamp_min(0)
+        cases.append(((A, dA), expected, f"{shape[0]} channels of {shape[1]} x {shape[2]} cells"))
+    return _grade("Exercise 7.1", function, cases)
+
+
+def cell_centre(function: Callable[[int, list[tuple[int, int, int]]], float]) -> bool | None:
+    """Exercise 7.2: cell j of the last map and the layers' (kernel, stride, padding) -> pixel on which it is centred."""
+    pixels = np.arange(512.0)
+    cases = []
+    for j, layers in ((1, [(3, 2, 1)] * 4), (2, [(7, 2, 3), (3, 2, 0), (3, 1, 1)]), (0, [(2, 2, 0), (2, 2, 0)])):
+        centres = pixels  # centre of every cell, layer by layer: the mean of the cells that its window covers
+        for k, s, p in layers:
+            step = centres[1] - centres[0]
+            padded = centres[0] + step * (np.arange(len(centres) + 2 * p) - p)
+            centres = np.array([padded[i:i + k].mean() for i in range(0, len(padded) - k + 1, s)])
+        cases.append(((j, layers), centres[j], f"cell {j} after {layers}"))
+    return _grade("Exercise 7.2", function, cases)
+
+
+# --- 06: numbers beside a picture ---------------------------------------------------------------------------------
+
+def a_distance_from_guesses(function: Callable[[np.ndarray, np.ndarray], float]) -> bool | None:
+    """Exercise 6.1: true domains (N,) of 0 and 1, guessed domains (N,) -> 2 (1 - 2 error), each domain weighing half."""
+    cases = []
+    for n0, n1, wrong0, wrong1 in ((10, 10, 1, 3), (90, 10, 0, 10), (4, 8, 0, 0), (6, 30, 1, 6)):
+        truth = np.repeat([0, 1], [n0, n1])
+        guess = truth.copy()
+        guess[:wrong0], guess[n0:n0 + wrong1] = 1, 0
+        error = (wrong0 / n0 + wrong1 / n1) / 2
+        cases.append(((truth, guess), 2 * (1 - 2 * error), f"{wrong0} of {n0} and {wrong1} of {n1} guessed wrong"))
+    return _grade("Exercise 6.1", function, cases)
+
+
+def mean_distances(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> bool | None:
+    """Exercise 6.2: features (N, D), classes (N,) in 0..C-1 -> (C, C) distances between the class means."""
+    cases = []
+    for seed, (n, c, d) in enumerate(((12, 3, 2), (15, 5, 4))):
+        x, y = _random(n, d, seed=seed).double().numpy(), np.arange(n) % c
+        means = [x[y == k].mean(0) for k in range(c)]
+        expected = np.array([[np.linalg.norm(a - b) for b in means] for a in means])
+        cases.append(((x, y), expected, f"{n} points of {c} classes in {d} dimensions"))
+    return _grade("Exercise 6.2", function, cases)

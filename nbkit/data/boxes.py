@@ -84,6 +84,14 @@ def jhmdb_boxes(mask_path: str | Path) -> np.ndarray:
     Raises:
         NbkitError: unreadable file, no ``part_mask``, or no actor in any frame.
     """
+    boxes = mask_extent(jhmdb_masks(mask_path))
+    if np.isnan(boxes).all():
+        raise NbkitError(f"{mask_path}: the mask is empty in every frame")
+    return boxes
+
+
+def jhmdb_masks(mask_path: str | Path) -> np.ndarray:
+    """J-HMDB: the puppet mask of every frame, (T, H, W) bool.  Raises NbkitError: unreadable file or no ``part_mask``."""
     from scipy.io import loadmat
 
     path = Path(mask_path)
@@ -95,10 +103,20 @@ def jhmdb_boxes(mask_path: str | Path) -> np.ndarray:
         mask = mask[:, :, None]  # MATLAB drops the last axis of a one-frame clip
     if mask.ndim != 3 or not np.issubdtype(mask.dtype, np.number):
         raise NbkitError(f"{path}: part_mask has shape {mask.shape}, expected (H, W, T)")
-    boxes = mask_extent(np.moveaxis(mask, 2, 0) > 0)
-    if np.isnan(boxes).all():
-        raise NbkitError(f"{path}: the mask is empty in every frame")
-    return boxes
+    return np.moveaxis(mask, 2, 0) > 0
+
+
+def read_actor_masks(path: str | Path, video: str = "this video") -> np.ndarray:
+    """The actor's pixels in every frame of a demo (.npz) or J-HMDB (.mat) video, (T, H, W) bool at the file's own size.
+
+    Raises NbkitError where there are none, or for a broken file.
+    """
+    from nbkit.data.demo import read_boxes
+
+    suffix = Path(path).suffix if path else ""
+    if suffix not in (".npz", ".mat"):
+        raise NbkitError(f"{video}: no actor masks beside it; the demo domains and some classes of J-HMDB have them")
+    return read_boxes(path)["masks"] if suffix == ".npz" else jhmdb_masks(path)
 
 
 def mask_extent(masks: np.ndarray) -> np.ndarray:

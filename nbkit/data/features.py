@@ -99,8 +99,8 @@ def _backbone(name):
     return FrozenMobileNet()
 
 
-def video_features(cache, video, modality, backbone, views, batch, frames, size):
-    """float16 (N, V, F) of one video of a VideoCache, seen at size x size pixels."""
+def video_pictures(cache, video, modality, views, frames, size):
+    """float32 (N V, 3, size, size) in [0, 1]: N frames of a video of a VideoCache in V views, as an RGB network sees them."""
     chosen = sampled_frames(cache.n_frames(video), frames)
     stored = getattr(cache, modality)(video)
     if modality == "rgb":
@@ -111,9 +111,14 @@ def video_features(cache, video, modality, backbone, views, batch, frames, size)
         scale = flow_scale(motion, cache.flow_clip)
         motion, _ = square(motion[chosen], size)  # (N, H, W, 2), vectors in pixels of the cache, like their scale
         pictures = np.stack([flow_picture(turn(motion, view, flow=True), scale) for view in views], axis=1)
-    flat = torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2)  # (N V, 3, H, W)
+    return torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def video_features(cache, video, modality, backbone, views, batch, frames, size):
+    """float16 (N, V, F) of one video of a VideoCache, seen at size x size pixels."""
+    flat = video_pictures(cache, video, modality, views, frames, size)
     features = torch.cat([backbone.frame_features(part) for part in flat.split(batch)])  # (N V, F)
-    return features.unflatten(0, (len(chosen), len(views))).half().numpy()
+    return features.unflatten(0, (-1, len(views))).half().numpy()
 
 
 def build_features(cache, cache_dir, backbone="mobilenet", views=tuple(VIEWS), batch=16, frames=24, size=128,

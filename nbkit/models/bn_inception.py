@@ -73,6 +73,7 @@ class BNInception(nn.Module):
         for name, (c_in, c_out, side, stride) in all_units(in_channels).items():
             self.add_module(name, nn.Conv2d(c_in, c_out, side, stride, padding=side // 2))
             self.add_module(f"{name}_bn", nn.BatchNorm2d(c_out))
+        self.map = nn.Identity()  # what passes here is the last feature map: a place to hook
         if num_classes is not None:
             self.last_linear = nn.Linear(self.out_features, num_classes)
 
@@ -96,7 +97,7 @@ class BNInception(nn.Module):
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)  # (N, 192, H/8, W/8)
         for block in BLOCKS:
             x = self._block(block, x)
-        return x
+        return self.map(x)
 
     def clip_features(self, x: Tensor) -> Tensor:
         """Clips (N, C, T, H, W), or pictures (N, C, H, W) -> (N, 1024): space pooled, then the frames averaged."""

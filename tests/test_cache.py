@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -89,7 +88,8 @@ def test_a_cache_travels_to_worker_processes_as_its_path(table, tmp_path):
 
 
 def folders(path):
-    return sorted(p.name for p in Path(path).iterdir()) if Path(path).exists() else []
+    """What stands in a cache folder, besides the empty lock files."""
+    return sorted(p.name for p in Path(path).iterdir() if p.suffix != ".lock") if Path(path).exists() else []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -105,15 +105,86 @@ def test_all_broken_videos_are_named_and_nothing_is_written(tmp_path, workers):
     assert folders(tmp_path / "c") == []
 
 
+def counting(monkeypatch, fail_at=None, error=KeyboardInterrupt):
+    """Record which videos are prepared; the `fail_at`-th raises `error`."""
+    seen, original = [], cache_module.prepare_video
+
+    def prepare(source, **how):
+        seen.append(Path(source.path).stem)
+        if len(seen) == fail_at:
+            raise error
+        return original(source, **how)
+
+    monkeypatch.setattr(cache_module, "prepare_video", prepare)
+    return seen
+
+
+def test_a_stopped_build_goes_on_after_the_last_finished_video(table, tmp_path, monkeypatch):
+    whole = build(table, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counting(patch, fail_at=3)
+        build(table, tmp_path / "cut")
+    (part,) = folders(tmp_path / "cut")
+    assert part == f".{whole.folder.name}.part"
+    with open(tmp_path / "cut" / part / "flow.npy", "ab") as file:  # killed while it wrote the third video ...
+        file.write(b"half a video")
+    with open(tmp_path / "cut" / part / "journal.csv", "a") as file:  # ... and its line
+        file.write("v2,19,2")
+    seen = counting(monkeypatch)
+    again = build(table, tmp_path / "cut")
+    assert seen == ["v2", "v3"] and folders(tmp_path / "cut") == [whole.folder.name]
+    for name in ("rgb.npy", "flow.npy", "index.csv", "settings.json"):
+        assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert folders(again.folder) == folders(whole.folder)
+
+
+def test_bytes_that_never_reached_the_disk_are_made_again(table, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counting(patch, fail_at=4)
+        build(table, tmp_path)
+    (part,) = folders(tmp_path)
+    with open(tmp_path / part / "rgb.npy", "r+b") as file:
+        file.truncate((tmp_path / part / "rgb.npy").stat().st_size - 1)
+    seen = counting(monkeypatch)
+    build(table, tmp_path)
+    assert seen == ["v2", "v3"]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_video_that_fails_only_when_decoded_leaves_nothing(tmp_path, workers):
-    table = video_table(tmp_path, lengths=(6, 6, 1))  # one frame: no flow
-    with pytest.raises(NbkitError, match="v2.mp4.*only 1 frame"):
+def test_a_video_that_fails_only_when_decoded_costs_only_itself(tmp_path, monkeypatch, workers):
+    table = video_table(tmp_path, lengths=(6, 6, 1, 6))  # one frame: no flow
+    with pytest.raises(NbkitError, match="(?s)the other 3 are kept.*v2.mp4.*only 1 frame"):
         build(table, tmp_path / "c", workers=workers)
+    write_video(Path(table["path"][2]), sliding(5, 64))  # repaired: another key, the same good videos
+    seen = counting(monkeypatch)
+    cache = build(table, tmp_path / "c")
+    assert seen == ["v2"] and folders(tmp_path / "c") == [cache.folder.name]
+    for video, path in zip(table["video"], table["path"]):
+        assert np.array_equal(cache.rgb(video), prepare_video(path, 32, "dis", cache.flow_clip)[0])
+
+
+def test_pieces_of_other_videos_or_settings_are_not_used(table, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counting(patch, fail_at=4)
+        build(table, tmp_path)
+    (part,) = folders(tmp_path)
+    with monkeypatch.context() as patch:
+        seen = counting(patch)
+        build(table, tmp_path, size=24)
+        build(table[1:], tmp_path)  # its first piece is not of this table
+        assert len(seen) == 4 + 3 and part in folders(tmp_path)
+    seen = counting(monkeypatch)
+    build(table, tmp_path)
+    assert seen == ["v3"] and part not in folders(tmp_path)
+
+
+def test_a_build_that_fails_at_the_first_video_leaves_nothing(tmp_path):
+    with pytest.raises(NbkitError, match="only 1 frame"):
+        build(video_table(tmp_path, lengths=(1,)), tmp_path / "c")
     assert folders(tmp_path / "c") == []
 
 
-def test_full_disk_names_the_folder_and_leaves_nothing(table, tmp_path, monkeypatch):
+def test_full_disk_names_the_folder_and_keeps_what_is_done(table, tmp_path, monkeypatch):
     def full(self, piece):
         if self.length > 5:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -121,11 +192,30 @@ def test_full_disk_names_the_folder_and_leaves_nothing(table, tmp_path, monkeypa
 
     original = store.GrowingArray.append
     monkeypatch.setattr(store.GrowingArray, "append", full)
-    with pytest.raises(NbkitError, match=f"{tmp_path}.*disk is full"):
+    with pytest.raises(NbkitError, match=f"{tmp_path}.*disk is full; the 1 videos that are done are kept"):
         build(table, tmp_path)
-    assert folders(tmp_path) == []
     monkeypatch.undo()
-    assert len(build(table, tmp_path)) == 4  # and the next attempt starts cleanly
+    seen = counting(monkeypatch)
+    assert len(build(table, tmp_path)) == 4 and seen == ["v1", "v2", "v3"]
+
+
+def test_raft_stays_in_this_process_and_asks_for_its_weights_first(table, tmp_path, monkeypatch, capsys):
+    from nbkit.data import flow, flow_raft
+
+    asked = []
+    monkeypatch.setattr(flow_raft, "pretrained_raft", lambda *a, **k: asked.append(a))
+    monkeypatch.setattr(flow_raft, "raft_flow", lambda frames: np.zeros((*frames.shape[:3], 2), np.float32))
+    cache = build(table, tmp_path, flow="raft", workers=2)  # a worker process would not see these stand-ins
+    assert asked and (cache.flow("v0") == flow.ZERO).all()
+    assert "workers=1 instead of 2" in capsys.readouterr().out
+
+    def offline(*_args):
+        raise NbkitError("put the file at ...")
+
+    monkeypatch.setattr(flow_raft, "pretrained_raft", offline)
+    with pytest.raises(NbkitError, match="^put the file"):  # once, not once a video
+        build(table, tmp_path, flow="raft", size=24)
+    assert folders(tmp_path) == [cache.folder.name]
 
 
 def test_too_little_space_is_seen_before_the_work(table, tmp_path, monkeypatch):
@@ -133,24 +223,6 @@ def test_too_little_space_is_seen_before_the_work(table, tmp_path, monkeypatch):
     with pytest.raises(NbkitError, match="GB are needed"):
         build(table, tmp_path)
     assert folders(tmp_path) == []
-
-
-def test_an_interrupted_build_leaves_nothing_and_a_killed_one_is_cleared(table, tmp_path, monkeypatch):
-    def interrupt(*args, **how):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cache_module, "prepare_video", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        build(table, tmp_path)
-    assert folders(tmp_path) == []
-    monkeypatch.undo()
-    name = build(table, tmp_path / "x").folder.name
-    dead = tmp_path / f".{name}.tmp-{store.socket.gethostname()}-999999999"
-    dead.mkdir()
-    alive = tmp_path / f".{name}.tmp-{store.socket.gethostname()}-{os.getppid()}"
-    alive.mkdir()
-    build(table, tmp_path)
-    assert not dead.exists() and alive.exists()
 
 
 def test_a_damaged_cache_says_so(table, tmp_path):

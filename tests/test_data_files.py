@@ -9,7 +9,7 @@ from fake_trees import write_jpegs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbkit.data.frame_folders import read_flow_folders, read_frame_folder
+from nbkit.data.frame_folders import find_flow, read_flow_images, read_frame_folder, video_images
 from nbkit.data.layouts.jhmdb import camera_mark
 from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.data.split_lists import hmdb_title, parse_class_index, parse_hmdb_list, parse_ucf_list, ucf_group
@@ -180,24 +180,24 @@ def test_flow_at_half_rate(tmp_path):
     """Two RGB frames share one flow image; 0, 128 and 255 stand for -clip, about 0 and +clip pixels."""
     write_jpegs(tmp_path / "u", range(1, 7), lambda n: (0, 51, 102, 128, 204, 255)[n - 1], colour=False)
     write_jpegs(tmp_path / "v", range(1, 7), 128, colour=False)
-    flow = read_flow_folders(tmp_path / "u", tmp_path / "v", 1, 12, 0.5)
+    flow = read_flow_images(find_flow(tmp_path), 1, 12, 0.5)
     assert flow.shape == (12, 32, 48, 2) and flow.dtype == np.float32
     wanted = np.array([-20, -12, -4, 128 / 255 * 40 - 20, 12, 20]).repeat(2)
     np.testing.assert_allclose(flow[..., 0].mean((1, 2)), wanted, atol=0.2)
     assert np.abs(flow[..., 1]).max() < 0.1
-    part = read_flow_folders(tmp_path / "u", tmp_path / "v", 4, 5, 0.5)
+    part = read_flow_images(find_flow(tmp_path), 4, 5, 0.5)
     np.testing.assert_array_equal(part, flow[3:5])
 
 
 def test_flow_ends_before_the_video_but_gaps_are_errors(tmp_path):
     for side in ("u", "v"):
         write_jpegs(tmp_path / side, range(1, 7), lambda n: 40 * n, colour=False)
-    flow = read_flow_folders(tmp_path / "u", tmp_path / "v", 9, 16, 0.5)
+    flow = read_flow_images(find_flow(tmp_path), 9, 16, 0.5)
     np.testing.assert_array_equal(flow[-1], flow[3])  # image 6 stands in for 7 and 8
     with pytest.raises(NbkitError, match="frame missing"):
-        read_flow_folders(tmp_path / "u", tmp_path / "v", 20, 30, 0.5)
+        read_flow_images(find_flow(tmp_path), 20, 30, 0.5)
     (tmp_path / "u/frame_0000000005.jpg").unlink()
     with pytest.raises(NbkitError, match="0000000005.jpg: frame missing"):
-        read_flow_folders(tmp_path / "u", tmp_path / "v", 9, 10, 0.5)
+        read_flow_images(find_flow(tmp_path), 9, 10, 0.5)
     with pytest.raises(NbkitError, match="rate"):
-        read_flow_folders(tmp_path / "u", tmp_path / "v", 1, 2, 0.0)
+        read_flow_images(find_flow(tmp_path), 1, 2, 0.0)

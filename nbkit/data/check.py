@@ -11,12 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from nbkit.data.boxes import clean_boxes, tubes_of
-from nbkit.data.decode import probe, read_video
 from nbkit.data.flow import compute_flow
-from nbkit.data.frame_folders import count_frames, read_flow_folders, read_frame_folder
 from nbkit.data.layouts.common import Problem
 from nbkit.data.manifest import Manifest, load_manifest
 from nbkit.data.resolve import CountRow, check_counts, scan
+from nbkit.data.sources import count_frames, read_flow, read_frames, source_of
 from nbkit.errors import NbkitError
 
 BYTES_PER_PIXEL = 5  # three of RGB, two of flow
@@ -104,18 +103,11 @@ def _look_at_files(manifest: Manifest, table: pd.DataFrame, quick: bool, watch) 
 
 
 def _frames_of(row: dict, manifest: Manifest, quick: bool) -> int:
-    path = Path(row["path"])
-    if row.get("start_frame", 0) > 0:
-        return int(row["stop_frame"]) - int(row["start_frame"]) + 1
-    if path.is_dir():
-        found = count_frames(path)
-        if found == 0:
-            raise NbkitError(f"{path}: no frames in the folder")
-        return found
-    if not quick:
-        return probe(path).frames
-    if path.stat().st_size == 0:
-        raise NbkitError(f"{path}: the file is empty (0 bytes). Fetch or extract it again.")
+    source = source_of(row)
+    if not quick or source.is_folder:
+        return count_frames(source)
+    if Path(source.path).stat().st_size == 0:
+        raise NbkitError(f"{source.path}: the file is empty (0 bytes). Fetch or extract it again.")
     return int(manifest.mean_frames)
 
 
@@ -144,17 +136,12 @@ def _decode_samples(report: DataReport) -> None:
 
 
 def _sample(row: dict, manifest: Manifest):
-    path = Path(row["path"])
-    if row.get("start_frame", 0) > 0:
-        first = int(row["start_frame"])
-        last = min(int(row["stop_frame"]), first + SAMPLE_FRAMES - 1)
-        frames = read_frame_folder(path, "frame_{:010d}.jpg", first, last)
-        flow = Path(row["flow_path"])
-        read_flow_folders(flow / "u", flow / "v", first, last, manifest.flow.rate, clip=manifest.flow.clip)
+    """The first frames of a video, and which flow was read or computed for them."""
+    source = source_of(row)
+    frames = read_frames(source, SAMPLE_FRAMES)
+    if source.flow_path:
+        read_flow(source, frames.shape, manifest.flow.rate, manifest.flow.clip)
         return frames, "stored"
-    if path.is_dir():
-        return _sample_folder(path), "no"
-    frames = read_video(path, SAMPLE_FRAMES)
     if len(frames) > 1:
         compute_flow(frames, "dis")
     return frames, "dis"
@@ -168,12 +155,6 @@ def _sample_boxes(row: dict, height: int, width: int) -> str:
     for tube in tubes:
         clean_boxes(tube.boxes, height, width, row["video"])
     return f", {sum(len(t.boxes) for t in tubes)} boxes in {len(tubes)} tube{'s' * (len(tubes) != 1)}"
-
-
-def _sample_folder(path: Path):
-    names = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    read = [read_frame_folder(path, name.replace("%", "%%"), 0, 0) for name in names[:1]]
-    return read[0]
 
 
 def format_report(report: DataReport, *, listed: int = LISTED) -> str:

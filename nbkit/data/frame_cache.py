@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from nbkit.data.decode import probe, read_video
-from nbkit.data.store import GrowingArray, fingerprint, key_of, new_folder, require_space, write_json
+from nbkit.data.sources import count_frames, read_frames, source_of, source_print
+from nbkit.data.store import GrowingArray, key_of, new_folder, require_space, write_json
 from nbkit.errors import NbkitError
 
 VERSION = 1
@@ -55,21 +55,26 @@ def build_frame_cache(table: pd.DataFrame, cache_dir: str | Path, *, size: tuple
                       progress: bool = True) -> FrameCache:
     """Decode the videos of a table and resize them to `size` = (height, width), both axes for themselves.
 
-    table: columns `video`, `path` (a video file, or a folder of .jpg frames). The folder is
+    table: columns `video`, `path` (a video file, or a folder of frames). The folder is
     `cache_dir/frames-<key>`; a finished cache of the same files and size is reused, an interrupted build leaves nothing.
     Raises NbkitError naming the file that cannot be decoded.
     """
     paths = dict(zip(table["video"], table["path"]))
-    key = key_of({"version": VERSION, "size": list(size), "files": sorted((v, _print(p)) for v, p in paths.items())})
+    gone = [p for p in paths.values() if not Path(p).exists()]
+    if gone:
+        raise NbkitError(f"{gone[0]}: no such video. Run `nbkit check-data` to see what is missing")
+    sources = {video: source_of(path) for video, path in paths.items()}
+    files = sorted((v, source_print(s)) for v, s in sources.items())
+    key = key_of({"version": VERSION, "size": list(size), "files": files})
     final = Path(cache_dir) / f"frames-{key}"
     if final.exists():
         return FrameCache(final)
-    require_space(cache_dir, sum(_count(p) for p in paths.values()) * size[0] * size[1] * 3)
+    require_space(cache_dir, sum(map(count_frames, sources.values())) * size[0] * size[1] * 3)
     with new_folder(final) as folder:
         array, rows = GrowingArray(folder / "frames.npy", (*size, 3), np.uint8), []
         try:
-            for video, path in tqdm(paths.items(), "frames", disable=not progress):
-                frames = read_frames(path)
+            for video, source in tqdm(sources.items(), "frames", disable=not progress):
+                frames = read_frames(source)
                 rows.append((video, array.length, *frames.shape[:3]))
                 array.append(resize(frames, size))
         except BaseException:
@@ -95,32 +100,3 @@ def scale_boxes(boxes: np.ndarray, native: tuple[int, int], size: tuple[int, int
     """Boxes of a native (height, width) frame in the coordinates of the resized one: (N, 4) -> (N, 4)."""
     y, x = size[0] / native[0], size[1] / native[1]
     return boxes * [x, y, x, y]
-
-
-def read_frames(path: str | Path) -> np.ndarray:
-    """A video file, or a folder of .jpg frames in the order of their names: (N, H, W, 3) uint8 RGB."""
-    path = Path(path)
-    if not path.is_dir():
-        return read_video(path)
-    found = [cv2.imread(str(path / name), cv2.IMREAD_COLOR_RGB) for name in _images(path)]
-    if any(f is None for f in found) or len({f.shape for f in found}) != 1:
-        raise NbkitError(f"{path}: its .jpg frames are broken or differ in size. Extract them again")
-    return np.stack(found)
-
-
-def _images(path: Path) -> list[str]:
-    names = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
-    if not names:
-        raise NbkitError(f"{path}: a folder without .jpg frames")
-    return names
-
-
-def _count(path) -> int:
-    return len(_images(Path(path))) if Path(path).is_dir() else probe(path).frames
-
-
-def _print(path) -> str:
-    path = Path(path)
-    if not path.exists():
-        raise NbkitError(f"{path}: no such video. Run `nbkit check-data` to see what is missing")
-    return key_of([(n, (path / n).stat().st_size) for n in _images(path)]) if path.is_dir() else fingerprint(path)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -26,25 +30,99 @@ def read_frame_folder(folder: str | Path, pattern: str, start: int, stop: int) -
         NbkitError: an empty range, or a frame that is absent, broken or of another size.
     """
     _check_range(folder, start, stop)
-    images = [_read(folder, pattern, i, cv2.IMREAD_COLOR) for i in range(start, stop + 1)]
+    images = [_read(frame_path(folder, pattern, i), cv2.IMREAD_COLOR) for i in range(start, stop + 1)]
     return np.ascontiguousarray(_stack(images, folder)[..., ::-1])  # OpenCV reads BGR
 
 
-def read_flow_folders(
-    u_dir: str | Path,
-    v_dir: str | Path,
-    start: int,
-    stop: int,
-    rate: float = 1.0,
-    *,
-    pattern: str = "frame_{:010d}.jpg",
-    clip: float = 20.0,
-) -> np.ndarray:
-    """Read the flow that belongs to RGB frames start..stop (both included, 1-based).
+def read_images(folder: str | Path, names: list[str]) -> np.ndarray:
+    """The images of a folder by name: (N, H, W, 3) uint8 RGB; errors as in `read_frame_folder`."""
+    images = [_read(Path(folder) / name, cv2.IMREAD_COLOR) for name in names]
+    return np.ascontiguousarray(_stack(images, folder)[..., ::-1])
 
-    RGB frame i takes flow image ceil(i * rate); with ``rate=0.5`` (EPIC-Kitchens-55) two RGB frames share one flow
-    image. A JPEG value q in 0..255 stands for q / 255 * 2 * clip - clip pixels (TSN), so no motion, stored as 128,
-    reads as 0.08 pixels for clip = 20. At the end of a video up to four flow images may not exist, because
+
+def video_images(folder: str | Path) -> list[str]:
+    """File names of a video's pictures in the order of their numbers; flow images beside them are left out.
+
+    Raises:
+        NbkitError: no picture, or a number missing in between (an archive that was not extracted completely).
+    """
+    series = {k: v for k, v in numbered(folder).items() if not k.startswith("flow_")}
+    if not series:
+        raise NbkitError(f"{folder}: no frames in the folder")
+    for found in series.values():
+        numbers = sorted(found)
+        gap = next((a + 1 for a, b in zip(numbers, numbers[1:]) if b != a + 1), None)
+        if gap is not None:
+            raise NbkitError(f"{folder}: frame {gap} missing after {found[gap - 1]}; was the archive extracted completely?")
+    return [found[n] for _, found in sorted(series.items()) for n in sorted(found)]
+
+
+def numbered(folder: str | Path) -> dict[str, dict[int, str]]:
+    """Images of a folder by what stands before their number: {'img_': {1: 'img_00001.jpg', ...}, 'flow_x_': {...}}."""
+    series: dict[str, dict[int, str]] = {}
+    for entry in os.scandir(folder):
+        match = _NUMBERED.fullmatch(entry.name)
+        if match and not entry.name.startswith("."):
+            series.setdefault(match.group(1), {})[int(match.group(2) or 0)] = entry.name
+    return series
+
+
+@dataclass(frozen=True)
+class FlowImages:
+    """Where the flow images of a video are: a folder and a name pattern for u and for v, the number of the first image
+    (0 or 1) and how many there are."""
+
+    u_dir: str
+    v_dir: str
+    u: str
+    v: str
+    first: int
+    count: int
+
+
+def find_flow(folder: str | Path) -> FlowImages:
+    """The two series of a flow folder: sub-folders `u` and `v` (EPIC-Kitchens), or `flow_x_*` and `flow_y_*` (TSN).
+
+    Raises:
+        NbkitError: neither is there, or one side is.
+    """
+    folder = Path(folder)
+    stamps = tuple(p.stat().st_mtime_ns for p in (folder, folder / "u", folder / "v") if p.is_dir())
+    return _find_flow(folder, stamps)
+
+
+@functools.lru_cache(maxsize=64)  # the segments of a long video share its flow folder; a changed folder has other stamps
+def _find_flow(folder: Path, stamps: tuple[int, ...]) -> FlowImages:
+    if len(stamps) == 3:
+        places = [(folder / side, numbered(folder / side)) for side in ("u", "v")]
+        found = [(place, next(iter(sorted(series.items())), None)) for place, series in places]
+    elif folder.is_dir():
+        series = numbered(folder)
+        names = [("flow_x_", "flow_y_"), ("flow_x", "flow_y")]
+        pair = next((p for p in names if any(k in series for k in p)), ("", ""))
+        found = [(folder, (name, series[name]) if name in series else None) for name in pair]
+    else:
+        found = [(folder, None)] * 2
+    if any(series is None for _, series in found):
+        raise NbkitError(f"{folder}: no flow images; expected folders u/ and v/, or flow_x_*.jpg and flow_y_*.jpg")
+    (u_dir, (_, us)), (v_dir, (_, vs)) = found
+    first = min(min(us), min(vs), 1)  # numbers start at 0 or 1
+    return FlowImages(str(u_dir), str(v_dir), _pattern(us), _pattern(vs), first, len(us) + len(vs))
+
+
+def _pattern(names: dict[int, str]) -> str:
+    """The `str.format` pattern of a series of names, its padding taken from the shortest number."""
+    match = _NUMBERED.fullmatch(names[min(names)])
+    before, digits, after = (text.replace("{", "{{").replace("}", "}}") for text in match.groups())
+    return f"{before}{{:0{len(digits)}d}}{after}"
+
+
+def read_flow_images(flow: FlowImages, start: int, stop: int, rate: float = 1.0, *, clip: float = 20.0) -> np.ndarray:
+    """Read the flow that belongs to frames start..stop (both included, 1-based).
+
+    Frame i takes the flow image number ceil(i * rate), counted from 1; with ``rate=0.5`` (EPIC-Kitchens-55) two frames
+    share one image. A JPEG value q in 0..255 stands for q / 255 * 2 * clip - clip pixels (TSN), so no motion, stored as
+    128, reads as 0.08 pixels for clip = 20. At the end of a video up to four flow images may not exist, because
     flow spans several frames: the last image that exists is repeated there.
 
     Returns:
@@ -53,18 +131,18 @@ def read_flow_folders(
     Raises:
         NbkitError: an empty range, rate outside (0, 1], or an image that is absent, broken or of another size.
     """
-    _check_range(u_dir, start, stop)
+    _check_range(flow.u_dir, start, stop)
     if not 0 < rate <= 1 or clip <= 0:
         raise NbkitError(f"flow rate {rate} must lie in (0, 1] and flow clip {clip} must be positive")
-    numbers = [max(1, math.ceil(i * rate)) for i in range(start, stop + 1)]
+    numbers = [max(1, math.ceil(i * rate)) - 1 + flow.first for i in range(start, stop + 1)]
     sides = []
-    for folder in (u_dir, v_dir):
+    for folder, pattern in ((flow.u_dir, flow.u), (flow.v_dir, flow.v)):
         last = _last_existing(folder, pattern, numbers)
         wanted = [min(n, last) for n in numbers]
-        images = {n: _read(folder, pattern, n, cv2.IMREAD_GRAYSCALE) for n in sorted(set(wanted))}
+        images = {n: _read(frame_path(folder, pattern, n), cv2.IMREAD_GRAYSCALE) for n in sorted(set(wanted))}
         sides.append(_stack([images[n] for n in wanted], folder))
     if sides[0].shape != sides[1].shape:
-        raise NbkitError(f"{u_dir} and {v_dir}: images differ in size {sides[0].shape[1:]} and {sides[1].shape[1:]}")
+        raise NbkitError(f"{flow.u_dir} and {flow.v_dir}: images differ in size {sides[0].shape[1:]} and {sides[1].shape[1:]}")
     return np.stack(sides, axis=-1).astype(np.float32) * np.float32(2 * clip / 255) - np.float32(clip)
 
 
@@ -73,11 +151,7 @@ def frame_path(folder: str | Path, pattern: str, number: int) -> Path:
     return Path(folder) / (pattern % number if "%" in pattern else pattern.format(number))
 
 
-def count_frames(folder: str | Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> int:
-    """Number of images directly in a folder."""
-    return sum(p.suffix.lower() in suffixes for p in Path(folder).iterdir())
-
-
+_NUMBERED = re.compile(r"(.*?)(\d*)(\.(?:jpe?g|png))", re.IGNORECASE)
 _TAIL = 4  # flow images that may be missing after the last one of a video
 
 
@@ -96,8 +170,7 @@ def _check_range(folder: str | Path, start: int, stop: int) -> None:
         raise NbkitError(f"{folder}: frames {start}..{stop} are no valid range")
 
 
-def _read(folder: str | Path, pattern: str, number: int, mode: int) -> np.ndarray:
-    path = frame_path(folder, pattern, number)
+def _read(path: Path, mode: int) -> np.ndarray:
     try:
         data = np.fromfile(path, dtype=np.uint8)  # imdecode, not imread: names may hold any character
     except OSError as error:

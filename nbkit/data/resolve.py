@@ -10,7 +10,7 @@ import pandas as pd
 
 from nbkit.data.grouped_split import grouped_test_mask
 from nbkit.data.layouts import LAYOUTS
-from nbkit.data.layouts.common import Listing
+from nbkit.data.layouts.common import Listing, attach_flow
 from nbkit.data.manifest import Manifest
 from nbkit.errors import NbkitError
 
@@ -51,7 +51,7 @@ def resolve(
         manifest: from :func:`nbkit.data.manifest.load_manifest`.
         root: the folder that holds the datasets, or one folder per domain name.
         split_seed: draws the grouped splits (rule ``grouped``); official splits ignore it.
-        allow_partial: leave out what is missing and accept other counts instead of raising.
+        allow_partial: leave out what is missing and accept other counts instead of raising; see :func:`shortfall`.
 
     Returns:
         A table with columns video (unique id), path (absolute), class_name, label (0..C-1), domain, split
@@ -113,7 +113,9 @@ def _list_domain(manifest: Manifest, name: str, root) -> Listing:
         listing.problem("folder missing", root, "give the folder that holds the datasets")
         return listing
     try:
-        return LAYOUTS[spec.layout].list_videos(spec, root)
+        listing = LAYOUTS[spec.layout].list_videos(spec, root)
+        attach_flow(spec, root, listing)
+        return listing
     except NbkitError as error:  # a broken list or annotation file: the rest of the benchmark can still be checked
         listing = Listing()
         listing.problem("unreadable", error)
@@ -154,6 +156,12 @@ def check_counts(manifest: Manifest, table: pd.DataFrame, *, allow_partial: bool
         text = "; ".join(f"{r.domain} {r.split} {r.class_name}: {r.found} instead of {r.expected}" for r in bad[:12])
         raise NbkitError(f"{manifest.benchmark}: counts differ from the published lists ({text}): videos are missing")
     return rows
+
+
+def shortfall(manifest: Manifest, table: pd.DataFrame, domains: tuple[str, ...]) -> list[str]:
+    """What a partial copy lacks: 'ucf train: 4 of 482' for every stated count of `domains` that is not reached."""
+    rows = [r for r in check_counts(manifest, table, allow_partial=True) if r.domain in domains and not r.class_name]
+    return [f"{r.domain} {r.split}: {r.found} of {r.expected}" for r in rows if r.expected and r.found < r.expected]
 
 
 def _domain_counts(manifest: Manifest, name: str, part: pd.DataFrame) -> list[CountRow]:

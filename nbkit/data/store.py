@@ -59,23 +59,29 @@ def new_folder(final):
     final = Path(final)
     temporary = final.parent / f".{final.name}.tmp-{socket.gethostname()}-{os.getpid()}"
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(final)
+        with disk_errors(final, "nothing was kept"):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _clear_abandoned(final)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            yield temporary
+            with contextlib.suppress(FileExistsError):
+                os.rename(temporary, final)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        with contextlib.suppress(FileExistsError):
-            os.rename(temporary, final)
+
+
+@contextlib.contextmanager
+def disk_errors(final, kept):
+    """Turn what the disk answers into an NbkitError that names `final` and says what was kept."""
+    try:
+        yield
     except OSError as error:
         if error.errno == errno.ENOTEMPTY:  # another process finished the same folder first: it holds the same bytes
             return
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NbkitError(
-                f"{final}: the disk is full; nothing was kept. Free some space or choose another folder."
-            ) from error
-        raise NbkitError(f"{final}: could not be written ({error}); nothing was kept.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            raise NbkitError(f"{final}: the disk is full; {kept}. Free some space or choose another folder.") from error
+        raise NbkitError(f"{final}: could not be written ({error}); {kept}.") from error
 
 
 def require_space(folder, needed):
@@ -94,13 +100,17 @@ def require_space(folder, needed):
 class GrowingArray:
     """A .npy file written piece by piece along its first axis, whose final length is not known beforehand.
 
-    The .npy format pads its header so that the first axis may grow in place.
+    The .npy format pads its header so that the first axis may grow in place.  `length` goes on with a file that holds at
+    least so many pieces already; what it holds beyond them is cut off.
     """
 
-    def __init__(self, path, shape, dtype):
-        self.shape, self.dtype, self.length = tuple(shape), np.dtype(dtype), 0
-        self.file = open(path, "wb")
+    def __init__(self, path, shape, dtype, length=0):
+        self.shape, self.dtype, self.length = tuple(shape), np.dtype(dtype), length
+        self.file = open(path, "r+b" if length else "wb")
         self._header()
+        if length:
+            self.file.seek(length * int(np.prod(self.shape)) * self.dtype.itemsize, os.SEEK_CUR)
+            self.file.truncate()
 
     def _header(self):
         self.file.seek(0)
@@ -115,12 +125,25 @@ class GrowingArray:
         self.file.write(np.ascontiguousarray(piece, self.dtype).data)
         self.length += len(piece)
 
+    def sync(self):
+        """Wait until everything so far is on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
     def close(self, whole=True):
         """Finish the file (or, with whole=False, only let go of it)."""
         if whole:
             self.file.flush()
             self._header()
         self.file.close()
+
+
+def whole_pieces(path):
+    """How many pieces the file of a GrowingArray holds, whatever its header says; OSError or ValueError when it is none."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return (os.path.getsize(path) - file.tell()) // (dtype.itemsize * int(np.prod(shape[1:])))
 
 
 def write_json(path, value):

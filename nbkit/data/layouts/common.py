@@ -17,9 +17,14 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg")
 
 
 class LayoutOptions(BaseModel):
-    """Base of a layout's ``Options``: unknown option names are refused."""
+    """Base of a layout's ``Options``: unknown option names are refused.
+
+    flow_images: folder of precomputed flow below the dataset folder; a video's own folder in it is ``<class>/<video>`` or
+    ``<video>`` and holds ``flow_x_*.jpg`` and ``flow_y_*.jpg``, or ``u/`` and ``v/``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    flow_images: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,23 @@ def _folder_advice(parent: Path, member: str, present: Iterable[str]) -> str:
         if (parent / f"{member}{suffix}").is_file():
             return f"extract {member}{suffix}, which is there"
     return did_you_mean(member, present)
+
+
+def attach_flow(spec: DomainSpec, root: Path, listing: Listing) -> None:
+    """Fill the column ``flow_path`` where the option ``flow_images`` is set; a video without a flow folder is a problem."""
+    name = spec.options.get("flow_images")
+    if not name or not listing.rows:
+        return
+    base = next((root / f / name for f in [*spec.folder, "."] if (root / f / name).is_dir()), None)
+    if base is None:
+        listing.problem("flow folder missing", root / spec.folder[0] / name, "named by the option flow_images")
+        return
+    for item in listing.rows:
+        own, _, stem = item["video"].rpartition("/")
+        found = next((p for p in (base / own / stem, base / stem) if p.is_dir()), None)
+        if found is None:
+            listing.problem("flow folder missing", base / own / stem, f"also looked for {base / stem}")
+        item["flow_path"] = str(found.absolute()) if found else ""
 
 
 def first_folder(base: Path, names: Iterable[str], listing: Listing, what: str) -> Path | None:

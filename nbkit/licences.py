@@ -14,9 +14,9 @@ PAGE = ROOT / "docs" / "THIRD_PARTY.md"
 NOT_STATED = "not stated in its metadata"
 HEAD = """# Third-party licences
 
-Nothing of what follows is part of this repository: packages are installed from the package index, datasets and published weights are
-fetched by their users. Made by `python -m nbkit.licences` from the packages' own metadata and from data_manifests/. The authors' texts
-decide, not this page.
+Nothing of what follows is part of this repository: packages are installed from the package index, datasets and published
+weights are fetched by their users. Made by `python -m nbkit.licences` from the packages' own metadata and from
+data_manifests/. The authors' texts decide, not this page.
 """
 
 
@@ -74,11 +74,14 @@ def dataset_rows() -> list[str]:
 
 def page() -> str:
     """The whole page. A package that is locked but not installed here keeps the row that the page has."""
-    rows, old = package_rows(), PAGE.read_text() if PAGE.exists() else ""
-    kept = {name: re.search(rf"^\| {re.escape(name)} \|.*$", old, re.M) for name, _ in locked() if name not in rows}
-    rows |= {name: found[0] if found else f"| {name} | {dict(locked())[name]} | not installed here |" for name, found in kept.items()}
-    return "\n".join([HEAD, "## Datasets", "", "| dataset | terms | home page | benchmarks |", "|---|---|---|---|", *dataset_rows(),
-                      "", "## Packages", "", "| package | version | licence |", "|---|---|---|", *(rows[name] for name, _ in locked()), ""])
+    old, rows = PAGE.read_text() if PAGE.exists() else "", package_rows()
+    for name, version in locked():
+        if name not in rows:
+            kept = re.search(rf"^\| {re.escape(name)} \| {re.escape(version)} \|.*$", old, re.M)
+            rows[name] = kept[0] if kept else f"| {name} | {version} | not installed here |"
+    datasets = ["## Datasets", "", "| dataset | terms | home page | benchmarks |", "|---|---|---|---|", *dataset_rows(), ""]
+    packages = ["## Packages", "", "| package | version | licence |", "|---|---|---|", *(rows[name] for name, _ in locked()), ""]
+    return "\n".join([HEAD, *datasets, *packages])
 
 
 if __name__ == "__main__":

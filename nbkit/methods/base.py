@@ -5,6 +5,7 @@ A table row is one file beside this one.  The training loop (nbkit/train/loop.py
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,10 @@ class Method(nn.Module):
     def skips(self, stage: int) -> bool:
         """Whether the stage trains nothing for this method (stage 1 is contrastive only)."""
         return stage == 1
+
+    def trainable(self, stage: int) -> Iterator[nn.Parameter]:
+        """What the stage's optimizer holds.  Rows that share a stage must agree on it, or neither could resume the other's."""
+        return self.parameters()
 
     def start_stage(self, stage: int) -> None:
         """Called once before the first epoch of a stage."""

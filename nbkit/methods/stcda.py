@@ -1,28 +1,35 @@
 """STCDA (Song et al., CVPR 2021): cross-entropy, contrastive learning (Eqs. 1-4) and alignment (Eqs. 5-8).
 
-beta = 0 is the paper's "STCL" row, alpha = 0 its "VCA" row, both 0 its "Source only".
+beta = 0 is the paper's "STCL" row, alpha = 0 its "VCA" row, both 0 its "Source only"; alignment = "adversarial" is its
+row "w/ adversarial loss" (Table 6b), whose form the paper does not give.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nbkit.config import RunConfig
 from nbkit.data.domains import Domains
 from nbkit.data.samplers import class_aware_batches
+from nbkit.losses.adversarial import ramp
 from nbkit.losses.alignment import VideoFeatures, vca
 from nbkit.losses.pseudo_labels import kmeans_pseudo_labels
+from nbkit.methods.adapting import adversary, own_random_numbers
 from nbkit.methods.base import Batch, Method, Outputs, Step
 from nbkit.methods.contrast import Contrast
+from nbkit.models.clip_heads import DomainClassifier
 from nbkit.train.features import estimate_statistics, extract
 
 STCL_FIELDS = ("alpha", "alpha_schedule", "stcl_domains", "stcl_terms", "tau", "nce_k", "bank_momentum", "bank_init",
                "multi_pos", "normalise", "clip_neg", "video_neg", "video_neg_modality", "neg_grad", "single_view2")
 VCA_FIELDS = ("beta", "vca_levels", "gamma_scope", "kmeans_centre", "kmeans_iterations", "pseudo_labels", "fusion",
               "cas_classes", "cas_per_class")
+ADVERSARIAL_FIELDS = ("beta", "vca_levels", "alignment", "grl_max")
 
 
 class STCDA(Method):
@@ -33,6 +40,7 @@ class STCDA(Method):
         self.contrast = Contrast(cfg, domains, self.model) if cfg.alpha > 0 else None
         rows = len(cfg.streams)
         self.register_buffer("pseudo", torch.full((rows, len(domains.train["target"])), -1))  # (M, N_t) by stream
+        self.discriminators = self.make_discriminators() if cfg.beta > 0 and cfg.alignment == "adversarial" else None
         self.uses_target = cfg.alpha > 0 or cfg.beta > 0
         self.statistics = "target" if self.uses_target else "source"
 
@@ -42,8 +50,9 @@ class STCDA(Method):
         if cfg.alpha > 0:
             found |= {k: getattr(cfg, k) for k in STCL_FIELDS}
         if cfg.beta > 0 and stage == 3:
-            found |= {k: getattr(cfg, k) for k in VCA_FIELDS}
-            if cfg.beta_schedule != "constant":
+            fields = VCA_FIELDS if self.discriminators is None else ADVERSARIAL_FIELDS
+            found |= {k: getattr(cfg, k) for k in fields}
+            if self.discriminators is None and cfg.beta_schedule != "constant":
                 found["beta_schedule"] = cfg.beta_schedule
         return found
 
@@ -54,13 +63,20 @@ class STCDA(Method):
         if self.contrast is not None and not bool(self.contrast.ready):
             self.contrast.fill_banks()
 
+    def trainable(self, stage: int) -> Iterator[nn.Parameter]:
+        return (self if self.aligns(stage) else self.model).parameters()
+
     # --- pseudo-labels -----------------------------------------------------------------------------------------
     def aligns(self, stage: int) -> bool:
-        """Whether D_VCA is part of this stage's objective."""
+        """Whether D_VCA, or the adversary in its place, is part of this stage's objective."""
         return stage == 3 and self.cfg.beta > 0
 
+    def clusters(self, stage: int) -> bool:
+        """Whether the stage needs pseudo-labels."""
+        return self.aligns(stage) and self.discriminators is None
+
     def start_epoch(self, stage: int, epoch: int) -> dict[str, float]:
-        if not self.aligns(stage) or (epoch > 0 and self.cfg.pseudo_labels == "fixed"):
+        if not self.clusters(stage) or (epoch > 0 and self.cfg.pseudo_labels == "fixed"):
             return {}
         return self.cluster()
 
@@ -85,7 +101,7 @@ class STCDA(Method):
     def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Class-aware pairs while D_VCA is on (random ones leave many class pairs empty), random ones otherwise."""
         plain = super().batches(stage, epoch)
-        if not self.aligns(stage):
+        if not self.clusters(stage):
             return plain
         cfg = self.cfg
         return class_aware_batches(self.domains.train["source"].labels, self.pseudo[0].cpu().numpy(), cfg.cas_classes,
@@ -105,7 +121,9 @@ class STCDA(Method):
             if self.cfg.stcl_domains != "both":
                 sides = {self.cfg.stcl_domains: sides[self.cfg.stcl_domains]}
             terms["contrast"] = weight * self.contrast(sides, step)
-        if self.aligns(step.stage):
+        if self.aligns(step.stage) and self.discriminators is not None:
+            terms["domain"] = self.cfg.beta * self.adversaries(out_s, out_t, self.cfg.grl_max * ramp(step.progress))
+        elif self.aligns(step.stage):
             terms["vca"] = self._beta(step) * self.alignment(out_s, source["label"], out_t, target["index"])
         return terms
 
@@ -126,3 +144,17 @@ class STCDA(Method):
             total = total + vca(pair, y_s, self.pseudo[row][index_t], len(self.domains.classes), levels=levels,
                                 gamma_scope=self.cfg.gamma_scope).total
         return total
+
+    # --- the adversarial loss in place of Eq. (8) -----------------------------------------------------------------
+    def make_discriminators(self) -> nn.ModuleDict:
+        """A domain classifier for every stream and level, of MM-SADA's shape (the paper gives none)."""
+        levels = self.cfg.vca_levels.split("+")
+        with own_random_numbers(self.cfg.seed + 409):
+            return nn.ModuleDict({m: nn.ModuleDict({level: DomainClassifier(self.cfg.feature_dim) for level in levels})
+                                  for m in self.cfg.streams})
+
+    def adversaries(self, out_s: Outputs, out_t: Outputs, reversal: float) -> torch.Tensor:
+        """Domain losses of clips v and videos V, summed over levels and streams as Eq. (8) is."""
+        feature = {"clip": "v", "video": "V"}
+        return torch.stack([adversary(classifier, getattr(out_s[m], feature[level]), getattr(out_t[m], feature[level]), reversal)
+                            for m, levels in self.discriminators.items() for level, classifier in levels.items()]).sum()

@@ -1,9 +1,11 @@
-"""From K clip features to one video feature (Table 6a): mean, concatenation with a linear layer, GRU."""
+"""From K clip features to one video feature: mean, concatenation with a linear layer, GRU (Table 6a), or relations."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from nbkit.models.relations import Relations
 
 
 class Mean(nn.Module):
@@ -36,5 +38,6 @@ class LastGRU(nn.Module):
 
 
 def make_aggregation(kind: str, dim: int, clips: int) -> nn.Module:
-    """`kind` in mean | concat_fc | gru, for K=`clips` features of size `dim`."""
-    return {"mean": Mean, "concat_fc": lambda: ConcatFC(dim, clips), "gru": lambda: LastGRU(dim)}[kind]()
+    """`kind` in mean | concat_fc | gru | trn, for K=`clips` features of size `dim`."""
+    return {"mean": Mean, "concat_fc": lambda: ConcatFC(dim, clips), "gru": lambda: LastGRU(dim),
+            "trn": lambda: Relations(dim, clips)}[kind]()

@@ -60,6 +60,7 @@ class RunConfig(BaseModel):
     cache_size: int = Field(256, ge=16, description="short side of cached frames, pixels")
     crop: int = Field(224, ge=16, description="side of the square the network sees, pixels")
     flow: Literal["dis", "tvl1", "raft", "precomputed"] = "dis"
+    allow_partial: bool = Field(False, description="run on what is there of an incomplete data set; the result says so")
     flow_clip: float = Field(20.0, gt=0, description="flow beyond this many pixels is clipped; then scaled to [-1, 1]")
 
     # --- model -------------------------------------------------------------------------------------------------
@@ -169,7 +170,8 @@ class RunConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine the numbers of a run."""
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in _NOT_IN_ID}
+        fields = self.model_dump(mode="json")
+        return {k: v for k, v in fields.items() if k not in _NOT_IN_ID and (k != "allow_partial" or v)}  # whole data: as ever
 
     def changed(self) -> dict[str, Any]:
         """The fields that differ from the profile's."""

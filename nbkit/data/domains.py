@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from nbkit.data.cache import build_cache
 from nbkit.data.clips import ClipDataset, load_batch
 from nbkit.data.demo import write_demo
 from nbkit.data.manifest import load_manifest
-from nbkit.data.resolve import resolve
+from nbkit.data.resolve import resolve, shortfall
 from nbkit.errors import NbkitError
 
 
@@ -33,6 +33,7 @@ class Domains:
     test: dict[str, ClipDataset]
     source_val: ClipDataset
     data_key: str  # hash of the resolved table and of the files' contents: part of a run's identity
+    partial: list[str] = field(default_factory=list)  # what the published benchmark has beyond this copy of it
 
 
 def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
@@ -43,11 +44,11 @@ def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
         with one_at_a_time(cfg):
             root = write_demo(demo_folder(cfg), videos_per_class=demo_counts(cfg), seed=cfg.demo_seed,
                               shift=cfg.demo_shift, workers=cfg.workers)
-    for field in ("source", "target"):
-        if getattr(cfg, field) not in manifest.domains:
-            raise NbkitError(f"{field.upper()}={getattr(cfg, field)!r} is not a domain of {cfg.benchmark}: "
+    for side in ("source", "target"):
+        if getattr(cfg, side) not in manifest.domains:
+            raise NbkitError(f"{side.upper()}={getattr(cfg, side)!r} is not a domain of {cfg.benchmark}: "
                              f"{', '.join(manifest.domains)}")
-    table = resolve(manifest, root, split_seed=cfg.split_seed, allow_partial=cfg.benchmark == "demo")
+    table = resolve(manifest, root, split_seed=cfg.split_seed, allow_partial=cfg.allow_partial or cfg.benchmark == "demo")
     table = table[table["domain"].isin([cfg.source, cfg.target])].reset_index(drop=True)
     return list(manifest.classes), table
 
@@ -86,9 +87,11 @@ def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table:
     for d in names:
         _check_part(parts[d, "train"], classes, f"{names[d]} train", every_class=d == "source")
         _check_part(parts[d, cfg.eval_split], classes, f"{names[d]} {cfg.eval_split}", every_class=False)
+    manifest = load_manifest(cfg.benchmark)
     with one_at_a_time(cfg):
         cache = build_cache(table, Path(cfg.data_root) / "cache", size=cfg.cache_size, flow=cfg.flow,
-                            flow_clip=cfg.flow_clip, workers=cfg.workers, progress=cfg.progress)
+                            flow_clip=cfg.flow_clip, workers=cfg.workers, progress=cfg.progress,
+                            flow_rate=manifest.flow.rate, image_clip=manifest.flow.clip)
         make = _feature_maker(cfg, cache) if cfg.backbone == "mobilenet_features" else _clip_maker(cfg, cache)
     return Domains(
         classes,
@@ -98,6 +101,7 @@ def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table:
         source_val=make(parts["source", "test" if parts["source", "val"].empty else "val"], augment=False,
                         withhold_labels=False),
         data_key=digest([table[["video", "label", "domain", "split"]].to_csv(index=False), cache.folder.name]),
+        partial=[] if cfg.benchmark == "demo" else shortfall(manifest, table, (cfg.source, cfg.target)),
     )
 
 

@@ -94,6 +94,7 @@ def write_run(folder: Path, method: Method, history: list, features: Features, t
         "accuracy": {m: top1(p, labels) for m, p in predicted.items()},
         "per_class": dict(zip(classes, per_class(predicted["fused"], labels, len(classes)))),
         "videos": int(len(labels)), "selection": "last epoch", "split": cfg.eval_split,
+        "partial_data": method.domains.partial,
         "parameters": sum(p.numel() for p in method.model.parameters()),
         "train_seconds": round(sum(row["seconds"] for row in history), 1),  # of all stages, shared ones included
         "test_seconds": round(test_seconds, 1), "finished": time.strftime("%FT%TZ", time.gmtime()),

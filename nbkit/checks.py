@@ -158,24 +158,23 @@ def cell_centre(function: Callable[[int, list[tuple[int, int, int]]], float]) ->
 
 # --- 06: numbers beside a picture ---------------------------------------------------------------------------------
 
-def a_distance_from_guesses(function: Callable[[np.ndarray, np.ndarray], float]) -> bool | None:
-    """Exercise 6.1: true domains (N,) of 0 and 1, guessed domains (N,) -> 2 (1 - 2 error), each domain weighing half."""
-    cases = []
-    for n0, n1, wrong0, wrong1 in ((10, 10, 1, 3), (90, 10, 0, 10), (4, 8, 0, 0), (6, 30, 1, 6)):
-        truth = np.repeat([0, 1], [n0, n1])
-        guess = truth.copy()
-        guess[:wrong0], guess[n0:n0 + wrong1] = 1, 0
-        error = (wrong0 / n0 + wrong1 / n1) / 2
-        cases.append(((truth, guess), 2 * (1 - 2 * error), f"{wrong0} of {n0} and {wrong1} of {n1} guessed wrong"))
+def perplexity(function: Callable[[np.ndarray], float]) -> bool | None:
+    """Exercise 6.1: probabilities p (N,) that sum to 1, some may be 0 -> 2 to the power of the entropy of p in bits."""
+    cases = [((np.full(n, 1 / n),), float(n), f"{n} equally likely neighbours") for n in (8, 5)]
+    cases.append(((np.array([0.5, 0.0, 0.5, 0.0]),), 2.0, "two likely neighbours and two impossible ones"))
+    p = np.array([0.7, 0.2, 0.1])
+    cases.append(((p,), 2.0 ** -(p * np.log2(p)).sum(), "p = 0.7, 0.2, 0.1"))
     return _grade("Exercise 6.1", function, cases)
 
 
-def mean_distances(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> bool | None:
-    """Exercise 6.2: features (N, D), classes (N,) in 0..C-1 -> (C, C) distances between the class means."""
+def silhouette(function: Callable[[np.ndarray, np.ndarray, int], float]) -> bool | None:
+    """Exercise 6.2: distances (N,) of a video to all others, their classes (N,), its own class -> (b - a) / max(a, b)."""
     cases = []
-    for seed, (n, c, d) in enumerate(((12, 3, 2), (15, 5, 4))):
-        x, y = _random(n, d, seed=seed).double().numpy(), np.arange(n) % c
-        means = [x[y == k].mean(0) for k in range(c)]
-        expected = np.array([[np.linalg.norm(a - b) for b in means] for a in means])
-        cases.append(((x, y), expected, f"{n} points of {c} classes in {d} dimensions"))
+    for d, y, own, about in (([1.0, 3.0, 4.0, 4.0], [0, 0, 1, 1], 0, "a = 2 and b = 4"),
+                             ([6.0, 3.0, 9.0, 1.0, 1.0], [2, 0, 0, 1, 1], 2, "a video nearer to another class than to its own"),
+                             ([1.0, 9.0, 2.0, 2.0, 3.0], [1, 0, 1, 2, 1], 1, "three classes: the nearest other one counts")):
+        distances, classes = np.array(d), np.array(y)
+        a = distances[classes == own].mean()
+        b = min(distances[classes == c].mean() for c in set(y) - {own})
+        cases.append(((distances, classes, own), (b - a) / max(a, b), about))
     return _grade("Exercise 6.2", function, cases)

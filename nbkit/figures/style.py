@@ -65,7 +65,7 @@ def scatter_domain(ax: Axes, points, domain: str, colour: str | list[str] | None
                    **more) -> None:
     """Points (N, 2) of 'source' (circles) or 'target' (triangles), in the domain's colour unless `colour` is given."""
     ax.scatter(points[:, 0], points[:, 1], s=size, marker=MARKERS[domain], c=colour or DOMAIN_COLOURS[domain],
-               edgecolors="white", linewidths=0.6, **more)
+               **{"edgecolors": "white", "linewidths": 0.6, **more})
 
 
 def save_figure(fig: Figure, name: str, run_dir: str | Path | None = None) -> tuple[Path, Path]:

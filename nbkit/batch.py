@@ -11,9 +11,11 @@ from typing import Any
 
 import papermill as pm
 
+from nbkit.config import RunConfig
 from nbkit.errors import NbkitError
+from nbkit.right_wrong import right_wrong
 from nbkit.tables import ROOT, config_of, find_run, load_table, results
-from nbkit.train.loop import run
+from nbkit.train.loop import read_run, run
 from nbkit.train.record import atomically, write_json
 
 CELL_NOTEBOOK = "04_full_adaptation"
@@ -22,10 +24,12 @@ CELL_NOTEBOOK = "04_full_adaptation"
 def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> None:
     """Run `notebooks/<notebook>.ipynb` with parameters; a failed run leaves its executed notebook at `output`.
 
-    Raises NbkitError for a parameter that the notebook does not have, before anything runs.
+    Raises NbkitError for a parameter that the notebook does not have, before anything runs.  The notebook of the table
+    cells takes every field of a run: it reads all upper-case names, those that its parameters cell leaves out too.
     """
     source = ROOT / "notebooks" / f"{notebook}.ipynb"
-    known = pm.inspect_notebook(source)
+    fields = [name.upper() for name in RunConfig.model_fields] if notebook == CELL_NOTEBOOK else []
+    known = list(dict.fromkeys([*pm.inspect_notebook(source), *fields]))
     unknown = [name for name in parameters if name not in known]
     if unknown:
         raise NbkitError(f"{source.name} has no parameter {', '.join(unknown)}; it has: {', '.join(known)}")
@@ -73,16 +77,18 @@ def run_table(name: str, rows: list[str] | None = None, columns: list[str] | Non
               seeds: list[int] | None = None, runs_dir: str = "runs") -> int:
     """Run the unfinished cells of a table in this process; a failed cell is reported and the rest goes on.
 
-    For tables of many short runs, where starting a notebook would cost more than the training.  Returns the number of
-    failed cells.
+    For tables of many short runs, where starting a notebook would cost more than the training.  A run that several rows
+    share is made once.  Returns the number of failed cells.
     """
     failed = 0
-    cells = [c for c in load_table(name).cells(seeds, columns) if rows is None or c["row"] in rows]
-    for cell in sorted(cells, key=lambda c: (c["seed"], not c["first"])):
+    cells = {c["key"]: c for c in reversed(load_table(name).cells(seeds, columns, rows))}
+    for cell in sorted(reversed(cells.values()), key=lambda c: (c["seed"], not c["first"])):
         label = f"{cell['row']}, {cell['column']}, seed {cell['seed']}, split {cell['split']}"
         try:
+            cfg = config_of(cell["parameters"], runs_dir=runs_dir)
+            finished = find_run(cfg)
             with contextlib.redirect_stdout(io.StringIO()):
-                accuracy = run(config_of(cell["parameters"], runs_dir=runs_dir)).metrics["accuracy"]
+                accuracy = (read_run(cfg, finished) if finished else run(cfg)).metrics["accuracy"]
             print(f"{label}: " + "  ".join(f"{m} {a:.1f}" for m, a in accuracy.items()), flush=True)
         except NbkitError as error:
             failed += 1
@@ -90,11 +96,17 @@ def run_table(name: str, rows: list[str] | None = None, columns: list[str] | Non
     return failed
 
 
-def export(table_name: str, runs_dir: str = "runs") -> Path:
-    """Write the finished cells of a table to `results/<table>.csv`, the file that README and notebook 08 quote."""
-    found = results(load_table(table_name), runs_dir)
+def export(table_name: str, runs_dir: str = "runs") -> list[Path]:
+    """Write the finished cells of a table to `results/`, the files that README and notebook 08 quote.
+
+    `<table>.csv`: one line a run; `<table>.videos.csv`: which test videos it had right (see nbkit/right_wrong.py).
+    """
+    table = load_table(table_name)
+    found = results(table, runs_dir)
     if found.empty:
         raise NbkitError(f"no finished cell of {table_name} in {runs_dir}/: run `snakemake {table_name}` first")
-    path = ROOT / "results" / f"{table_name}.csv"
-    atomically(path, lambda p: found.to_csv(p, index=False))
-    return path
+    frames = {ROOT / "results" / f"{table_name}.csv": found,
+              ROOT / "results" / f"{table_name}.videos.csv": right_wrong(table, runs_dir)}
+    for path, frame in frames.items():
+        atomically(path, lambda p, frame=frame: frame.to_csv(p, index=False))
+    return list(frames)

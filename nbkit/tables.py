@@ -7,34 +7,53 @@ resulting configuration, so that two tables that hold the same cell share one ru
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nbkit.config import ROOT, RunConfig, digest
+from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
-from nbkit.evaluate.statistics import paired_runs
 
 MEASURES = ("fused", "rgb", "flow")
-STARRED_FROM = 5  # pairs of runs: a bootstrap over fewer is too narrow to call anything clear
+CHOICES = ("source_val", "oracle")  # diagnostic choices of an epoch, see nbkit/train/selection.py
 
 
 class Line(BaseModel):
-    """A row or a column of a table: its name, the parameters it sets, and what the paper printed by column."""
+    """A row or a column of a table: its name, the parameters it sets, and what the paper printed by column.
+
+    copied: the paper prints this row for somebody else's method or baseline, under that work's protocol and backbone.
+    runs: False for a row that is shown only, because nothing here would differ from another row's run.
+    same_as: a row above that has the same run; `set` is that row's.  measure: which stream the row reads.
+    against: the row that gains are counted from.  printed_as: in a twin, the paper table's row or column it stands for.
+    first: trains stages that other rows reuse, and is scheduled before them.
+    """
 
     model_config = ConfigDict(extra="forbid")
     name: str
     set: dict[str, Any] = {}
     printed: dict[str, float] = {}
     note: str = ""
-    first: bool = False  # trains stages that other rows reuse: scheduled before them
+    first: bool = False
+    copied: bool = False
+    runs: bool = True
+    same_as: str = ""
+    measure: Literal["", "fused", "rgb", "flow"] = ""
+    against: str = ""
+    printed_as: str = ""
 
 
 class Table(BaseModel):
-    """One YAML of tables/.  `printed_as` in a column names the paper's column it is the twin of."""
+    """One YAML of tables/.
+
+    mean: the name of a last column, the mean of the others ('' for none).  against: the row that gains are counted
+    from, unless a row names its own.  twin_of: the table of the paper whose printed numbers `printed_as` refers to.
+    """
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -46,16 +65,55 @@ class Table(BaseModel):
     seeds: list[int]
     splits: list[int] = [0]
     note: str = ""
+    mean: str = ""
+    against: str = ""
+    twin_of: str = ""
 
-    def cells(self, seeds: list[int] | None = None, columns: list[str] | None = None) -> list[dict[str, Any]]:
-        """One dict a cell: table, row, column, seed, split, parameters (upper-case), key, first."""
+    @model_validator(mode="after")
+    def _coherent(self) -> Table:
+        names, columns = [r.name for r in self.rows], [c.name for c in self.columns]
+        if len(set(names)) < len(names) or len(set(columns)) < len(columns):
+            raise ValueError("two rows or two columns have the same name")
+        for i, row in enumerate(self.rows):
+            unknown = set(row.printed) - {*columns, *([self.mean] if self.mean else [])}
+            if unknown:
+                raise ValueError(f"row {row.name!r}: printed for {', '.join(sorted(unknown))}, which is no column")
+            if row.against and row.against not in names:
+                raise ValueError(f"row {row.name!r}: against {row.against!r}, which is no row")
+            if row.same_as:
+                if row.same_as not in names[:i] or row.set:
+                    raise ValueError(f"row {row.name!r}: same_as must name a row above, and leaves no `set` of its own")
+                row.set = dict(self.row(row.same_as).set)
+        if self.against and self.against not in names:
+            raise ValueError(f"against: {self.against!r} is no row")
+        return self
+
+    def row(self, name: str) -> Line:
+        """The row of that name."""
+        return next(r for r in self.rows if r.name == name)
+
+    def column(self, name: str) -> Line:
+        """The column of that name."""
+        return next(c for c in self.columns if c.name == name)
+
+    def against_of(self, row: Line) -> str:
+        """The row that `row`'s gain is counted from, '' for none (itself, or a table without one)."""
+        name = row.against or self.against
+        return "" if name == row.name else name
+
+    def cells(self, seeds: Sequence[int] | None = None, columns: Sequence[str] | None = None,
+              rows: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One dict a cell: table, row, column, seed, split, parameters (upper-case), key, first.
+
+        Cells of rows that share a run (`same_as`) have the same key.
+        """
         found = []
         for seed in self.seeds if seeds is None else seeds:
             for split in self.splits:
                 for column in self.columns:
-                    if columns is not None and column.name not in columns:
-                        continue
                     for row in self.rows:
+                        if not row.runs or column.name not in (columns or [column.name]) or row.name not in (rows or [row.name]):
+                            continue
                         parameters = {**self.set, **column.set, **row.set, "SEED": seed, "SPLIT_SEED": split}
                         cfg = config_of(parameters)
                         found.append({"table": self.name, "row": row.name, "column": column.name, "seed": seed,
@@ -76,9 +134,50 @@ def load_table(name: str) -> Table:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise NbkitError(f"no table {name!r}; there are: {known}")
     try:
-        return Table(**{"name": name, **yaml.safe_load(path.read_text())})
-    except (ValidationError, yaml.YAMLError, TypeError) as error:
+        table = Table(**{"name": name, **yaml.safe_load(path.read_text())})
+        if table.twin_of:
+            _take_printed(table, load_table(table.twin_of))
+    except (ValidationError, yaml.YAMLError, TypeError, LookupError) as error:
         raise NbkitError(f"{path}: {error}") from None
+    return table
+
+
+def _take_printed(twin: Table, paper: Table) -> None:
+    """The twin's printed numbers are those of the paper's table: they stand in one file only."""
+    columns = {c.name: c.printed_as for c in twin.columns} | ({twin.mean: paper.mean} if twin.mean else {})
+    for row in twin.rows:
+        if row.printed:
+            raise LookupError(f"row {row.name!r}: a twin takes its printed numbers from {paper.name}, it holds none")
+        if not row.printed_as:
+            continue
+        if row.printed_as not in {r.name for r in paper.rows}:
+            raise LookupError(f"row {row.name!r}: printed_as {row.printed_as!r} is no row of {paper.name}")
+        theirs = paper.row(row.printed_as)
+        row.copied = theirs.copied
+        row.printed = {mine: theirs.printed[yours] for mine, yours in columns.items() if yours in theirs.printed}
+
+
+@lru_cache
+def _manifest(name: str):
+    return load_manifest(name)
+
+
+def videos_tested(table: Table, column: str) -> int | None:
+    """Target test videos of a column, from the manifest's expected counts; None where a split seed decides."""
+    cfg = config_of({**table.set, **table.column(column).set})
+    manifest = _manifest(cfg.benchmark)
+    if cfg.benchmark == "demo":
+        return cfg.demo_test * len(manifest.classes)
+    expected = manifest.domains[cfg.target].expected_now()
+    return expected.counts.get("test") if expected else None
+
+
+def printed_videos(table: Table, column: str) -> int | None:
+    """Test videos behind a column's printed numbers: a twin's are those of the paper's benchmark."""
+    if not table.twin_of:
+        return videos_tested(table, column)
+    there = table.column(column).printed_as
+    return videos_tested(load_table(table.twin_of), there) if there else None
 
 
 def find_run(cfg: RunConfig) -> Path | None:
@@ -95,7 +194,11 @@ def find_run(cfg: RunConfig) -> Path | None:
 
 
 def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
-    """One line a finished cell: row, column, seed, split, accuracies by stream, test videos, seconds, provenance."""
+    """One line a finished cell: row, column, seed, split, accuracies by stream, test videos, seconds, provenance.
+
+    `fused_source_val` and `fused_oracle` are the accuracies at an epoch chosen otherwise than as the last; empty where
+    the run did not record them.
+    """
     lines = []
     for cell in table.cells():
         folder = find_run(config_of(cell["parameters"], runs_dir=str(runs_dir)))
@@ -103,14 +206,15 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
             continue
         metrics = json.loads((folder / "metrics.json").read_text())
         env = json.loads((folder / "env.json").read_text())
+        chosen = {f"fused_{c}": ((metrics.get("selected") or {}).get(c) or {}).get("accuracy", {}).get("fused") for c in CHOICES}
         lines.append({**{k: cell[k] for k in ("row", "column", "seed", "split")},
-                      **{m: round(metrics["accuracy"].get(m, float("nan")), 4) for m in MEASURES},
+                      **{m: round(metrics["accuracy"].get(m, float("nan")), 4) for m in MEASURES}, **chosen,
                       "videos": metrics["videos"],
                       "train_seconds": round(float(pd.read_csv(folder / "history.csv")["seconds"].sum()), 1),
                       "run": folder.name, "commit": env["commit"], "torch": env["versions"]["torch"],
                       "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"]})
-    columns = ["row", "column", "seed", "split", *MEASURES, "videos", "train_seconds", "run", "commit", "torch",
-               "device", "finished"]
+    columns = ["row", "column", "seed", "split", *MEASURES, *(f"fused_{c}" for c in CHOICES), "videos", "train_seconds",
+               "run", "commit", "torch", "device", "finished"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -118,49 +222,3 @@ def committed(name: str) -> pd.DataFrame:
     """The committed results of a table (`results/<name>.csv`), empty when there are none."""
     path = ROOT / "results" / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "column", "seed", "split", *MEASURES])
-
-
-def summary(table: Table, found: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
-    """Rows x columns of `mean ± s.d. (n)` in percent; 'not run' where no cell has finished."""
-    grid = {}
-    for column in table.columns:
-        grid[column.name] = [_cell_text(found, row.name, column.name, measure) for row in table.rows]
-    return pd.DataFrame(grid, index=[row.name for row in table.rows])
-
-
-def _cell_text(found: pd.DataFrame, row: str, column: str, measure: str) -> str:
-    values = found.loc[(found["row"] == row) & (found["column"] == column), measure].dropna()
-    if values.empty:
-        return "not run"
-    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{spread} ({len(values)})"
-
-
-def printed(table: Table) -> pd.DataFrame:
-    """The paper's numbers, rows x columns, '–' where it printed none."""
-    grid = {c.name: [f"{r.printed[c.name]:.1f}" if c.name in r.printed else "–" for r in table.rows]
-            for c in table.columns}
-    return pd.DataFrame(grid, index=[row.name for row in table.rows])
-
-
-def differences(table: Table, found: pd.DataFrame, pairs: list[tuple[str, str]], measure: str = "fused") -> pd.DataFrame:
-    """Mean difference of two rows over paired runs (same seed and split), with its 95 % interval, by column and overall."""
-    grid: dict[str, list[str]] = {}
-    for name in [*(c.name for c in table.columns), "all"]:
-        part = found if name == "all" else found[found["column"] == name]
-        wide = part.pivot_table(index=["column", "seed", "split"], columns="row", values=measure)
-        grid[name] = [_difference_text(wide, a, b) for a, b in pairs]
-    return pd.DataFrame(grid, index=[f"{a} − {b}" for a, b in pairs])
-
-
-def _difference_text(wide: pd.DataFrame, a: str, b: str) -> str:
-    if a not in wide or b not in wide:
-        return "not run"
-    both = wide[[a, b]].dropna()
-    if both.empty:
-        return "not run"
-    found = paired_runs(both[a].to_numpy(), both[b].to_numpy())
-    if found.n == 1:
-        return f"{found.mean:+.1f} (one run)"
-    star = " *" if found.clear and found.n >= STARRED_FROM else ""
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({found.n}){star}"

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbkit.evaluate.accuracy import confusion, per_class, top1
-from nbkit.evaluate.statistics import mean_sd, one_video, paired_bootstrap, paired_runs
+from nbkit.evaluate.statistics import mean_sd, nearest_reachable, one_video, paired_bootstrap, paired_runs, reachable
 
 
 def test_mean_sd_closed_form():
@@ -34,6 +36,64 @@ def test_paired_bootstrap_is_zero_for_equal_runs_and_antisymmetric():
     b = [np.array([1, 0, 0, 0], bool), np.array([0, 1, 1, 0], bool)]
     assert paired_bootstrap(a, a)[:3] == (0.0, 0.0, 0.0)
     assert paired_bootstrap(a, b).mean == -paired_bootstrap(b, a).mean == 25.0
+
+
+def test_one_run_has_the_width_of_its_videos_and_copies_of_it_no_less():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(400) < 0.7, rng.random(400) < 0.6
+    one = paired_bootstrap([a], [b])
+    error = 100 * (a.astype(float) - b).std() / np.sqrt(400)  # the central limit's
+    assert one.mean == pytest.approx(100 * (a.mean() - b.mean()))
+    assert (one.high - one.low) / 2 == pytest.approx(1.96 * error, rel=0.08)
+    five = paired_bootstrap([a] * 5, [b] * 5)  # five times the same run on the same videos says no more than one
+    assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.08)
+    apart = paired_bootstrap([a] * 5, [b] * 5, test_sets=range(5))  # five test sets would
+    assert apart.high - apart.low == pytest.approx((one.high - one.low) / np.sqrt(5), rel=0.08)
+
+
+def test_bootstrap_over_runs_and_videos_covers_the_true_difference():
+    rng, hits = np.random.default_rng(1), 0
+    for i in range(200):
+        hard = rng.normal(0, 1, 300)                                                # videos are hard for every run
+        runs_a, runs_b = ([hard + rng.normal(0, 0.15) + rng.normal(0, 0.5, 300) < z for _ in range(8)] for z in (0.8, 0.6))
+        found = paired_bootstrap(runs_a, runs_b, draws=400, seed=i)
+        hits += found.low <= TRUE_GAP <= found.high
+    assert 0.87 <= hits / 200 <= 0.99
+
+
+def _normal(z):
+    from math import erf, sqrt
+    return 0.5 * (1 + erf(z / sqrt(2)))
+
+
+TRUE_GAP = 100 * (_normal(0.8 / np.sqrt(1 + 0.15**2 + 0.5**2)) - _normal(0.6 / np.sqrt(1 + 0.15**2 + 0.5**2)))
+
+
+def test_runs_of_one_test_set_must_have_its_videos():
+    with pytest.raises(ValueError):
+        paired_bootstrap([np.ones(3), np.ones(4)], [np.zeros(3), np.zeros(4)])
+    with pytest.raises(ValueError, match="no paired runs"):
+        paired_bootstrap([], [])
+
+
+@given(st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 2))
+def test_every_accuracy_is_reachable_however_it_is_printed(n, k, decimals):
+    k = min(k, n)
+    assert reachable(round(100 * k / n, decimals), n, decimals)
+    assert reachable(100 * 10**decimals * k // n / 10**decimals, n, decimals)  # cut off
+
+
+@given(st.integers(1, 400), st.integers(0, 1000))
+def test_reachable_against_a_loop(n, tenths):
+    slow = any(tenths - 0.5 <= 1000 * k / n < tenths + 1 - 1e-12 for k in range(n + 1))
+    assert reachable(tenths / 10, n) == slow
+
+
+def test_numbers_that_no_test_set_of_that_size_gives():
+    assert not reachable(97.7, 189) and not reachable(99.3, 189) and not reachable(91.6, 54)
+    assert reachable(99.5, 189) and reachable(98.1, 54) and reachable(80.0, 360) and reachable(74.1, 360)
+    assert nearest_reachable(97.7, 189) == (100 * 184 / 189, 100 * 185 / 189)
+    assert nearest_reachable(100.0, 54) == (100.0, 100.0)
 
 
 def test_accuracy_against_a_loop():

@@ -1,13 +1,19 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nbkit.batch as batch
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
+from nbkit.methods import METHODS
 from nbkit.parameters import page
-from nbkit.tables import Table, committed, config_of, differences, find_run, load_table, printed, results, summary
+from nbkit.report import difference, differences, has_selection, interval_text, printed, selection, side_by_side, summary, tidy
+from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, unpack
+from nbkit.tables import Table, committed, config_of, find_run, load_table, results
 
 TABLES = sorted(p.stem for p in (ROOT / "tables").glob("*.yaml"))
 
@@ -16,8 +22,11 @@ TABLES = sorted(p.stem for p in (ROOT / "tables").glob("*.yaml"))
 def test_every_cell_of_every_table_is_a_valid_configuration(name):
     table = load_table(name)
     cells = table.cells()
-    assert len(cells) == len(table.rows) * len(table.columns) * len(table.seeds) * len(table.splits)
-    assert len({c["key"] for c in cells}) == len(cells)
+    running, own = [r for r in table.rows if r.runs], [r for r in table.rows if r.runs and not r.same_as]
+    size = len(table.columns) * len(table.seeds) * len(table.splits)
+    assert len(cells) == len(running) * size
+    assert len({c["key"] for c in cells}) == len(own) * size  # rows that share a run say so
+    assert all(c["parameters"].get("METHOD", "stcda") in METHODS for c in cells)
 
 
 def test_unknown_table_and_unknown_field_are_named(tmp_path, monkeypatch):
@@ -30,9 +39,21 @@ def test_unknown_table_and_unknown_field_are_named(tmp_path, monkeypatch):
         load_table("bad")
 
 
+@pytest.mark.parametrize("change, message", [
+    ({"printed": {"b": 1.0}}, "which is no column"), ({"against": "nobody"}, "is no row"),
+    ({"same_as": "high"}, "a row above"), ({"name": "low"}, "same name")])
+def test_a_table_that_contradicts_itself_is_refused(change, message):
+    rows = [{"name": "low"}, {"name": "high", **change}]
+    with pytest.raises(ValueError, match=message):
+        Table(name="toy", title="toy", set={}, seeds=[0], columns=[{"name": "a"}], rows=rows)
+
+
 def toy():
-    return Table(name="toy", title="toy", set={"PROFILE": "smoke"}, seeds=[0, 1], columns=[{"name": "a"}],
+    return Table(name="toy", title="toy", set={"PROFILE": "smoke"}, seeds=[0, 1], columns=[{"name": "a"}], against="low",
                  rows=[{"name": "low", "set": {"METHOD": "source_only"}, "printed": {"a": 70.0}}, {"name": "high"}])
+
+
+NO_LINES = pd.DataFrame(columns=COLUMNS)
 
 
 def lines(low, high):
@@ -48,11 +69,61 @@ def test_summary_prints_mean_sample_sd_and_n_and_never_a_number_for_what_did_not
 
 
 def test_differences_pair_the_seeds():
-    text = differences(toy(), lines([50.0, 70.0], [53.0, 73.0]), [("high", "low")])
+    text = differences(toy(), lines([50.0, 70.0], [53.0, 73.0]), NO_LINES, [("high", "low")])
     assert text.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (2)"  # too few for a star
-    many = differences(toy(), lines([50.0] * 5, [53.0] * 5), [("high", "low")])
+    many = differences(toy(), lines([50.0] * 5, [53.0] * 5), NO_LINES, [("high", "low")])
     assert many.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (5) *"
-    assert differences(toy(), lines([50.0], []), [("high", "low")]).loc["high − low", "all"] == "not run"
+    assert differences(toy(), lines([50.0], []), NO_LINES, [("high", "low")]).loc["high − low", "all"] == "not run"
+    assert interval_text(difference(toy(), lines([50.0], [53.0]), NO_LINES, "high", "low")) == "+3.0 (one run)"
+
+
+def videos(low, high):
+    return pd.DataFrame([{"row": r, "column": "a", "seed": s, "split": 0, "videos": 10, "order": "x", "fused": pack(v)}
+                         for r, vs in (("low", low), ("high", high)) for s, v in enumerate(vs)], columns=COLUMNS)
+
+
+def test_intervals_cover_videos_where_the_right_and_wrong_ones_are_known():
+    low, high = [np.arange(10) < 5] * 5, [np.arange(10) < 8] * 5
+    found = difference(toy(), lines([50.0] * 5, [80.0] * 5), videos(low, high), "high", "low", "a")
+    assert found.mean == pytest.approx(30.0) and found.low < 10 and found.high > 50 and found.n == 5
+    partly = difference(toy(), lines([50.0] * 5, [80.0] * 5), videos(low[:3], high), "high", "low", "a")
+    assert (partly.low, partly.high) == (30.0, 30.0)  # two runs without their videos: over runs only
+
+
+def test_paper_beside_ours():
+    wide = side_by_side(toy(), lines([60.0, 64.0], [61.0, 66.0]), NO_LINES)["a"]
+    assert wide.loc["low"].tolist() == ["70.0", "62.0 ± 2.8 (2)", "-8.0", "–", "–"]
+    assert wide.loc["high"].tolist() == ["–", "63.5 ± 3.5 (2)", "–", "–", "+1.5 [+1.0, +2.0] (2)"]
+    numbers = tidy(toy(), lines([60.0, 64.0], []), NO_LINES).set_index("row")
+    assert numbers.loc["low", "gap"] == -8.0 and np.isnan(numbers.loc["high", "ours"]) and numbers.loc["high", "runs"] == 0
+
+
+def test_a_row_that_shares_a_run_reads_its_own_stream_and_the_mean_needs_every_column():
+    table = Table(name="toy", title="toy", set={}, seeds=[0], mean="Mean", columns=[{"name": "a"}, {"name": "b"}],
+                  rows=[{"name": "both"}, {"name": "flow", "same_as": "both", "measure": "flow"}])
+    found = pd.DataFrame([{"row": "both", "column": c, "seed": 0, "split": 0, "fused": f, "flow": f - 10}
+                          for c, f in (("a", 60.0), ("b", 70.0))])
+    assert summary(table, found).loc["flow"].tolist() == ["50.0 (1)", "60.0 (1)", "55.0 (1)"]
+    assert summary(table, found[found["column"] == "a"]).loc["both"].tolist() == ["60.0 (1)", "not run", "not run"]
+
+
+def test_other_choices_of_the_epoch_are_shown_only_where_they_were_recorded():
+    found = lines([60.0, 64.0], [61.0])
+    assert not has_selection(found) and selection(toy(), found).loc["low", "a"].tolist()[1:] == ["not recorded"] * 2
+    found["fused_source_val"], found["fused_oracle"] = [58.0, 60.0, None], [66.0, 68.0, None]
+    text = selection(toy(), found)["a"]
+    assert text.loc["low"].tolist() == ["62.0 ± 2.8 (2)", "59.0 ± 1.4 (2)", "67.0 ± 1.4 (2)"]
+    assert text.loc["high"].tolist()[1:] == ["not recorded"] * 2
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=80))
+def test_packed_videos_come_back(bits):
+    assert unpack(pack(bits), len(bits)).tolist() == bits
+
+
+def test_packed_videos_of_another_length_are_refused():
+    with pytest.raises(NbkitError, match="do not hold 30 videos"):
+        unpack(pack([True] * 10), 30)
 
 
 def test_find_run_matches_the_whole_configuration(tmp_path):
@@ -74,6 +145,17 @@ def test_committed_results_belong_to_their_tables():
         assert not found.duplicated(["row", "column", "seed", "split"]).any()
         if len(found):
             assert found[["run", "commit", "device", "torch"]].notna().all().all()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_committed_videos_give_the_committed_accuracies(name):
+    found, packed = committed(name), committed_right_wrong(name)
+    merged = packed.merge(found, on=["row", "column", "seed", "split"], suffixes=("_bits", ""))
+    assert len(merged) == len(packed)
+    for line in merged.to_dict("records"):
+        for m in ("fused", "rgb", "flow"):
+            if isinstance(line[f"{m}_bits"], str):
+                assert 100 * unpack(line[f"{m}_bits"], line["videos"]).mean() == pytest.approx(line[m], abs=1e-3)
 
 
 def test_results_are_empty_where_nothing_ran(tmp_path):
@@ -105,6 +187,10 @@ def test_a_cell_runs_through_papermill_and_is_not_repeated(tmp_path, smoke, monk
     monkeypatch.setattr(batch, "execute", lambda *a: pytest.fail("ran again"))
     batch.run_cell("toy", cell["key"], str(tmp_path))
     assert len(results(table, tmp_path)) == 1
+    line = right_wrong(table, tmp_path).iloc[0]
+    assert 100 * unpack(line["fused"], line["videos"]).mean() == pytest.approx(marker["accuracy"]["fused"])
+    assert pairs(table, right_wrong(table, tmp_path), "low", "low")[2] == [("a", 0, line["order"])]
+    assert batch.run_table("toy", runs_dir=str(tmp_path)) == 0 and len(list(tmp_path.glob("demo-*"))) == 1
 
 
 def test_the_parameters_page_is_current():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -48,19 +51,50 @@ def paired_runs(a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 
     return Interval(float(d.mean()), float(low), float(high), len(d))
 
 
-def paired_bootstrap(right_a: list[np.ndarray], right_b: list[np.ndarray], level: float = 0.95, draws: int = 2_000,
-                     seed: int = 0) -> Interval:
-    """Difference of accuracy in points, resampling runs and, within a run, test videos.
+def paired_bootstrap(right_a: Sequence[np.ndarray], right_b: Sequence[np.ndarray], test_sets: Sequence | None = None,
+                     level: float = 0.95, draws: int = 4_000, seed: int = 0) -> Interval:
+    """Difference of accuracy in points, percentile bootstrap over the runs and the test videos of each test set.
+
+    Runs that were tested on the same videos are not independent of each other: a draw takes the runs with replacement
+    and the videos with replacement, once for all runs of a test set.  Test sets themselves (directions, splits) are
+    fixed, and weigh by their number of runs.
 
     Args:
         right_a, right_b: for each paired run, booleans (videos,): was the video classified right.
+        test_sets: for each run, which videos these are; None: the same for all.
+    Raises:
+        ValueError: no runs, or runs of one test set differ in the number of videos.
     """
-    rng = np.random.default_rng(seed)
-    gaps = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in zip(right_a, right_b)]
-    means = np.empty(draws)
-    for i in range(draws):
-        chosen = rng.integers(0, len(gaps), len(gaps))
-        means[i] = np.mean([gaps[j][rng.integers(0, len(gaps[j]), len(gaps[j]))].mean() for j in chosen])
+    gaps = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in zip(right_a, right_b, strict=True)]
+    names = [0] * len(gaps) if test_sets is None else list(test_sets)
+    rng, total, mean = np.random.default_rng(seed), np.zeros(draws), 0.0
+    for name in dict.fromkeys(names):
+        gap = np.stack([g for g, own in zip(gaps, names, strict=True) if own == name])  # (R, N)
+        runs, videos = gap.shape
+        times_run = rng.multinomial(runs, np.full(runs, 1 / runs), draws)                # (draws, R)
+        times_video = rng.multinomial(videos, np.full(videos, 1 / videos), draws)        # (draws, N)
+        total += ((times_run @ gap) * times_video).sum(axis=1) / videos
+        mean += gap.mean(axis=1).sum()
+    if not gaps:
+        raise ValueError("no paired runs")
     tail = 50.0 * (1 - level)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return Interval(100 * float(np.mean([g.mean() for g in gaps])), 100 * float(low), 100 * float(high), len(gaps))
+    low, high = np.percentile(100 * total / len(gaps), [tail, 100 - tail])
+    return Interval(100 * mean / len(gaps), float(low), float(high), len(gaps))
+
+
+def reachable(percent: float, n: int, decimals: int = 1) -> bool:
+    """Whether k of n videos right, for some whole k, is printed as `percent`, rounded or cut off after `decimals`.
+
+    False means: no single evaluation on n test videos gives this number.  An average over runs, another test list or
+    a slip does.
+    """
+    unit = 100 * 10**decimals                        # k / n in printed units is unit * k / n
+    p = round(percent * 10**decimals)
+    low, high = Fraction(2 * p - 1, 2) * n / unit, Fraction(p + 1) * n / unit  # rounded: from p - 1/2; cut off: below p + 1
+    return any(0 <= k <= n and low <= k < high for k in range(math.ceil(low), math.floor(high) + 1))
+
+
+def nearest_reachable(percent: float, n: int) -> tuple[float, float]:
+    """The accuracies in percent of the numbers of right videos just below and just above `percent`."""
+    k = math.floor(percent * n / 100)
+    return 100 * k / n, 100 * min(k + 1, n) / n

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, page
+from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, TARGET, page
+from nbkit.report import values_of
 from nbkit.tables import Table
 
 TERM_LABELS = {"ce": "cross-entropy (Eq. 9)", "contrast": "α · contrastive (Eq. 4)", "vca": "β · alignment (Eq. 8)"}
@@ -56,19 +57,24 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
 
 
 def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Figure:
-    """One panel a column: a dot for every run, a bar at the mean, rows from top to bottom as in the table."""
-    rows = [r.name for r in table.rows if (found["row"] == r.name).any()]
-    fig, axes = page(1, len(table.columns), 0.32 * len(rows) + 0.9, sharey=True, squeeze=False)
+    """One panel a column: a dot for every run, a bar at the mean; dotted, the mean of the row gains are counted from.
+
+    Rows from top to bottom as in the table, those that have runs.  A row that reads one stream has that stream's colour.
+    """
+    rows = [r for r in table.rows if any(len(values_of(table, found, r.name, c.name, measure)) for c in table.columns)]
+    fig, axes = page(1, len(table.columns), 0.32 * len(rows) + 0.9, sharey=True, sharex=True, squeeze=False)
     for ax, column in zip(axes[0], table.columns):
         for i, row in enumerate(rows):
-            values = found.loc[(found["row"] == row) & (found["column"] == column.name), measure].to_numpy()
-            spread = np.linspace(-0.14, 0.14, len(values)) if len(values) > 1 else [0.0]
-            ax.scatter(values, i + np.asarray(spread)[:len(values)], s=18, color=STREAM_COLOURS[measure], alpha=0.6,
-                       linewidths=0)
+            values = values_of(table, found, row.name, column.name, measure)
+            spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(len(values))
+            ax.scatter(values, i + spread, s=20, color=STREAM_COLOURS[row.measure or measure], alpha=0.65, linewidths=0)
             if len(values):
-                ax.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="#D55E00", lw=2)
-        ax.set(title=column.name, xlabel=f"{measure} accuracy (%)")
+                ax.plot([values.mean()] * 2, [i - 0.34, i + 0.34], color=TARGET, lw=2)
+        base = values_of(table, found, table.against, column.name, measure) if table.against else np.empty(0)
+        if len(base):
+            ax.axvline(base.mean(), color=GREY, lw=1, ls=":", zorder=0)
+        ax.set(title=column.name, xlabel=f"target test accuracy, {measure} (%)")
         ax.grid(axis="x")
-    axes[0][0].set_yticks(range(len(rows)), rows)
-    axes[0][0].invert_yaxis()
+    axes[0][0].set_yticks(range(len(rows)), [r.name for r in rows])
+    axes[0][0].set_ylim(len(rows) - 0.45, -0.55)
     return fig

@@ -37,14 +37,14 @@ def record(method: Method, device: torch.device) -> dict[str, Any]:
 
     Evaluates a copy of the network, because re-estimating the target's statistics writes into it.  `evaluated` says how:
     rows that share a stage may read it differently (AdaBN and source only), and must not take each other's numbers.
-    A method that learns from no source label (target only) has no `val_` entries.
+    A method that learns from no source label (target only), or a source without held-out videos, has no `val_` entries.
     """
     network = method.model
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         method.model = copy.deepcopy(network)
         try:
             found = {"test": test_features(method, device)}
-            if "source" in method.labelled:
+            if "source" in method.labelled and len(method.domains.source_val):
                 found["val"] = extract(method.model, method.domains.source_val, "source", method.cfg, device)
         finally:
             method.model = network
@@ -72,7 +72,7 @@ def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | 
     """`{'source_val': {'epoch', 'accuracy'}, 'oracle': ...}`; the accuracies are the target's, by stream and fused.
 
     None where the last stage was loaded and its training had not recorded every evaluation asked for: train with
-    another RUNS_DIR to have it.  `source_val` is None for a method without source labels.  Of equals, the later wins.
+    another RUNS_DIR to have it.  `source_val` is None where there are no `val_` entries.  Of equals, the later wins.
     """
     rows = {(r["stage"], r["epoch"]): r for r in own_history(method, history) if "evaluated" in r}
     wanted = _wanted(method)

@@ -1,0 +1,218 @@
+"""Tables to look at: the paper's numbers beside ours, gaps, gains with intervals, and what choosing an epoch would give."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from nbkit.evaluate.statistics import Interval, paired_bootstrap, paired_runs, reachable
+from nbkit.right_wrong import pairs
+from nbkit.tables import CHOICES, Line, Table, printed_videos
+
+STARRED_FROM = 5  # pairs of runs: a bootstrap over fewer is too narrow to call anything clear
+NOT_RUN, NOTHING = "not run", "–"
+UNREACHABLE, COPIED, MEAN_OFF = "†", "‡", "§"
+FLAGS = {UNREACHABLE: "no number of right videos gives this: not a single evaluation on the test list of this benchmark",
+         COPIED: "a method or baseline of another work, under that work's protocol",
+         MEAN_OFF: "not the mean of the numbers printed beside it"}
+CHOICE_LABELS = {"last": "last epoch (the result)", "source_val": "source-val selected",
+                 "oracle": "oracle selected (reads target test labels)"}
+
+
+# --- the paper's numbers -----------------------------------------------------------------------------------------
+def mean_agrees(table: Table, row: Line) -> bool:
+    """Whether the printed mean is that of the printed columns, to one decimal (either way of rounding a half)."""
+    values = [row.printed[c.name] for c in table.columns if c.name in row.printed]
+    if table.mean not in row.printed or len(values) < len(table.columns):
+        return True
+    return abs(sum(values) / len(values) - row.printed[table.mean]) <= 0.05 + 1e-9
+
+
+def flags_of(table: Table, row: Line, column: str) -> str:
+    """The marks of a printed number, '' for none; computed from the number and the manifest, apart from `copied`."""
+    if column not in row.printed:
+        return ""
+    videos = None if column == table.mean else printed_videos(table, column)
+    marks = UNREACHABLE if videos and not reachable(row.printed[column], videos) else ""
+    marks += COPIED if row.copied else ""
+    return marks + (MEAN_OFF if column == table.mean and not mean_agrees(table, row) else "")
+
+
+def printed(table: Table) -> pd.DataFrame:
+    """The paper's numbers with their marks, rows x columns, '–' where it printed none."""
+    return pd.DataFrame({c: [_printed_text(table, r, c) for r in table.rows] for c in _columns(table)},
+                        index=[r.name for r in table.rows])
+
+
+def footnotes(table: Table) -> list[str]:
+    """What the marks mean that this table uses."""
+    used = "".join(flags_of(table, r, c) for r in table.rows for c in _columns(table))
+    return [f"{mark} {text}" for mark, text in FLAGS.items() if mark in used]
+
+
+def _printed_text(table: Table, row: Line, column: str) -> str:
+    if column not in row.printed:
+        return NOTHING
+    marks = flags_of(table, row, column)
+    return f"{row.printed[column]:.1f}{' ' + marks if marks else ''}"
+
+
+def _columns(table: Table) -> list[str]:
+    return [c.name for c in table.columns] + ([table.mean] if table.mean else [])
+
+
+# --- ours --------------------------------------------------------------------------------------------------------
+def values_of(table: Table, found: pd.DataFrame, row: str, column: str, measure: str = "fused") -> np.ndarray:
+    """Accuracies of the finished runs of a cell, in the stream that the row reads.
+
+    In the mean column: one value a seed and split, the mean over the columns, where all of them have finished.
+    """
+    line = table.row(row)
+    own = found[found["row"] == row]
+    if line.same_as:
+        own = found[found["row"] == line.same_as]
+    stream = line.measure or measure
+    if own.empty or stream not in own:
+        return np.empty(0)
+    if column != table.mean:
+        return own.loc[own["column"] == column, stream].dropna().to_numpy(dtype=float)
+    wide = own.pivot_table(index=["seed", "split"], columns="column", values=stream)
+    return wide.dropna().mean(axis=1).to_numpy() if wide.shape[1] == len(table.columns) else np.empty(0)
+
+
+def mean_text(values: np.ndarray) -> str:
+    """`mean ± sample s.d. (n)` in percent, 'not run' without values."""
+    if not len(values):
+        return NOT_RUN
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread} ({len(values)})"
+
+
+def summary(table: Table, found: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
+    """Rows x columns of `mean ± s.d. (n)` in percent; 'not run' where no cell has finished."""
+    return pd.DataFrame({c: [_ours_text(table, r, values_of(table, found, r.name, c, measure)) for r in table.rows]
+                         for c in _columns(table)}, index=[r.name for r in table.rows])
+
+
+def _ours_text(table: Table, row: Line, values: np.ndarray) -> str:
+    return mean_text(values) if row.runs else NOTHING
+
+
+def selection(table: Table, found: pd.DataFrame) -> pd.DataFrame:
+    """The result beside what two other choices of the epoch would have given (fused); for information only.
+
+    'not recorded' where the runs were made without EVAL_EVERY, or where the row has no such choice.
+    """
+    grid = {}
+    for column in table.columns:
+        for choice, label in CHOICE_LABELS.items():
+            stream = "fused" if choice == "last" else f"fused_{choice}"
+            grid[column.name, label] = [_choice_text(found, row, column.name, stream) for row in table.rows if not row.measure]
+    return pd.DataFrame(grid, index=[r.name for r in table.rows if not r.measure])
+
+
+def _choice_text(found: pd.DataFrame, row: Line, column: str, stream: str) -> str:
+    own = found[(found["row"] == (row.same_as or row.name)) & (found["column"] == column)]
+    if own.empty:
+        return NOT_RUN if row.runs else NOTHING
+    return "not recorded" if stream not in own or own[stream].isna().all() else mean_text(own[stream].dropna().to_numpy())
+
+
+def has_selection(found: pd.DataFrame) -> bool:
+    """Whether any finished run recorded another choice of its epoch."""
+    return any(f"fused_{c}" in found and found[f"fused_{c}"].notna().any() for c in CHOICES)
+
+
+# --- differences -------------------------------------------------------------------------------------------------
+def difference(table: Table, found: pd.DataFrame, lines: pd.DataFrame, a: str, b: str, column: str | None = None,
+               measure: str = "fused") -> Interval | None:
+    """Mean of row a - row b over paired runs with its 95 % interval, None where no runs pair.
+
+    lines: what nbkit/right_wrong.py gives.  Where it has every paired run, the bootstrap resamples runs and test videos;
+    without it, runs only (and one run then has no interval).
+    """
+    first, second = (_by_run(table, found, name, column, measure) for name in (a, b))
+    both = first.index.intersection(second.index)
+    if both.empty:
+        return None
+    right_a, right_b, test_sets = pairs(table, lines, a, b, column, measure)
+    if len(right_a) == len(both):
+        return paired_bootstrap(right_a, right_b, test_sets)
+    return paired_runs(first.loc[both].to_numpy(), second.loc[both].to_numpy())
+
+
+def _by_run(table: Table, found: pd.DataFrame, name: str, column: str | None, measure: str) -> pd.Series:
+    row = table.row(name)
+    own = found[found["row"] == (row.same_as or name)]
+    own = own if column is None else own[own["column"] == column]
+    stream = row.measure or measure
+    own = own.dropna(subset=[stream]) if stream in own else own.iloc[:0]
+    return own.set_index(["column", "seed", "split"])[stream if stream in own else "row"]
+
+
+def starred(found: Interval | None) -> bool:
+    """Whether a difference is marked: zero outside its interval, from five paired runs on."""
+    return found is not None and found.clear and found.n >= STARRED_FROM
+
+
+def interval_text(found: Interval | None) -> str:
+    """`mean [low, high] (pairs) *`, 'not run' for None."""
+    if found is None:
+        return NOT_RUN
+    if not math.isfinite(found.low):
+        return f"{found.mean:+.1f} (one run)"
+    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({found.n}){' *' if starred(found) else ''}"
+
+
+def differences(table: Table, found: pd.DataFrame, lines: pd.DataFrame, chosen: list[tuple[str, str]],
+                measure: str = "fused") -> pd.DataFrame:
+    """Differences of chosen pairs of rows, by column and over all of them."""
+    grid = {name: [interval_text(difference(table, found, lines, a, b, None if name == "all" else name, measure))
+                   for a, b in chosen] for name in [*(c.name for c in table.columns), "all"]}
+    return pd.DataFrame(grid, index=[f"{a} − {b}" for a, b in chosen])
+
+
+# --- both --------------------------------------------------------------------------------------------------------
+def tidy(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
+    """One line a cell, in numbers: what the paper printed, ours, the gap, both gains over the row's reference."""
+    out = []
+    for column in _columns(table):
+        for row in table.rows:
+            values, paper = values_of(table, found, row.name, column, measure), row.printed.get(column, math.nan)
+            against = table.against_of(row)
+            theirs = table.row(against).printed.get(column, math.nan) if against else math.nan
+            gain = difference(table, found, lines, row.name, against, None if column == table.mean else column,
+                              measure) if against and row.runs and not (column == table.mean and not len(values)) else None
+            ours = float(values.mean()) if len(values) else math.nan
+            out.append({"row": row.name, "column": column, "paper": paper, "marks": flags_of(table, row, column),
+                        "ours": ours, "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan, "runs": len(values),
+                        "gap": ours - paper, "against": against, "paper_gain": paper - theirs,
+                        **{k: getattr(gain, k) if gain else math.nan for k in ("mean", "low", "high")},
+                        "pairs": gain.n if gain else 0, "starred": starred(gain)})
+    return pd.DataFrame(out).rename(columns={"mean": "gain"})
+
+
+def side_by_side(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
+    """Paper, ours, gap, and both gains over the reference row, for every column, as text."""
+    numbers = tidy(table, found, lines, measure).set_index(["column", "row"])
+    grid: dict[tuple[str, str], list[str]] = {}
+    for column in _columns(table):
+        part = [(row, numbers.loc[(column, row.name)]) for row in table.rows]
+        grid[column, "paper"] = [_printed_text(table, row, column) for row, _ in part]
+        grid[column, "ours"] = [_ours_text(table, row, values_of(table, found, row.name, column, measure)) for row, _ in part]
+        grid[column, "gap"] = [_signed(x["gap"]) for _, x in part]
+        grid[column, "paper's gain"] = [_signed(x["paper_gain"]) for _, x in part]
+        grid[column, "our gain"] = [_gain_text(table, row, x) for row, x in part]
+    return pd.DataFrame(grid, index=[r.name for r in table.rows])
+
+
+def _signed(value: float) -> str:
+    return NOTHING if math.isnan(value) else f"{value:+.1f}"
+
+
+def _gain_text(table: Table, row: Line, x: pd.Series) -> str:
+    if not table.against_of(row) or not row.runs:
+        return NOTHING
+    return interval_text(None if math.isnan(x["gain"]) else Interval(x["gain"], x["low"], x["high"], int(x["pairs"])))

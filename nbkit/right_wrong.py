@@ -1,0 +1,72 @@
+"""Which test videos each run had right: the compact file `results/<table>.videos.csv` that paired intervals need.
+
+One line a run: row, column, seed, split, the number of test videos, `order` (a hash of their names in order: runs with
+the same `order` were tested on the same videos in the same order), and for each stream and the fused prediction one
+hexadecimal string.  Its bits, most significant first, are the videos in the order of `predictions.csv`: 1 is right.
+The last digits are padded with zeros.  320 videos are 80 characters.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nbkit.config import ROOT, digest
+from nbkit.errors import NbkitError
+from nbkit.tables import MEASURES, Table, config_of, find_run
+
+COLUMNS = ["row", "column", "seed", "split", "videos", "order", *MEASURES]
+
+
+def pack(right: np.ndarray) -> str:
+    """Booleans (N,) as hexadecimal digits, first video in the highest bit."""
+    return np.packbits(np.asarray(right, dtype=bool)).tobytes().hex()
+
+
+def unpack(text: str, videos: int) -> np.ndarray:
+    """Booleans (videos,) from `pack`'s text; NbkitError where the length does not fit."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
+    if not videos <= len(bits) < videos + 8:
+        raise NbkitError(f"{len(text)} hexadecimal digits do not hold {videos} videos; export the table again")
+    return bits[:videos].astype(bool)
+
+
+def right_wrong(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
+    """The file's lines, from the predictions of the finished runs; rows that share a run with another have no line."""
+    lines = []
+    for cell in table.cells():
+        folder = None if table.row(cell["row"]).same_as else find_run(config_of(cell["parameters"], runs_dir=str(runs_dir)))
+        if folder is None:
+            continue
+        found = pd.read_csv(folder / "predictions.csv")
+        lines.append({**{k: cell[k] for k in ("row", "column", "seed", "split")}, "videos": len(found),
+                      "order": digest(found["video"].tolist(), 8),
+                      **{m: pack(found[m] == found["label"]) for m in MEASURES if m in found}})
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def committed_right_wrong(name: str) -> pd.DataFrame:
+    """`results/<name>.videos.csv`, empty when there is none."""
+    path = ROOT / "results" / f"{name}.videos.csv"
+    return pd.read_csv(path, dtype=dict.fromkeys(["order", *MEASURES], str)) if path.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def pairs(table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None = None,
+          measure: str = "fused") -> tuple[list[np.ndarray], list[np.ndarray], list[tuple]]:
+    """Right or wrong of rows `a` and `b` in runs that pair (same column, seed, split, videos), and their test sets.
+
+    column: None pairs over all columns.  Ready for `paired_bootstrap`.
+    """
+    sides = []
+    for name in (a, b):
+        row = table.row(name)
+        own = lines[lines["row"] == (row.same_as or row.name)]
+        own = own if column is None else own[own["column"] == column]
+        stream = row.measure or measure
+        own = own[own[stream].notna()]
+        sides.append({(r["column"], r["split"], r["order"], r["seed"]): unpack(r[stream], r["videos"])
+                      for r in own.to_dict("records")})
+    both = [key for key in sides[0] if key in sides[1]]
+    return [sides[0][k] for k in both], [sides[1][k] for k in both], [k[:3] for k in both]

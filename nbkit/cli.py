@@ -88,10 +88,42 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     _runs_dir(parser)
 
 
+def _export_results_arguments(parser: argparse.ArgumentParser) -> None:
+    _export_arguments(parser)
+    parser.add_argument("--format", choices=["md", "tex", "csv"], help="write results/formatted/TABLE.FORMAT from results/")
+    parser.add_argument("--all-formats", action="store_true", help="the same in all three formats")
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from nbkit.batch import export
+    from nbkit.export import FORMATS, export_formatted
 
-    print(export(arguments.table, arguments.runs_dir))
+    if arguments.format or arguments.all_formats:
+        formats = FORMATS if arguments.all_formats else (arguments.format,)
+        print(*export_formatted(arguments.table, formats), sep="\n")
+    else:
+        print(*export(arguments.table, arguments.runs_dir), sep="\n")
+    return 0
+
+
+def _run_localization_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", help="a file of tables/localization/, without .yaml")
+    parser.add_argument("--rows", nargs="*", help="only these rows")
+    parser.add_argument("--seeds", nargs="*", type=int, help="only these seeds")
+    parser.add_argument("--directions", nargs="*", help="only these, written source→target or source:target")
+    _runs_dir(parser)
+
+
+def _run_localization(arguments: argparse.Namespace) -> int:
+    from nbkit.localization_tables import run_localization
+
+    return run_localization(arguments.table, arguments.rows, arguments.seeds, arguments.directions, arguments.runs_dir)
+
+
+def _export_localization(arguments: argparse.Namespace) -> int:
+    from nbkit.localization_tables import export_localization
+
+    print(export_localization(arguments.table, arguments.runs_dir))
     return 0
 
 
@@ -102,7 +134,12 @@ COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "run-notebook": ("execute one notebook with its own parameters", _run_notebook_arguments, _run_notebook),
     "run-table": ("run a table's cells one after another in this process, without notebooks", _run_table_arguments,
                   _run_table),
-    "export-results": ("write a table's finished cells to results/TABLE.csv", _export_arguments, _export),
+    "run-localization": ("run a localization table's cells one after another", _run_localization_arguments,
+                         _run_localization),
+    "export-localization": ("write a localization table's finished cells to results/TABLE.csv", _export_arguments,
+                            _export_localization),
+    "export-results": ("write a table's finished cells to results/, or what is there as Markdown, LaTeX or CSV",
+                       _export_results_arguments, _export),
 }
 
 

@@ -40,7 +40,8 @@ def _draw_anew(module: nn.Module) -> None:
             m.reset_parameters()
 
 
-def explain_randomised(method: Method, indices: np.ndarray, classes: np.ndarray, depth: int, seed: int = 0) -> Explained:
+def explain_randomised(method: Method, indices: np.ndarray, classes: np.ndarray, depth: int, layer: int = -1,
+                       seed: int = 0) -> Explained:
     """`explain` with weights drawn anew, for given classes (N,).
 
     New weights need new normalisation statistics: they are estimated from the clips that are explained, without labels.
@@ -50,7 +51,7 @@ def explain_randomised(method: Method, indices: np.ndarray, classes: np.ndarray,
         device = next(model.parameters()).device
         with torch.no_grad(), estimating_statistics(model, method.statistics):
             model(seen_clips(method.domains.test["target"], indices, device))
-    return explain(method, indices, classes=classes, model=model)
+    return explain(method, indices, classes=classes, layer=layer, model=model)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

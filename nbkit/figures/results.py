@@ -10,7 +10,10 @@ from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, TARGET, page
 from nbkit.report import values_of
 from nbkit.tables import Table
 
-TERM_LABELS = {"ce": "cross-entropy (Eq. 9)", "contrast": "α · contrastive (Eq. 4)", "vca": "β · alignment (Eq. 8)"}
+TERM_LABELS = {"ce": "cross-entropy (Eq. 9)", "contrast": "α · contrastive (Eq. 4)", "vca": "β · alignment (Eq. 8)",
+               "mmd": "MMD", "ce_2": "second classifier", "discrepancy": "− discrepancy", "domain": "domain loss",
+               "entropy": "attentive entropy", "order": "clip order", "attention": "attended videos",
+               "correspondence": "correspondence"}
 
 
 def training_curves(history: pd.DataFrame) -> Figure:

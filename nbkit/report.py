@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from nbkit.evaluate.statistics import Interval, paired_bootstrap, paired_runs, reachable
+from nbkit.evaluate.statistics import Interval, nearest_reachable, paired_bootstrap, paired_runs, reachable
 from nbkit.right_wrong import pairs
 from nbkit.tables import CHOICES, Line, Table, printed_videos
 
@@ -216,3 +216,33 @@ def _gain_text(table: Table, row: Line, x: pd.Series) -> str:
     if not table.against_of(row) or not row.runs:
         return NOTHING
     return interval_text(None if math.isnan(x["gain"]) else Interval(x["gain"], x["low"], x["high"], int(x["pairs"])))
+
+
+def disagreements(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
+    """Pairs of rows that the paper prints in one order and we measure in the other, means over the columns.
+
+    The rows are compared as in `differences`, over all columns; a star says that the opposite order is clear.
+    """
+    means = {r.name: sum(r.printed[c.name] for c in table.columns) / len(table.columns) for r in table.rows
+             if all(c.name in r.printed for c in table.columns)}
+    out = []
+    for better, worse in sorted(((a, b) for a in means for b in means if means[a] > means[b]),
+                                key=lambda pair: means[pair[1]] - means[pair[0]]):
+        ours = difference(table, found, lines, better, worse, None, measure)
+        if ours is not None and ours.mean < 0:
+            out.append({"the paper's better row": better, "its worse row": worse,
+                        "paper": _signed(means[better] - means[worse]), "ours": interval_text(ours)})
+    return pd.DataFrame(out, columns=["the paper's better row", "its worse row", "paper", "ours"])
+
+
+def marked(table: Table) -> pd.DataFrame:
+    """The table's printed numbers that no number of right videos gives, with the accuracies on both sides of them."""
+    out = []
+    for row in table.rows:
+        for column in (c.name for c in table.columns if UNREACHABLE in flags_of(table, row, c.name)):
+            videos = printed_videos(table, column)
+            low, high = nearest_reachable(row.printed[column], videos)
+            out.append({"table": table.name, "row": row.name, "column": column, "printed": row.printed[column],
+                        "videos": videos, "below": round(low, 2), "above": round(high, 2),
+                        "of another work": "yes" if row.copied else ""})
+    return pd.DataFrame(out)

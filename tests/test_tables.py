@@ -11,7 +11,18 @@ from nbkit.config import ROOT
 from nbkit.errors import NbkitError
 from nbkit.methods import METHODS
 from nbkit.parameters import page
-from nbkit.report import difference, differences, has_selection, interval_text, printed, selection, side_by_side, summary, tidy
+from nbkit.report import (
+    difference,
+    differences,
+    disagreements,
+    has_selection,
+    interval_text,
+    printed,
+    selection,
+    side_by_side,
+    summary,
+    tidy,
+)
 from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, unpack
 from nbkit.tables import Table, committed, config_of, find_run, load_table, results
 
@@ -50,7 +61,7 @@ def test_a_table_that_contradicts_itself_is_refused(change, message):
 
 def toy():
     return Table(name="toy", title="toy", set={"PROFILE": "smoke"}, seeds=[0, 1], columns=[{"name": "a"}], against="low",
-                 rows=[{"name": "low", "set": {"METHOD": "source_only"}, "printed": {"a": 70.0}}, {"name": "high"}])
+                 rows=[{"name": "low", "set": {"METHOD": "source_only"}, "printed": {"a": 75.0}}, {"name": "high"}])
 
 
 NO_LINES = pd.DataFrame(columns=COLUMNS)
@@ -65,7 +76,7 @@ def lines(low, high):
 def test_summary_prints_mean_sample_sd_and_n_and_never_a_number_for_what_did_not_run():
     text = summary(toy(), lines([60.0, 64.0], []))
     assert text.loc["low", "a"] == "62.0 ± 2.8 (2)" and text.loc["high", "a"] == "not run"
-    assert printed(toy()).loc["low", "a"] == "70.0" and printed(toy()).loc["high", "a"] == "–"
+    assert printed(toy()).loc["low", "a"] == "75.0" and printed(toy()).loc["high", "a"] == "–"
 
 
 def test_differences_pair_the_seeds():
@@ -92,10 +103,10 @@ def test_intervals_cover_videos_where_the_right_and_wrong_ones_are_known():
 
 def test_paper_beside_ours():
     wide = side_by_side(toy(), lines([60.0, 64.0], [61.0, 66.0]), NO_LINES)["a"]
-    assert wide.loc["low"].tolist() == ["70.0", "62.0 ± 2.8 (2)", "-8.0", "–", "–"]
+    assert wide.loc["low"].tolist() == ["75.0", "62.0 ± 2.8 (2)", "-13.0", "–", "–"]
     assert wide.loc["high"].tolist() == ["–", "63.5 ± 3.5 (2)", "–", "–", "+1.5 [+1.0, +2.0] (2)"]
-    numbers = tidy(toy(), lines([60.0, 64.0], []), NO_LINES).set_index("row")
-    assert numbers.loc["low", "gap"] == -8.0 and np.isnan(numbers.loc["high", "ours"]) and numbers.loc["high", "runs"] == 0
+    numbers = tidy(toy(), lines([60.0, 60.0], []), NO_LINES).set_index("row")
+    assert numbers.loc["low", "gap"] == -15.0 and np.isnan(numbers.loc["high", "ours"]) and numbers.loc["high", "runs"] == 0
 
 
 def test_a_row_that_shares_a_run_reads_its_own_stream_and_the_mean_needs_every_column():
@@ -105,6 +116,15 @@ def test_a_row_that_shares_a_run_reads_its_own_stream_and_the_mean_needs_every_c
                           for c, f in (("a", 60.0), ("b", 70.0))])
     assert summary(table, found).loc["flow"].tolist() == ["50.0 (1)", "60.0 (1)", "55.0 (1)"]
     assert summary(table, found[found["column"] == "a"]).loc["both"].tolist() == ["60.0 (1)", "not run", "not run"]
+
+
+def test_rows_in_another_order_than_the_papers_are_named():
+    rows = [{"name": n, "printed": {"a": v}} for n, v in (("low", 50.0), ("high", 60.0))]
+    table = Table(name="toy", title="toy", set={}, seeds=[0], columns=[{"name": "a"}], rows=rows)
+    found = disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES)
+    assert found.iloc[0].tolist() == ["high", "low", "+10.0", "-3.0 [-3.0, -3.0] (5) *"] and len(found) == 1
+    assert disagreements(table, lines([50.0], [53.0]), NO_LINES).empty
+    assert disagreements(table, lines([53.0], []), NO_LINES).empty
 
 
 def test_other_choices_of_the_epoch_are_shown_only_where_they_were_recorded():

@@ -57,7 +57,7 @@ def paired_bootstrap(right_a: Sequence[np.ndarray], right_b: Sequence[np.ndarray
 
     Runs that were tested on the same videos are not independent of each other: a draw takes the runs with replacement
     and the videos with replacement, once for all runs of a test set.  Test sets themselves (directions, splits) are
-    fixed, and weigh by their number of runs.
+    fixed, and all weigh the same.
 
     Args:
         right_a, right_b: for each paired run, booleans (videos,): was the video classified right.
@@ -68,18 +68,19 @@ def paired_bootstrap(right_a: Sequence[np.ndarray], right_b: Sequence[np.ndarray
     gaps = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in zip(right_a, right_b, strict=True)]
     names = [0] * len(gaps) if test_sets is None else list(test_sets)
     rng, total, mean = np.random.default_rng(seed), np.zeros(draws), 0.0
-    for name in dict.fromkeys(names):
+    sets = list(dict.fromkeys(names))
+    for name in sets:
         gap = np.stack([g for g, own in zip(gaps, names, strict=True) if own == name])  # (R, N)
         runs, videos = gap.shape
         times_run = rng.multinomial(runs, np.full(runs, 1 / runs), draws)                # (draws, R)
         times_video = rng.multinomial(videos, np.full(videos, 1 / videos), draws)        # (draws, N)
-        total += ((times_run @ gap) * times_video).sum(axis=1) / videos
-        mean += gap.mean(axis=1).sum()
+        total += ((times_run @ gap) * times_video).sum(axis=1) / (runs * videos * len(sets))
+        mean += gap.mean() / len(sets)
     if not gaps:
         raise ValueError("no paired runs")
     tail = 50.0 * (1 - level)
-    low, high = np.percentile(100 * total / len(gaps), [tail, 100 - tail])
-    return Interval(100 * mean / len(gaps), float(low), float(high), len(gaps))
+    low, high = np.percentile(100 * total, [tail, 100 - tail])
+    return Interval(100 * float(mean), float(low), float(high), len(gaps))
 
 
 def reachable(percent: float, n: int, decimals: int = 1) -> bool:

@@ -81,3 +81,24 @@ def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Fig
     axes[0][0].set_yticks(range(len(rows)), [r.name for r in rows])
     axes[0][0].set_ylim(len(rows) - 0.45, -0.55)
     return fig
+
+
+def between_the_ticks(numbers: pd.DataFrame) -> Figure:
+    """Printed numbers (rows of `nbkit.report.marked`) among the accuracies that whole numbers of right videos give.
+
+    One line a number: a tick for every k right of n within two videos of it, a cross at the printed value.
+    """
+    fig, ax = page(1, 1, 0.62 * len(numbers) + 0.7, PAGE)
+    lines = list(numbers.to_dict("records"))
+    for i, x in enumerate(lines):
+        n, here = x["videos"], x["printed"] * x["videos"] / 100
+        ax.plot([-2.1, 2.1], [i, i], color=GREY, lw=0.6, zorder=0)
+        for k in (k for k in range(n + 1) if abs(k - here) <= 2):
+            ax.plot([k - here] * 2, [i - 0.15, i + 0.15], color=GREY, lw=1.6)
+            ax.text(k - here, i - 0.19, f"{k} of {n}", ha="center", va="bottom", fontsize=8)
+            ax.text(k - here, i + 0.19, f"{100 * k / n:.2f}", ha="center", va="top", fontsize=8, color=GREY)
+        ax.plot(0, i, marker="x", color=TARGET, ms=8, mew=2)
+        ax.text(0, i + 0.19, f"{x['printed']:.1f}", color=TARGET, ha="center", va="top", fontweight="bold", fontsize=8)
+    ax.set_yticks(range(len(lines)), [f"{x['row']}, {x['column']}" for x in lines])
+    ax.set(xlim=(-2.3, 2.3), ylim=(len(lines) - 0.4, -0.6), xlabel="distance from the printed number, in test videos")
+    return fig

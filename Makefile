@@ -30,9 +30,10 @@ test: setup
 lab: setup
 	.venv/bin/jupyter lab --notebook-dir notebooks
 
-# Execute the committed notebooks again, in place, in the demo profile.
+# Execute the committed notebooks again, in place, in the demo profile; write the README's generated blocks anew.
 notebooks: setup
 	$(PY) -m nbkit.notebooks
+	$(PY) -m nbkit.readme
 
 clean:
 	rm -rf runs data/cache data/features .snakemake

@@ -86,8 +86,8 @@ def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table:
              for d in names for s in ("train", "val", "test")}
     for d in names:
         _check_part(parts[d, "train"], classes, f"{names[d]} train", every_class=d == "source")
-        _check_part(parts[d, cfg.eval_split], classes, f"{names[d]} {cfg.eval_split}", every_class=False)
-    manifest = load_manifest(cfg.benchmark)
+    _check_part(parts["target", cfg.eval_split], classes, f"{cfg.target} {cfg.eval_split}", every_class=False)
+    manifest = load_manifest(cfg.benchmark)  # a source need not have test videos: UCF Sports has none
     with one_at_a_time(cfg):
         cache = build_cache(table, Path(cfg.data_root) / "cache", size=cfg.cache_size, flow=cfg.flow,
                             flow_clip=cfg.flow_clip, workers=cfg.workers, progress=cfg.progress,

@@ -20,7 +20,7 @@ def overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     No heat leaves the picture as it is; more heat is brighter, from violet to yellow, and hides more of it.
     """
-    hidden = 0.8 * heat[..., None]
+    hidden = 0.85 * heat[..., None] ** 0.8
     return (1 - hidden) * grey[..., None] + hidden * HEAT(0.3 + 0.7 * heat)[..., :3]
 
 
@@ -90,7 +90,7 @@ def video_figure(clips: dict[str, np.ndarray], heats: list[tuple[str, str, np.nd
     """One video: for each stream what the network saw, then each row's heat over it; time runs to the right.
 
     clips: by stream (K, C, T, H, W); heats: (stream, label, (K, T, H, W) not negative), each scaled by its own maximum over
-    the video; masks (K, T, H, W): the actor, outlined.
+    the frames that are shown; masks (K, T, H, W): the actor, outlined.
     """
     lines = []
     for stream, seen in clips.items():
@@ -98,8 +98,8 @@ def video_figure(clips: dict[str, np.ndarray], heats: list[tuple[str, str, np.nd
         lines.append((f"{STREAM_NAMES[stream]} as seen", in_time(frames, moments), False))
         for of, label, heat in heats:
             if of == stream:
-                warm = overlay(grey_of(seen), heat / max(heat.max(), 1e-12))
-                lines.append((label, in_time(warm, moments), True))
+                shown = in_time(heat, moments)                      # (K moments, H, W)
+                lines.append((label, overlay(in_time(grey_of(seen), moments), shown / max(shown.max(), 1e-12)), True))
     columns = len(lines[0][1])
     fig, axes = page(len(lines), columns, 0.93, PAGE, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.02})
     outline = None if masks is None else in_time(masks, moments)
@@ -133,7 +133,8 @@ def share_figure(table: pd.DataFrame, chance: float, ceiling: dict[str, float]) 
             ax.plot(line["other videos"], y, "o", mfc="white", mec=GREY, ms=6)
             ax.text(line["share"], y - 0.22, f"{line['share']:.1f}", ha="center", va="bottom")
             if y == 0 and ax is axes[0][0]:
-                ax.text(line["other videos"] - 0.7, y, "other\nvideo", color=GREY, ha="right", va="center", linespacing=1.0)
+                ax.text(line["other videos"], y + 0.17, "other video", color=GREY, ha="center", va="top",
+                        bbox={"fc": "white", "ec": "none", "pad": 0.5})
         top = -0.95
         for x, name in ((chance, "area"), (ceiling[stream], "best map")):
             ax.axvline(x, color=GREY, lw=1, ls=":")
@@ -156,13 +157,13 @@ def sanity_figure(table: pd.DataFrame, chance: float) -> Figure:
     for ax, (column, label) in zip(axes, panels):
         for stream, part in table.groupby("stream", sort=False):
             y = [depths.index(d) for d in part["depth"]]
-            ax.plot(part[column], y, marker="o", color=STREAM_COLOURS[stream])
-            ax.text(part[column].iloc[0], -0.3, STREAM_NAMES[stream], color=STREAM_COLOURS[stream], ha="center", va="bottom")
-        ax.set(xlabel=label, ylim=(len(depths) - 0.6, -0.75))
+            ax.plot(part[column], y, marker="o", color=STREAM_COLOURS[stream], label=STREAM_NAMES[stream])
+        ax.set(xlabel=label, ylim=(len(depths) - 0.5, -0.4))
         ax.set_yticks(range(len(depths)), depths)
     axes[0].set_xlim(-0.35, 1.1)
+    axes[0].legend(loc="lower right")
     axes[0].axvline(0, color=GREY, lw=1, ls=":")
     axes[1].axvline(chance, color=GREY, lw=1, ls=":")
-    axes[1].text(chance, len(depths) - 0.62, " area", color=GREY, va="bottom")
+    axes[1].text(chance, len(depths) - 0.55, " area", color=GREY, va="bottom")
     axes[1].set_xlim(0, None)
     return fig

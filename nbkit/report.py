@@ -91,9 +91,18 @@ def mean_text(values: np.ndarray) -> str:
 
 
 def summary(table: Table, found: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
-    """Rows x columns of `mean ± s.d. (n)` in percent; 'not run' where no cell has finished."""
-    return pd.DataFrame({c: [_ours_text(table, r, values_of(table, found, r.name, c, measure)) for r in table.rows]
-                         for c in _columns(table)}, index=[r.name for r in table.rows])
+    """Rows x columns of `mean ± s.d. (n)` in percent; 'not run' where no cell has finished.
+
+    Cells with a run on an incomplete copy of the data end in 'partial data'.
+    """
+    return pd.DataFrame({c: [_ours_text(table, r, values_of(table, found, r.name, c, measure)) + _partial(table, found, r, c)
+                             for r in table.rows] for c in _columns(table)}, index=[r.name for r in table.rows])
+
+
+def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> str:
+    own = found[found["row"] == (row.same_as or row.name)]
+    own = own if column == table.mean else own[own["column"] == column]
+    return ", partial data" if "partial" in own and own["partial"].fillna("").ne("").any() else ""
 
 
 def _ours_text(table: Table, row: Line, values: np.ndarray) -> str:

@@ -197,7 +197,7 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
     """One line a finished cell: row, column, seed, split, accuracies by stream, test videos, seconds, provenance.
 
     `fused_source_val` and `fused_oracle` are the accuracies at an epoch chosen otherwise than as the last; empty where
-    the run did not record them.
+    the run did not record them. `partial` says what an incomplete copy of the data lacked, '' for the whole benchmark.
     """
     lines = []
     for cell in table.cells():
@@ -209,12 +209,12 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
         chosen = {f"fused_{c}": ((metrics.get("selected") or {}).get(c) or {}).get("accuracy", {}).get("fused") for c in CHOICES}
         lines.append({**{k: cell[k] for k in ("row", "column", "seed", "split")},
                       **{m: round(metrics["accuracy"].get(m, float("nan")), 4) for m in MEASURES}, **chosen,
-                      "videos": metrics["videos"],
+                      "videos": metrics["videos"], "partial": "; ".join(metrics.get("partial_data", [])),
                       "train_seconds": round(float(pd.read_csv(folder / "history.csv")["seconds"].sum()), 1),
                       "run": folder.name, "commit": env["commit"], "torch": env["versions"]["torch"],
                       "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"]})
-    columns = ["row", "column", "seed", "split", *MEASURES, *(f"fused_{c}" for c in CHOICES), "videos", "train_seconds",
-               "run", "commit", "torch", "device", "finished"]
+    columns = ["row", "column", "seed", "split", *MEASURES, *(f"fused_{c}" for c in CHOICES), "videos", "partial",
+               "train_seconds", "run", "commit", "torch", "device", "finished"]
     return pd.DataFrame(lines, columns=columns)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from benchmark_trees import write_benchmark
 
@@ -9,6 +10,8 @@ from nbkit.config import RunConfig
 from nbkit.data.check import check_data, format_report
 from nbkit.data.domains import load_domains
 from nbkit.errors import NbkitError
+from nbkit.report import summary
+from nbkit.tables import load_table
 from nbkit.train.loop import run
 
 DIRECTIONS = {
@@ -44,3 +47,11 @@ def test_a_partial_copy_goes_the_whole_way(benchmark, tmp_path):
     told = json.loads((done.folder / "metrics.json").read_text())["partial_data"]
     stated = {cfg.source, cfg.target} - {"arid"}  # how many clips of ARID there are depends on the copy
     assert {line.split()[0] for line in told} == stated, told
+
+
+def test_a_table_of_partial_data_says_so():
+    table = load_table("demo_table4")
+    found = pd.DataFrame([{"row": r, "column": "studio→street", "seed": s, "split": 0, "fused": 50.0 + s, "partial": p}
+                          for r, s, p in (("Source only", 0, ""), ("AdaBN", 0, ""), ("AdaBN", 1, "ucf train: 4 of 482"))])
+    text = summary(table, found)["studio→street"]
+    assert text["AdaBN"].endswith("(2), partial data") and "partial" not in text["Source only"]

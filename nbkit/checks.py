@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nbkit.data.clips import clip_starts
+from nbkit.evaluate.average_precision import average_precision
 from nbkit.losses import alignment, pseudo_labels
 from nbkit.losses.kernels import gaussian_mixture_kernel, squared_distances
 
@@ -154,6 +155,32 @@ def cell_centre(function: Callable[[int, list[tuple[int, int, int]]], float]) ->
             centres = np.array([padded[i:i + k].mean() for i in range(0, len(padded) - k + 1, s)])
         cases.append(((j, layers), centres[j], f"cell {j} after {layers}"))
     return _grade("Exercise 7.2", function, cases)
+
+
+# --- 05: localization ---------------------------------------------------------------------------------------------
+
+def focal_factor(function: Callable[[float, float], float]) -> bool | None:
+    """Exercise 5.1: (P of a target frame, gamma) -> the factor of the focal loss in front of -log P."""
+    return _grade("Exercise 5.1", function, [((p, g), (1 - p) ** g, f"P={p}, gamma={g}") for p, g in
+                                             ((0.5, 5.0), (0.9, 3.0), (0.2, 0.0))])
+
+
+def ranked_area(function: Callable[[list, int], float]) -> bool | None:
+    """Exercise 5.2: (hits best first, number of ground truths) -> AP in [0, 1] by trapezoids."""
+    cases = []
+    for hits, n in (([True, False, True], 3), ([False, True], 1), ([True, True, False, True, False], 5)):
+        expected = average_precision(-np.arange(len(hits)), np.array(hits), n)
+        cases.append(((list(hits), n), expected, f"hits {[int(h) for h in hits]} of {n} ground truths"))
+    return _grade("Exercise 5.2", function, cases)
+
+
+def tube_overlap(function: Callable[[set, set, float], float]) -> bool | None:
+    """Exercise 5.3: (frames of a, frames of b, IoU of their boxes on every common frame) -> 3-D IoU."""
+    cases = [((a, b, iou), iou * len(a & b) / len(a | b), about) for a, b, iou, about in
+             ((set(range(10)), set(range(9)), 1.0, "a perfect tube that misses one frame of ten"),
+              (set(range(0, 8)), set(range(4, 12)), 0.5, "tubes that share a third of their time"),
+              ({1, 2}, {5, 6}, 0.9, "tubes that never meet"))]
+    return _grade("Exercise 5.3", function, cases)
 
 
 # --- 06: numbers beside a picture ---------------------------------------------------------------------------------

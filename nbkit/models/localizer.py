@@ -33,6 +33,8 @@ class LocalizerSettings:
         roi_batch, roi_positive, roi_foreground: RoIs a source frame, fraction on actors, IoU that makes one.
         jitter_copies, jitter: displaced copies of each ground-truth box among the training proposals.
         temporal_pool: average over time before RoIAlign, or after TF2.
+        classifier_std: of the classifier's first weights; None: torch's own, about 0.07 for the small size. A few hundred
+            steps from scratch do not get away from 0.01, the value for networks that were trained before.
     """
 
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256)
@@ -49,6 +51,7 @@ class LocalizerSettings:
     jitter_copies: int = 0
     jitter: float = 0.15
     temporal_pool: Literal["before_roi", "after_tf2"] = "before_roi"
+    classifier_std: float | None = 0.01
     detect: DetectSettings = field(default_factory=DetectSettings)
 
 
@@ -77,9 +80,10 @@ class Localizer(nn.Module):
             {"training": s.post_nms[0], "testing": s.post_nms[1]}, s.rpn_nms)
         self.classify = nn.Linear(temporal.features, n_classes + 1)  # 0 = background
         self.regress = nn.Linear(temporal.features, 4)  # the actor's box is the same whatever the action
-        nn.init.normal_(self.classify.weight, std=0.01)
+        if s.classifier_std is not None:
+            nn.init.normal_(self.classify.weight, std=s.classifier_std)
+            nn.init.zeros_(self.classify.bias)
         nn.init.normal_(self.regress.weight, std=0.001)
-        nn.init.zeros_(self.classify.bias)
         nn.init.zeros_(self.regress.bias)
         self.sampler = RoiSampler(s.roi_batch, s.roi_positive, s.roi_foreground)
 

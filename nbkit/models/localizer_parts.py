@@ -52,19 +52,25 @@ class SmallKeyframe(nn.Module):
 
 
 class SmallTemporal(nn.Module):
-    """Three 3-D convolutions, stride 4 in space and 2 in time; a small head on the RoI."""
+    """Two 3-D convolutions and one over space, stride 4 in space and 2 in time; a small head on the RoI.
+
+    The third convolution has no extent in time: it holds most of the weights, and costs a third this way. The network
+    sees each frame together with its change since the frame before, so that motion is in the input from the first step.
+    """
 
     channels, stride, features = 64, 4, 64
 
     def __init__(self, norm: Mode = "group"):
         super().__init__()
-        plan = ((3, 16, (1, 2, 2)), (16, 32, (2, 2, 2)), (32, 64, 1))
-        self.first = nn.Sequential(*(_block(nn.Conv3d(a, b, 3, s, 1, bias=False), norm) for a, b, s in plan))
+        plan = ((6, 16, 3, (1, 2, 2)), (16, 32, 3, (2, 2, 2)), (32, 64, 1, 1))  # in, out, frames, stride
+        self.first = nn.Sequential(*(_block(nn.Conv3d(a, b, (t, 3, 3), s, (t // 2, 1, 1), bias=False), norm)
+                                     for a, b, t, s in plan))
         self.second = _block(nn.Conv2d(64, 64, 3, 2, 1, bias=False), norm)  # 7 x 7 -> 4 x 4
         self.fc = nn.Linear(64 * 16, self.features)
 
     def tf1(self, clips: Tensor) -> Tensor:
-        return self.first(clips * 2 - 1)  # (B, 64, T/2, H/4, W/4)
+        change = torch.diff(clips, dim=2, prepend=clips[:, :, :1])  # (B, 3, T, H, W), zero at the first frame
+        return self.first(torch.cat([clips * 2 - 1, change * 4], dim=1))  # (B, 64, T/2, H/4, W/4)
 
     def tf2(self, rois: Tensor) -> Tensor:
         x = per_step(self.second, rois).mean(2).flatten(1)  # (R, 1024)
@@ -139,7 +145,7 @@ class ResNetKeyframe(nn.Module):
         super().__init__()
         network = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
         if weights is not None:
-            load_pretrained(network, weights, download=False)
+            load_pretrained(network, weights)
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.conv2, self.conv3, self.conv4 = network.layer1, network.layer2, network.layer3
         _freeze(self.stem)

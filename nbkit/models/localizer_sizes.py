@@ -26,15 +26,15 @@ SIZES: tuple[Size, ...] = ("small", "laptop", "paper")
 def default_settings(size: Size, height: int = 240) -> LocalizerSettings:
     """Anchors and counts of a size, for frames `height` pixels high."""
     if size == "small":
-        sides = tuple(round(f * height) for f in (0.25, 0.35, 0.475))  # 20, 28, 38 at 80 pixels
+        sides = tuple(round(f * height) for f in (0.25, 0.35, 0.475))  # 16, 22, 30 at 64 pixels
         return LocalizerSettings(anchor_sizes=sides, anchor_ratios=(1.0, 2.0, 3.0), rpn_batch=64, rpn_iou=(0.3, 0.6),
-                                 pre_nms=(400, 400), post_nms=(48, 32), target_proposals=16, roi_batch=16,
-                                 roi_positive=0.5, jitter_copies=4)
+                                 pre_nms=(200, 200), post_nms=(32, 24), target_proposals=8, roi_batch=8,
+                                 roi_positive=0.5, jitter_copies=4, jitter=0.1, classifier_std=None)
     if size == "laptop":
         sides = tuple(round(f * height) for f in (0.25, 0.45, 0.7, 0.95))
         return LocalizerSettings(anchor_sizes=sides, anchor_ratios=(1.0, 2.0, 3.0), rpn_batch=64, rpn_iou=(0.3, 0.6),
                                  pre_nms=(1000, 1000), post_nms=(100, 50), target_proposals=24, roi_batch=24,
-                                 roi_positive=0.5, jitter_copies=4)
+                                 roi_positive=0.5, jitter_copies=4, classifier_std=None)
     if size == "paper":
         return LocalizerSettings()
     raise NbkitError(f"size={size!r}: choose one of {', '.join(SIZES)}")

@@ -69,6 +69,8 @@ def roi_maps(maps: Tensor, boxes: list[Tensor], stride: int, side: int = 7) -> T
 def roi_losses(logits: Tensor, deltas: Tensor, samples: list[RoiSample]) -> tuple[Tensor, Tensor]:
     """Cross-entropy over C actions and background, and smooth L1 of the class-agnostic box of the positives.
 
+    Smooth L1 turns from square to line at 1, as in Fast R-CNN (Eq. 3 there).
+
     Args:
         logits: (R, C+1), column 0 = background. deltas: (R, 4). samples: of the B frames, R boxes together.
     """
@@ -77,7 +79,7 @@ def roi_losses(logits: Tensor, deltas: Tensor, samples: list[RoiSample]) -> tupl
         return logits.sum(), deltas.sum()
     wanted = CODER.encode([s.truth for s in samples], [s.boxes for s in samples])
     positive = torch.where(labels > 0)[0]
-    box = F.smooth_l1_loss(deltas[positive], torch.cat(list(wanted))[positive], beta=1 / 9, reduction="sum")
+    box = F.smooth_l1_loss(deltas[positive], torch.cat(list(wanted))[positive], beta=1.0, reduction="sum")
     return F.cross_entropy(logits, labels), box / len(labels)
 
 

@@ -59,6 +59,12 @@ PUBLISHED = {
         "I3D flow, ImageNet + Kinetics-400 (DeepMind, converted by A. Piergiovanni)",
         git_blob="ef0e7c282a102f76b14b52643574b80acba4e475",
     ),
+    "resnet50": Published(
+        "resnet50-0676ba61.pth",
+        _TORCH + "resnet50-0676ba61.pth",
+        "ResNet-50, ImageNet (torchvision, IMAGENET1K_V1)",
+        sha256="0676ba61",
+    ),
     "raft_large": Published(
         "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
         _TORCH + "raft_large_C_T_SKHT_V2-ff5fadd5.pth",

@@ -11,9 +11,9 @@ from nbkit.models.discriminators import check_adapt
 
 #: what each size changes from the defaults below (those are the paper size's)
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": {"height": 80, "width": 80, "clip_len": 8, "key_stride": 2, "steps": 600, "batch": 8, "optimizer": "adamw",
-              "lr": 1.5e-3, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 30, "grad_clip": 10.0, "lam": 1.0,
-              "beta": 0.2, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 5},
+    "small": {"height": 64, "width": 64, "clip_len": 8, "clip_stride": 3, "key_stride": 2, "steps": 400, "batch": 8,
+              "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 20, "grad_clip": 10.0,
+              "lam": 1.0, "beta": 0.2, "beta_ramp": True, "gamma": 3.0, "eval_stride": 4, "max_gap": 2, "min_tube_len": 3},
     "laptop": {"height": 160, "width": 213, "clip_len": 8, "clip_stride": 2, "key_stride": 2, "steps": 800, "batch": 4,
                "optimizer": "adamw", "lr": 5e-4, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 50,
                "grad_clip": 10.0, "lam": 1.0, "beta": 0.1, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 8,
@@ -53,8 +53,8 @@ class LocalizationConfig(BaseModel):
     temporal_pool: Literal["before_roi", "after_tf2"] = "before_roi"
     tf1_end: Literal["Mixed_4e", "Mixed_4f"] = "Mixed_4e"
     tf2_pool5a: bool = False
-    keyframe_weights: str | None = Field(None, description="a file; 'imagenet' for the laptop size; None: random")
-    temporal_weights: str | None = None
+    keyframe_weights: str | None = Field(None, description="a file, 'resnet50', or 'imagenet' (laptop); None: random")
+    temporal_weights: str | None = Field(None, description="a file, 'i3d_rgb', or 'imagenet' (laptop); None: random")
 
     steps: int = Field(50_000, ge=1)
     batch: int = Field(1, ge=1, description="key frames of each domain in a step")
@@ -70,8 +70,8 @@ class LocalizationConfig(BaseModel):
     eval_batch: int = Field(16, ge=1)
     eval_stride: int = Field(1, ge=1, description="evaluate every so many frames of the test videos")
     eval_background: bool = Field(True, description="detections on frames where nobody acts are false positives")
-    max_gap: int = Field(5, ge=0)
-    min_tube_len: int = Field(15, ge=1)
+    max_gap: int = Field(5, ge=0, description="evaluated frames without a match that a tube survives")
+    min_tube_len: int = Field(15, ge=1, description="evaluated frames")
     tube_score_min: float = Field(0.005, ge=0)
 
     @field_validator("adapt", mode="before")

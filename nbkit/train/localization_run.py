@@ -92,7 +92,6 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
     folder: gets config.json, history.csv, checkpoint.pt, metrics.json, env.json and detections.npz.
     """
     cfg = row_config(cfg, row)
-    start = time.perf_counter()
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     source = data.oracle if row == "oracle" else data.source
     model, history = train_localizer(cfg, data.classes, source, data.target if cfg.adapt else None, folder,
@@ -105,12 +104,15 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
                              device=fabric.device)
     if folder is not None and fabric.global_rank == 0:
         folder = Path(folder)
-        seconds = {"train": trained - start, "evaluate": time.perf_counter() - trained}
+        step = float(np.mean([h["seconds"] for h in history]))  # of the logged steps: right for a resumed run, too
+        seconds = {"train": step * cfg.steps, "evaluate": time.perf_counter() - trained}
         write_json(folder / "config.json", {"row": row, "data": data.key, **cfg.model_dump(mode="json")})
-        write_json(folder / "metrics.json", {"row": row, "seed": cfg.seed, **scores.summary(), "seconds": seconds})
         write_json(folder / "env.json", environment())
         columns = {k: getattr(found, k) for k in ("video", "frame", "label", "score", "box")}
         atomically(folder / "detections.npz", lambda p: _savez(p, columns | {"videos": np.array(data.test.videos)}))
+        write_json(folder / "metrics.json", {  # last: its presence says that the run is finished
+            "row": row, "seed": cfg.seed, **scores.summary(), "videos": len(data.test.videos), "selection": "last step",
+            "seconds": seconds, "finished": time.strftime("%FT%TZ", time.gmtime())})
     return scores, model, history
 
 

@@ -1,0 +1,56 @@
+"""The videos of a localization benchmark, with their boxes: one call, whatever the benchmark."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+from nbkit.data.demo import write_demo
+from nbkit.data.manifest import load_manifest
+from nbkit.data.resolve import resolve
+from nbkit.errors import NbkitError
+
+#: the demo domains with untrimmed videos among them; the manifest is that of the trimmed ones
+DEMO = "demo_untrimmed"
+DEMO_COUNTS = {"train": 40, "val": 10, "test": 20}  # videos a class and domain
+UNTRIMMED = 0.25  # of the videos of each split: two performances, with standing and empty stretches around them
+#: benchmarks that lie in another benchmark's folder
+SAME_FOLDER = {"jhmdb_camera_boxes": "jhmdb_camera"}
+
+
+def write_untrimmed_demo(data_root: str | Path, *, counts: dict[str, int] | None = None, seed: int = 0,
+                         workers: int = 2) -> Path:
+    """Render `data_root/demo_untrimmed` unless it is there: both demo domains, a quarter of the videos untrimmed.
+
+    An untrimmed video is three times as long and holds its action twice; between and around the two performances the
+    actor stands still or is gone. Those frames are background: they have no box. Returns the folder. About two minutes
+    of one core for the default counts.
+    """
+    counts = DEMO_COUNTS if counts is None else counts
+    name = DEMO if (counts, seed) == (DEMO_COUNTS, 0) else f"{DEMO}_{'_'.join(map(str, counts.values()))}_s{seed}"
+    Path(data_root).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(data_root) / ".making.lock"):  # of two runs that need the same data, one makes it
+        return write_demo(Path(data_root) / name, videos_per_class=counts, seed=seed, workers=workers,
+                          untrimmed_fraction=UNTRIMMED)
+
+
+def localization_table(benchmark: str, data_root: str | Path = "data", *, split_seed: int = 0,
+                       counts: dict[str, int] | None = None, workers: int = 2) -> tuple[list[str], pd.DataFrame]:
+    """Class names and the resolved table of a benchmark: columns video, path, class_name, label, domain, split, boxes.
+
+    benchmark: 'demo_untrimmed' (rendered when absent, `counts` videos a class by split), or a manifest of a
+    localization task whose official folder lies at `data_root/<benchmark>`. split_seed: draws grouped splits.
+    Raises NbkitError for a benchmark without boxes, and what `resolve` raises.
+    """
+    if benchmark == DEMO:
+        manifest = load_manifest("demo")
+        table = resolve(manifest, write_untrimmed_demo(data_root, counts=counts, workers=workers), allow_partial=True)
+        return list(manifest.classes), table
+    manifest = load_manifest(benchmark)
+    if manifest.task != "localization":
+        raise NbkitError(f"BENCHMARK={benchmark!r} has no boxes (its task is {manifest.task}); "
+                         f"take {DEMO}, jhmdb_camera_boxes, ucfsports_ucf101 or jhmdb_ucf101")
+    places = [Path(data_root) / name for name in (benchmark, SAME_FOLDER.get(benchmark)) if name]
+    root = next((place for place in places if place.exists()), places[0])
+    return list(manifest.classes), resolve(manifest, root, split_seed=split_seed)

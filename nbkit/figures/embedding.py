@@ -53,7 +53,8 @@ def embedding_panel(ax: Axes, points: Embedding, classes: Sequence[str] = (), by
     ring = [class_colour(c) for c in y_own] if by == "class" else DOMAIN_COLOURS["source"]
     fill = [class_colour(c) for c in y_other] if by == "class" else DOMAIN_COLOURS["target"]
     scatter_domain(ax, own, "source", "none", 1.8 * size, edgecolors=ring, linewidths=0.7)
-    scatter_domain(ax, other, "target", fill, size, edgecolors="#444444", linewidths=0.3)
+    edge = 0.3 if size >= 10 else 0.0  # an outline makes light colours visible, but darkens small dots
+    scatter_domain(ax, other, "target", fill, size, edgecolors="#444444", linewidths=edge)
     for c, name in enumerate(classes):
         if (y_own == c).any():
             x, y = np.median(own[y_own == c], 0)

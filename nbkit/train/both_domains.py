@@ -30,8 +30,11 @@ def both_domains(cfg: RunConfig) -> BothDomains:
 
     The target is read with the statistics that evaluation uses for this method. The source is read with its own, except
     by a network trained on the target alone, which has never seen any but the target's.
+    Raises NbkitError, before any training, where the source has no test videos.
     """
     fabric, method = prepare(cfg)
+    if not len(method.domains.test["source"]):
+        raise NbkitError(f"{cfg.source} has no {cfg.eval_split} videos in {cfg.benchmark}: nothing to compare a domain gap with")
     train(fabric, method)
     target = test_features(method, fabric.device)
     reads_source = "source" if "source" in method.labelled else method.statistics

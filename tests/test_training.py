@@ -152,6 +152,17 @@ def test_damaged_checkpoint_is_named(smoke):
         train(*prepare(cfg))
 
 
+def test_a_checkpoint_of_another_network_is_named(smoke):
+    cfg = smoke(method="source_only")
+    train(*prepare(cfg))
+    path = next(p for p in __import__("pathlib").Path(cfg.runs_dir, "stages").glob("*.pt"))
+    state = torch.load(path, weights_only=True)
+    state["model"].popitem()
+    torch.save(state, path)
+    with pytest.raises(NbkitError, match=f"{path.name}: weights of another network"):
+        train(*prepare(cfg))
+
+
 def test_a_full_disk_says_so_and_keeps_the_last_epoch(smoke, monkeypatch):
     cfg = smoke(method="source_only", epochs=(0, 2, 0))
     real, calls = torch.save, []

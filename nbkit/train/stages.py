@@ -43,7 +43,7 @@ def train_stage(fabric: Fabric, method: Method, stage: int) -> list[dict[str, An
     with FileLock(f"{path}.lock"):  # a second run that needs the same stage waits and then loads it
         state = load_checkpoint(path, fabric.device)
         if state and state["epoch"] == cfg.epochs[stage - 1]:
-            restore(method, state)
+            restore(method, state, path)
             return state["history"]
         return _train(fabric, method, stage, path, state)
 
@@ -54,7 +54,7 @@ def _train(fabric: Fabric, method: Method, stage: int, path: Path, state: dict |
     module, optimizer = fabric.setup(method, optimizer)
     history: list[dict[str, Any]] = []
     if state:
-        restore(method, state)
+        restore(method, state, path)
         optimizer.load_state_dict(state["optimizer"])
         history = state["history"]
     elif epochs:
@@ -157,8 +157,12 @@ def load_checkpoint(path: Path, device: torch.device) -> dict | None:
         raise NbkitError(f"{path}: not a readable checkpoint ({error}). Delete the file and run again") from None
 
 
-def restore(method: Method, state: dict) -> None:
+def restore(method: Method, state: dict, path: Path) -> None:
     """Weights into the method.  Extra modules that the stored row did not have (banks, say) stay as they are."""
-    method.model.load_state_dict(state["model"])
+    try:
+        method.model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise NbkitError(f"{path}: weights of another network, written by another version of the suite. Delete the file and "
+                         f"run again ({error})") from None
     own = method.state_dict()
     method.load_state_dict({k: v for k, v in state["extra"].items() if k in own}, strict=False)

@@ -3,6 +3,7 @@
 #   snakemake --cores 2 demo_table4    a whole table: all directions, splits and seeds
 #   snakemake --cores 2 table4         the paper's own table, where its data is in data/
 #   snakemake -n table2                what would run
+#   snakemake --cores 2 localization   seed 0 of the localization table, both directions, then notebook 05
 # A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook and the rest goes on.
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ rule all:
 rule demo:
     input:
         f"{NB}/01_data_preparation.ipynb", f"{NB}/02_stcl.ipynb", f"{NB}/03_vca.ipynb",
-        f"{NB}/04_full_adaptation.ipynb", f"{NB}/06_tsne.ipynb", f"{NB}/08_tables.ipynb"
+        f"{NB}/04_full_adaptation.ipynb", f"{NB}/06_tsne.ipynb", f"{NB}/07_gradcam.ipynb",
+        f"{NB}/08_tables.ipynb"
 
 for name in TABLES:
     rule:
@@ -71,5 +73,22 @@ use rule prepare as notebook with:
 
 use rule prepare as adaptation with:
     input: markers(DEMO)
-    wildcard_constraints: name="04_.*|06_.*|08_.*"
+    wildcard_constraints: name="04_.*|06_.*|07_.*|08_.*"
+    priority: 1
+
+# Localization runs are many and short: one process a direction, which skips what is finished.
+DIRECTIONS = ["studio:street", "street:studio"]
+
+rule localization:
+    input: f"{NB}/05_localization.ipynb"
+
+rule localization_runs:
+    output: touch(f"{RUNS}/localization/.demo-{{direction}}-s{{seed}}")
+    priority: 5
+    shell: "{sys.executable} -m nbkit.cli run-localization demo_localization --seeds {wildcards.seed} "
+           "--directions {wildcards.direction} --runs-dir {RUNS}"
+
+use rule prepare as localization_notebook with:
+    input: expand(f"{RUNS}/localization/.demo-{{direction}}-s0", direction=DIRECTIONS)
+    wildcard_constraints: name="05_.*"
     priority: 1

@@ -19,6 +19,12 @@ UNTRIMMED = 0.25  # of the videos of each split: two performances, with standing
 SAME_FOLDER = {"jhmdb_camera_boxes": "jhmdb_camera"}
 
 
+def one_at_a_time(data_root: str | Path) -> FileLock:
+    """A lock on the data folder: of two runs that need the same data, one makes it and the other waits."""
+    Path(data_root).mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(data_root) / ".making.lock")
+
+
 def write_untrimmed_demo(data_root: str | Path, *, counts: dict[str, int] | None = None, seed: int = 0,
                          workers: int = 2) -> Path:
     """Render `data_root/demo_untrimmed` unless it is there: both demo domains, a quarter of the videos untrimmed.
@@ -29,8 +35,7 @@ def write_untrimmed_demo(data_root: str | Path, *, counts: dict[str, int] | None
     """
     counts = DEMO_COUNTS if counts is None else counts
     name = DEMO if (counts, seed) == (DEMO_COUNTS, 0) else f"{DEMO}_{'_'.join(map(str, counts.values()))}_s{seed}"
-    Path(data_root).mkdir(parents=True, exist_ok=True)
-    with FileLock(Path(data_root) / ".making.lock"):  # of two runs that need the same data, one makes it
+    with one_at_a_time(data_root):
         return write_demo(Path(data_root) / name, videos_per_class=counts, seed=seed, workers=workers,
                           untrimmed_fraction=UNTRIMMED)
 

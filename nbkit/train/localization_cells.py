@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nbkit.config import ROOT, digest
 from nbkit.data.demo import VERSION as DEMO_VERSION
-from nbkit.data.localization import DEMO, DEMO_COUNTS, localization_table
+from nbkit.data.localization import DEMO, DEMO_COUNTS, localization_table, one_at_a_time
 from nbkit.errors import NbkitError
 from nbkit.models.discriminators import check_adapt
 from nbkit.train.localization_config import LocalizationConfig
@@ -134,8 +134,9 @@ def cell_data(cell: LocalizationCell, *, progress: bool = False) -> Localization
         if getattr(cell, field) not in set(table["domain"]):
             raise NbkitError(f"{field.upper()}={getattr(cell, field)!r} is not a domain of {cell.benchmark}: "
                              f"{', '.join(sorted(set(table['domain'])))}")
-    return load_localization(table, classes, cell.source, cell.target, cell.model, Path(cell.data_root) / "cache",
-                             split=cell.eval_split, progress=progress)
+    with one_at_a_time(cell.data_root):
+        return load_localization(table, classes, cell.source, cell.target, cell.model, Path(cell.data_root) / "cache",
+                                 split=cell.eval_split, progress=progress)
 
 
 def run_cell(cell: LocalizationCell, data: LocalizationData | None = None, *, progress: bool = False) -> LocalizationResult:

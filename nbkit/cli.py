@@ -127,9 +127,27 @@ def _export_localization(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _cost_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", help="a file of tables/, without .yaml")
+    parser.add_argument("--gpu", default="A100", help="whose published peak the estimate rests on: A100, H100, H200, V100, RTX4090")
+    parser.add_argument("--utilisation", type=float, default=0.25, help="assumed share of that peak, in (0, 1]")
+    _runs_dir(parser)
+
+
+def _cost(arguments: argparse.Namespace) -> int:
+    from nbkit.cost_report import format_costs, table_costs
+    from nbkit.cost_speed import Machine
+
+    machine = Machine(arguments.gpu, arguments.utilisation)
+    lines = table_costs(arguments.table, machine, arguments.runs_dir)
+    print(format_costs(arguments.table, lines, machine))
+    return 0
+
+
 # name -> (help, function that adds arguments, function that runs it and returns the exit code)
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
     "check-data": ("say what of a benchmark's data is there, missing or broken", _check_data_arguments, _check_data),
+    "cost": ("list a table's runs with their configuration, predicted hours and disk", _cost_arguments, _cost),
     "run-cell": ("execute one cell of a table unless it is finished", _run_cell_arguments, _run_cell),
     "run-notebook": ("execute one notebook with its own parameters", _run_notebook_arguments, _run_notebook),
     "run-table": ("run a table's cells one after another in this process, without notebooks", _run_table_arguments,

@@ -1,0 +1,75 @@
+"""`nbkit cost TABLE`: every run of a table, its configuration, predicted hours and disk; what runs share counts once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from nbkit.cost import Cost, cost
+from nbkit.cost_speed import RESULTS, Machine, cache_seconds, cpu_speed, gpu_speed, read_seconds
+from nbkit.tables import config_of, find_run, load_table
+
+
+def table_costs(name: str, machine: Machine | None = None, runs_dir: str = "runs", folder: Path = RESULTS) -> pd.DataFrame:
+    """One line a run of `tables/<name>.yaml`.
+
+    Columns: row, column, seed, split, key, status ('done' or 'to run'), settings (what differs from the profile), and the
+    shares that this run is the first to need: gpu_hours, cpu_hours (the same training on one CPU thread), cache_hours
+    (CPU), cache_gb, checkpoint_gb. A run that is done costs nothing.
+    """
+    machine, known, lines = machine or Machine(), {}, []
+    stages_seen, caches_seen, cells_seen = set(), set(), set()
+    for cell in load_table(name).cells():
+        if cell["key"] in cells_seen:  # rows that share a run
+            continue
+        cells_seen.add(cell["key"])
+        cfg = config_of(cell["parameters"], runs_dir=runs_dir)
+        plain = cfg.model_copy(update={"seed": 0, "split_seed": 0})
+        name_of = str(plain.identity())
+        found = known[name_of] = known.get(name_of) or cost(plain)
+        done = find_run(cfg) is not None
+        line = {k: cell[k] for k in ("row", "column", "seed", "split", "key")}
+        line |= {"status": "done" if done else "to run", "settings": _settings(cfg)}
+        line |= _share(found, (cfg.seed, cfg.split_seed), machine, folder, stages_seen, caches_seen) if not done else \
+            dict.fromkeys(("gpu_hours", "cpu_hours", "cache_hours", "cache_gb", "checkpoint_gb"), 0.0)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _settings(cfg) -> str:
+    hidden = ("profile", "benchmark", "source", "target", "seed", "split_seed", "runs_dir", "data_root")
+    changed = {k: v for k, v in cfg.changed().items() if k not in hidden}
+    return " ".join([cfg.profile, f"{cfg.source}→{cfg.target}", *(f"{k}={v}" for k, v in changed.items())])
+
+
+def _share(found: Cost, draw: tuple, machine: Machine, folder: Path, stages_seen: set, caches_seen: set) -> dict[str, float]:
+    """Hours and gigabytes of what no earlier run of the table has needed."""
+    cfg = found.cfg
+    new = [s for s in found.stages if (s.key, draw) not in stages_seen]
+    stages_seen |= {(s.key, draw) for s in new}
+    flops, reading = sum(s.flops for s in new), sum(read_seconds(s, cfg, folder) for s in new)
+    fresh = found.cache_key not in caches_seen
+    caches_seen.add(found.cache_key)
+    return {"gpu_hours": (flops / gpu_speed(cfg, machine, folder)[0] + reading) / 3600,
+            "cpu_hours": (flops / cpu_speed(cfg, folder) + reading) / 3600,
+            "cache_hours": fresh * cache_seconds(found, folder) / 3600, "cache_gb": fresh * found.cache_bytes / 1e9,
+            "checkpoint_gb": sum(s.disk for s in new) / 1e9}
+
+
+def format_costs(name: str, lines: pd.DataFrame, machine: Machine | None = None, folder: Path = RESULTS) -> str:
+    """The list, the totals, and what the figures rest on."""
+    machine = machine or Machine()
+    cells = load_table(name).cells()
+    sources = sorted({gpu_speed(config_of(c["parameters"]), machine, folder)[1] for c in cells})
+    text = [f"{name}: {len(lines)} runs, {int((lines['status'] == 'to run').sum())} to run"]
+    for r in lines.itertuples():
+        text.append(f"{r.key}  {r.row} | {r.column} | seed {r.seed} split {r.split} | {r.status} | {r.settings} | "
+                    f"GPU {r.gpu_hours:.2f} h, or CPU {r.cpu_hours:.2f} h; disk {r.cache_gb + r.checkpoint_gb:.2f} GB")
+    total = lines[["gpu_hours", "cpu_hours", "cache_hours", "cache_gb", "checkpoint_gb"]].sum()
+    text += ["", f"to run, stages and caches that runs share counted once: GPU {total.gpu_hours:.1f} h, or "
+                 f"{total.cpu_hours:.1f} h on one CPU thread; decoding and flow {total.cache_hours:.1f} h on one CPU thread",
+             f"disk: caches {total.cache_gb:.1f} GB, checkpoints {total.checkpoint_gb:.1f} GB",
+             f"GPU hours: {'; '.join(sources)}; with the assembling of batches as measured on one CPU thread",
+             "CPU hours, batches, decoding and flow: measured, benchmarks/results/step_cost.json"]
+    return "\n".join(text)

@@ -75,7 +75,7 @@ def place_labels(ax: Axes) -> None:
     for text in sorted(ax.texts, key=lambda t: -len(t.get_text())):  # long words have the fewest places
         box = text.get_window_extent(renderer)
         half, home = np.array([box.width, box.height]) / 2, np.array([box.x0 + box.x1, box.y0 + box.y1]) / 2
-        low, high = np.array([panel.x0, panel.y0]) + half, np.array([panel.x1, panel.y1]) - half
+        low, high = np.array([panel.x0, panel.y0]) + half, np.array([panel.x1, panel.y1]) - half - [0, half[1] / 2]
         places = np.concatenate([home[None], *(home + r * box.height * ring for r in np.arange(0.5, 5.1, 0.5))])
         places = np.clip(places, low, high)
         best = places[_cost(places, home, half, dots, taken).argmin()]
@@ -86,7 +86,7 @@ def place_labels(ax: Axes) -> None:
 def _cost(places: np.ndarray, home: np.ndarray, half: np.ndarray, dots: np.ndarray, taken: list) -> np.ndarray:
     """Points covered, 1000 for each label hit, and 2 for each line height moved: (P, 2) places -> (P,)."""
     covered = (np.abs(dots - places[:, None]) < half).all(-1).sum(1)  # (P, points) -> (P,)
-    clash = sum((np.abs(places - p) < half + h).all(-1) for p, h in taken)
+    clash = sum((np.abs(places - p) < half + h + [4, 0]).all(-1) for p, h in taken)  # a gap between two names
     return covered + 1000 * clash + np.linalg.norm((places - home) / [1.6, 1], axis=1) / half[1]
 
 

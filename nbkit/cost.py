@@ -111,7 +111,9 @@ def encoder_clips(method: Method, stage: int, pair: tuple[np.ndarray, np.ndarray
 
     hooks = [s.encoder.register_forward_hook(count) for s in method.model.streams.values()]
     batches = [_clips(cfg, index) for index in pair]
-    batches[0]["label"] = torch.from_numpy(method.domains.train[method.labelled[0]].true[pair[0]])
+    for batch, domain, index in zip(batches, (method.labelled[0], "target"), pair):
+        if domain in method.labelled:
+            batch["label"] = torch.from_numpy(method.domains.train[domain].true[index])
     try:
         method.train()
         method(batches[0], batches[1] if method.uses_target else None, Step(stage, 0, 0.5, torch.Generator().manual_seed(0)))

@@ -12,6 +12,7 @@ from nbkit.cost import clip_flops, cost, encoder_clips, plan, planned_videos
 from nbkit.cost_speed import Machine, gpu_speed
 from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
+from nbkit.methods import METHODS
 from nbkit.models.two_stream import make_encoder
 
 PAPER = {"profile": "paper", "benchmark": "ucf_hmdb_full", "source": "ucf", "target": "hmdb"}
@@ -57,3 +58,9 @@ def test_a_gpu_is_an_estimate_until_it_is_measured(tmp_path):
     assert gpu_speed(cfg, Machine(), tmp_path) == (1e12, "measured on Some GPU")
     with pytest.raises(NbkitError, match="'X1' is not one of"):
         gpu_speed(cfg.model_copy(update={"precision": "bf16-mixed"}), Machine("X1"), tmp_path)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_planned(method):
+    found = cost(RunConfig.make(profile="smoke", method=method))
+    assert found.stages and all(s.flops > 0 for s in found.stages if s.steps)

@@ -11,7 +11,7 @@ from nbkit.models.discriminators import check_adapt
 
 #: what each size changes from the defaults below (those are the paper size's)
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": {"height": 64, "width": 64, "clip_len": 8, "clip_stride": 3, "key_stride": 2, "steps": 400, "batch": 8,
+    "small": {"height": 64, "width": 64, "clip_len": 8, "clip_stride": 3, "key_stride": 2, "steps": 800, "batch": 8,
               "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 20, "grad_clip": 10.0,
               "lam": 1.0, "beta": 0.2, "beta_ramp": True, "gamma": 3.0, "eval_stride": 4, "max_gap": 2, "min_tube_len": 3},
     "laptop": {"height": 160, "width": 213, "clip_len": 8, "clip_stride": 2, "key_stride": 2, "steps": 800, "batch": 4,

@@ -1,4 +1,7 @@
-"""`python -m nbkit.notebooks [NAME ...]`: execute the committed notebooks in place, in their own (demo) parameters."""
+"""`python -m nbkit.notebooks [NAME ...]`: execute the committed notebooks in place, in their own (demo) parameters.
+
+`python -m nbkit.notebooks --ready` names those that `make test` executes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,19 @@ def execute_in_place(path: Path) -> None:
     atomically(path, lambda p: nbformat.write(notebook, p))
 
 
+def ready() -> list[Path]:
+    """The notebooks that can be executed within minutes: all, 05 only where the three runs that it shows are finished."""
+    from nbkit.train.localization_cells import LocalizationCell
+
+    cell = LocalizationCell.make()
+    trained = all(cell.with_row(row).finished for row in ("I3D+RPN", "all three", "oracle"))
+    return [p for p in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) if trained or not p.stem.startswith("05")]
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--ready"]:
+        print(*(p.relative_to(ROOT) for p in ready()))
+        sys.exit()
     names = sys.argv[1:] or ["0"]
     for chosen in sorted(p for p in (ROOT / "notebooks").glob("[0-9]*.ipynb") if p.stem.startswith(tuple(names))):
         print("executing", chosen.name, flush=True)

@@ -72,22 +72,22 @@ def tubes_figure(models: Mapping[str, Sequence[Tube]], truth: Sequence[Tube], vi
                  classes: Sequence[str], stride: int = 1, keep: int = 3) -> Figure:
     """Time runs to the right: ground-truth tubes on top, then the `keep` best tubes of each model, colour = class.
 
-    Tubes are given on frame numbers in steps of `stride`; the score stands behind each bar.
+    Detected tubes are on frame numbers in steps of `stride`, ground truth on the video's own; scores stand behind the bars.
     """
     lines = [("ground truth", [t for t in truth if t.video == video])]
     for name, tubes in models.items():
         lines.append((name, sorted((t for t in tubes if t.video == video), key=lambda t: -t.score)[:keep]))
     fig, ax = page(1, 1, 0.55 + 0.34 * sum(max(len(t), 1) for _, t in lines))
-    ticks, labels, y, seen = [], [], 0, set()
-    for name, tubes in lines:
+    ticks, labels, y = [], [], 0
+    for number, (name, tubes) in enumerate(lines):
+        step = stride if number else 1
         ticks.append(y + (max(len(tubes), 1) - 1) / 2)
         labels.append(name)
         for tube in tubes:
-            first, last = tube.frames[0] * stride, (tube.frames[-1] + 1) * stride
+            first, last = tube.frames[0] * step, (tube.frames[-1] + 1) * step
             ax.barh(y, last - first, left=first, height=0.7, color=class_colour(tube.label))
             ax.text(min(last, n_frames) + 0.6, y, f"{classes[tube.label].replace('_', ' ')}"
                     + (f" {tube.score:.2f}" if name != "ground truth" else ""), va="center", fontsize=8)
-            seen.add(tube.label)
             y += 1
         if not tubes:
             ax.text(0, y, "no tube", va="center", color=GREY, fontsize=8)

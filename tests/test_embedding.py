@@ -82,11 +82,12 @@ def test_every_panel_and_name_is_in_the_figure(points):
 
 def test_numbers_stand_where_the_table_says():
     table = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}, index=["first", "second"])
-    fig = embedding.numbers_figure(table, table + 5, {"x": (0, 9), "y": (0, 9)})
+    fig = embedding.numbers_figure(table, table + 5, {"x": (0, 9), "y": (0, 9)}, {"x": "0", "y": "1"})
     for ax, column in zip(fig.axes, table):
         assert ax.get_title() == column
         assert [tuple(c.get_offsets()[0]) for c in ax.collections] == list(zip(table[column], (0, 1)))
         assert [line.get_xdata()[0] for line in ax.lines] == (table[column] + 5).tolist()
+    assert [ax.get_xlabel() for ax in fig.axes] == ["best: 0", "best: 1"]
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["first", "second"]
     plt.close(fig)
 

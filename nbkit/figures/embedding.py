@@ -137,18 +137,20 @@ def embedding_grid(grid: list[list[tuple[str, Embedding]]], height: float = 2.0)
     return fig
 
 
-def numbers_figure(table: pd.DataFrame, control: pd.DataFrame, limits: dict[str, tuple[float, float]]) -> Figure:
+def numbers_figure(table: pd.DataFrame, control: pd.DataFrame, limits: dict[str, tuple[float, float]],
+                   best: dict[str, str] | None = None) -> Figure:
     """One panel a column of `table` (rows = stages): a dot for source against target, a grey bar for the control.
 
-    control has the same rows and columns, measured within one domain; limits gives the axis of each column.
+    control has the same rows and columns, measured within one domain; limits gives the axis of each column,
+    best the value to wish for, written below it.
     """
-    fig, axes = page(1, len(table.columns), 0.27 * len(table) + 1.1, sharey=True, squeeze=False)
+    fig, axes = page(1, len(table.columns), 0.27 * len(table) + 1.3, sharey=True, squeeze=False)
     for ax, column in zip(axes[0], table.columns):
         for i, row in enumerate(table.index):
             ax.plot([control.loc[row, column]] * 2, [i - 0.32, i + 0.32], color=GREY, lw=2.5, solid_capstyle="butt")
             ax.scatter(table.loc[row, column], i, s=34, color=DOMAIN_COLOURS["target"], marker=MARKERS["target"], zorder=3)
         ax.set(xlim=limits[column], ylim=(len(table) - 0.5, -0.5))
-        ax.set_title(column)
+        ax.set(title=column, xlabel=f"best: {best[column]}" if best else "")
         ax.grid(axis="x")
     axes[0][0].set_yticks(range(len(table)), table.index)
     handles = [Line2D([], [], ls="", marker=MARKERS["target"], color=DOMAIN_COLOURS["target"], label="source and target"),

@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # One thread a process: two runs side by side are faster than one run on two threads, and give the same numbers anywhere.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lab notebooks clean
+.PHONY: setup demo figures test lab notebooks clean
 
 setup: .venv/.ready
 
@@ -18,10 +18,14 @@ setup: .venv/.ready
 	.venv/bin/uv pip install --quiet --python $(PY) --no-deps -e .
 	@touch $@
 
-# Renders the demo domains, trains rows of the demo's Table 4, executes all notebooks but 05.
+# Renders the demo domains, trains rows of the demo's Table 4, executes notebooks 01-04 and 08.
 demo: setup
 	.venv/bin/snakemake --cores $(CORES) --keep-going --rerun-triggers mtime --quiet rules -- demo
 	@echo "Executed notebooks: runs/notebooks/   Table: runs/notebooks/08_tables.ipynb"
+
+# Notebooks 06 (t-SNE) and 07 (Grad-CAM), from the runs of the demo.
+figures: setup
+	.venv/bin/snakemake --cores $(CORES) --keep-going --rerun-triggers mtime --quiet rules -- figures
 
 # Notebook 05 is among the executed ones where its runs are finished (snakemake --cores 2 localization).
 test: setup

@@ -9,7 +9,7 @@ from fake_trees import write_jpegs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbkit.data.frame_folders import find_flow, read_flow_images, read_frame_folder, video_images
+from nbkit.data.frame_folders import find_flow, read_flow_images, read_frame_folder
 from nbkit.data.layouts.jhmdb import camera_mark
 from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.data.split_lists import hmdb_title, parse_class_index, parse_hmdb_list, parse_ucf_list, ucf_group

@@ -62,6 +62,7 @@ def test_no_later_cell_overwrites_what_a_slider_redraws_from(path):
 
 
 def test_a_clash_is_found_through_a_helper_and_not_inside_a_comprehension():
-    cells = [ast.parse(text) for text in ("data = [1]\nscale = 2\ndef helper():\n    return data\ndef draw(t):\n    return helper(), scale, t",
-                                          "stepper(draw, [1], 't')", "x = [scale for scale in range(3)]", "for data in x:\n    pass")]
+    first = "data = [1]\nscale = 2\ndef helper():\n    return data\ndef draw(t):\n    return helper(), scale, t"
+    rest = ("stepper(draw, [1], 't')", "x = [scale for scale in range(3)]", "for data in x:\n    pass")
+    cells = [ast.parse(text) for text in (first, *rest)]
     assert overwritten(cells) == {"draw": {"data"}}

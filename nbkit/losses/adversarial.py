@@ -93,7 +93,8 @@ def spatial_image_loss(source: Tensor, target: Tensor, gamma: float = 5.0) -> Te
 
 def temporal_image_loss(source: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
     r"""Eq. (4).
-    $\mathcal L_{D_{Timg}}=-\big(\frac1{n_s}\sum_i\sum_{h,w}(1-d_i)\log(1-Q_i^{(h,w)})+\frac1{n_t}\sum_j\sum_{h,w}d_j\log Q_j^{(h,w)}\big)$
+    $\mathcal L_{D_{Timg}}=-\big(\frac1{n_s}\sum_i\sum_{h,w}(1-d_i)\log(1-Q_i^{(h,w)})
+    +\frac1{n_t}\sum_j\sum_{h,w}d_j\log Q_j^{(h,w)}\big)$
 
     Args:
         source, target: (n, H, W) or (n, 1, H, W) logits of $D_{Timg}$; H, W may differ between the domains.

@@ -171,7 +171,7 @@ def sources_of_gain(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
             ax.text(xi, h + 1, f"{h:.0f}", ha="center", fontsize=7)
     ax.set_xticks(range(len(measures)), measures.values())
     ax.set(ylabel="%", ylim=(0, 112))
-    ax.legend(ncols=len(metrics), loc="upper left")
+    ax.legend(ncols=len(metrics), loc="lower left", bbox_to_anchor=(0, 1.0))
     return fig
 
 

@@ -157,10 +157,7 @@ class RunConfig(BaseModel):
     @classmethod
     def from_parameters(cls, names: dict[str, Any], **more: Any) -> "RunConfig":
         """Configuration from a notebook's upper-case names: `RunConfig.from_parameters(globals())`."""
-        plain = (str, int, float, bool, list, tuple, type(None))
-        found = {k.lower(): v for k, v in names.items()
-                 if k.isupper() and not k.startswith("_") and isinstance(v, plain)}
-        return cls.make(**{**found, **more})
+        return cls.make(**{**notebook_parameters(names), **more})
 
     # --- identity ----------------------------------------------------------------------------------------------
     @property
@@ -177,6 +174,12 @@ class RunConfig(BaseModel):
         """The fields that differ from the profile's."""
         base = RunConfig(**{**PROFILES[self.profile], "profile": self.profile})
         return {k: v for k, v in self.model_dump().items() if v != getattr(base, k)}
+
+
+def notebook_parameters(names: dict[str, Any]) -> dict[str, Any]:
+    """The plain values among a notebook's upper-case names, in lower case."""
+    plain = (str, int, float, bool, list, tuple, type(None))
+    return {k.lower(): v for k, v in names.items() if k.isupper() and not k.startswith("_") and isinstance(v, plain)}
 
 
 def digest(value: Any, length: int = 12) -> str:

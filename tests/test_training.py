@@ -108,6 +108,17 @@ def test_rows_share_the_stages_they_have_in_common(smoke):
     assert source[3] == adabn[3] and full[2] != source[2]
 
 
+def test_beta_grows_over_stage_3_on_request_and_only_then_enters_the_stage(smoke):
+    _, ramp = prepare(smoke(beta_schedule="ramp"))
+    _, constant = prepare(smoke(beta_schedule="constant"))
+    steps = [stages.Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
+    beta = ramp.cfg.beta
+    assert [ramp._beta(s) for s in steps] == [0.0, beta / 2, beta]
+    assert [constant._beta(s) for s in steps] == [beta] * 3
+    assert stage_key(ramp, 2) == stage_key(constant, 2) and stage_key(ramp, 3) != stage_key(constant, 3)
+    assert "beta_schedule" not in constant.signature(3)
+
+
 def test_a_killed_run_resumes_to_the_same_weights(smoke, monkeypatch):
     whole = smoke(epochs=(1, 2, 2))
     expected = weights(whole)

@@ -13,7 +13,7 @@ import pandas as pd
 from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nbkit.config import ROOT, digest
+from nbkit.config import ROOT, digest, notebook_parameters
 from nbkit.data.demo import VERSION as DEMO_VERSION
 from nbkit.data.localization import DEMO, DEMO_COUNTS, localization_table, one_at_a_time
 from nbkit.errors import NbkitError
@@ -79,9 +79,7 @@ class LocalizationCell(BaseModel):
     @classmethod
     def from_parameters(cls, names: dict[str, Any], **more: Any) -> "LocalizationCell":
         """The run of a notebook's upper-case names: `LocalizationCell.from_parameters(globals())`."""
-        plain = (str, int, float, bool, list, tuple, type(None))
-        found = {k.lower(): v for k, v in names.items() if k.isupper() and not k.startswith("_") and isinstance(v, plain)}
-        return cls.make(**{**found, **more})
+        return cls.make(**{**notebook_parameters(names), **more})
 
     def with_row(self, row: str) -> "LocalizationCell":
         """The same run as another row of the table; NbkitError for a name that is no row."""

@@ -19,7 +19,7 @@ from nbkit.data.demo import (
 )
 from nbkit.data.demo_actions import Manner, perform
 from nbkit.data.demo_body import Build, J
-from nbkit.data.demo_style import CHANCES, RANGES, SHARED, sample_style
+from nbkit.data.demo_style import CHANCES, RANGES, SHARED, in_haze, sample_style
 from nbkit.errors import NbkitError
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
@@ -123,6 +123,25 @@ def test_untrimmed():
     assert (video.boxes[empty] == 0).all() and not video.action[empty].any()
 
 
+def test_haze_takes_contrast_from_street_and_moves_nothing():
+    clear, hazy = (render_video("walk", "street", seed=3, haze=h) for h in (0.0, 0.6))
+    np.testing.assert_array_equal(hazy.boxes, clear.boxes)
+    spread = [v.frames.astype(float).std() for v in (clear, hazy)]
+    assert 0.35 < spread[1] / spread[0] < 0.75  # 30 to 60 % are lost, the sensor's noise is not
+    assert hazy.frames.mean() > clear.frames.mean()
+    studio = [render_video("walk", "studio", seed=3, haze=h).frames for h in (0.0, 0.6)]
+    np.testing.assert_array_equal(*studio)
+
+
+def test_haze_follows_the_equation_of_koschmieder():
+    curve = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2)  # (1, 256, 3)
+    for seed in range(20):
+        seen = in_haze(curve, np.random.default_rng(seed), 0.6)[0].astype(float)  # (256, 3)
+        lost = 1 - (seen[255] - seen[0]) / 255  # the slope is 1 - h in every channel
+        assert (0.29 < lost).all() and (lost < 0.61).all() and np.ptp(lost) < 0.01
+        assert (seen[0] / lost > 160).all() and (seen[0] / lost < 240).all()  # black shows the airlight
+
+
 def test_boxes_of_empty_mask():
     masks = np.zeros((2, 8, 8), bool)
     masks[1, 2:4, 5:8] = True
@@ -198,7 +217,7 @@ def test_refusals(tmp_path):
     for bad in ({"shift": 2}, {"size": 20}, {"domains": ("moon",)}, {"videos_per_class": {"train": 0, "test": 1}}):
         with pytest.raises(NbkitError):
             write_demo(tmp_path / "x", **bad)
-    for bad in ({"action": "fly"}, {"domain": "moon"}, {"shift": -1.0}, {"size": 8}):
+    for bad in ({"action": "fly"}, {"domain": "moon"}, {"shift": -1.0}, {"size": 8}, {"haze": 1.0}):
         with pytest.raises(NbkitError):
             render_video(**{"action": "walk", "domain": "street", "seed": 0} | bad)
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut short")

@@ -67,7 +67,7 @@ def data(table, cache):
 
 def config(**fields):
     small = {"height": SIDE, "width": SIDE, "clip_len": 4, "steps": 3, "batch": 2, "log_every": 1, "warmup": 0,
-             "min_tube_len": 2, "beta_ramp": False}
+             "min_tube_len": 2, "beta_ramp": False, "norm": "group", "beta": 0.2}
     return LocalizationConfig.make("small", **{**small, **fields})
 
 
@@ -86,6 +86,16 @@ def train(data, folder=None, stop_after=None, **fields):
 def test_lambda_zero_gives_the_baseline_bit_for_bit(data, baseline, adapt):
     state = train(data, adapt=adapt, lam=0.0)[0].detector.state_dict()
     assert all(torch.equal(state[k], baseline[k]) for k in baseline)
+
+
+def test_with_statistics_per_domain_lambda_zero_changes_nothing_of_the_source(data):
+    plain = train_localizer(config(norm="per_domain"), CLASSES, data("a", augment=True))[0].detector.state_dict()
+    state = train(data, adapt=VARIANTS[-1], lam=0.0, norm="per_domain")[0].detector.state_dict()
+    for name, value in plain.items():
+        own = slice(0, 1) if "running" in name else slice(None)  # the source's row; the target's is fed by its own frames
+        assert torch.equal(state[name][own], value[own]) if value.dim() else torch.equal(state[name], value), name
+    moved = [name for name in plain if "running_mean" in name and not torch.equal(state[name][1], plain[name][1])]
+    assert len(moved) == sum("running_mean" in name for name in plain)
 
 
 @pytest.mark.parametrize("adapt", [("t_img",), ("t_ins",), ("t_img", "t_ins")])
@@ -119,7 +129,10 @@ def test_resume_is_bit_identical(data, tmp_path):
     resumed, again = train(data, adapt=VARIANTS[-1], folder=tmp_path / "cut")
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()):
         assert torch.equal(a, b)
-    drop = lambda rows: [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
+
+    def drop(rows):
+        return [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
+
     assert drop(history) == drop(again)
     written = pd.read_csv(tmp_path / "cut" / "history.csv")
     assert {"step", "rpn_cls", "roi_reg", "t_img", "t_ins", "s_img", "beta", "lam", "lr"} <= set(written)

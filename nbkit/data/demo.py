@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import zipfile
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +37,7 @@ CLASS_NAMES = {action: "".join(word.capitalize() for word in action.split("_")) 
 
 
 def write_demo(root, *, videos_per_class=None, seed=0, shift=1.0, size=96, frames=32, workers=2, domains=DOMAINS,
-               untrimmed_fraction=0.0) -> Path:
+               untrimmed_fraction=0.0, haze=0.0) -> Path:
     """Render and encode the demo domains below `root`; nothing is done where they are already there.
 
     videos_per_class    videos a class and domain, by split (default train 40, val 20, test 40; val may be 0)
@@ -46,6 +45,7 @@ def write_demo(root, *, videos_per_class=None, seed=0, shift=1.0, size=96, frame
     size, frames        side in pixels, frames a video (25 fps)
     workers             processes
     untrimmed_fraction  in [0, 1]: part of the videos of every split that are untrimmed (3 * frames long)
+    haze                in [0, 1): the most haze over `street`, see `render_video`
 
     Writes, for every domain, `videos/<Class>/v_<Class>_gXX_cYY.avi`, `splits/{train,val,test}list01.txt`,
     `splits/classInd.txt` and `boxes/<Class>/<video>.npz` (see `read_boxes`), and `root/demo.json` with the settings.
@@ -56,7 +56,7 @@ def write_demo(root, *, videos_per_class=None, seed=0, shift=1.0, size=96, frame
     settings = {"version": VERSION, "seed": seed, "shift": float(shift), "size": size, "frames": frames,
                 "domains": list(domains), "untrimmed_fraction": float(untrimmed_fraction),
                 "videos_per_class": {split: int(counts.get(split, 0)) for split in SPLITS}, "fps": FPS,
-                "classes": CLASS_NAMES}
+                "classes": CLASS_NAMES, **({"haze": float(haze)} if haze else {})}
     _check(settings, counts)
     root = Path(root)
     if is_written(root, settings):
@@ -86,6 +86,8 @@ def _check(settings, counts):
         raise NbkitError(f"domains={settings['domains']}: choose from {', '.join(DOMAINS)}")
     if not 0 <= settings["untrimmed_fraction"] <= 1 or not 0 <= settings["shift"] <= 1:
         raise NbkitError("shift and untrimmed_fraction must be between 0 and 1")
+    if not 0 <= settings.get("haze", 0.0) < 1:
+        raise NbkitError(f"haze={settings['haze']} must be at least 0 and below 1")
     if settings["size"] < 32 or settings["size"] % 2 or settings["frames"] < 8 or settings["seed"] < 0:
         raise NbkitError("size must be even and at least 32, frames at least 8, seed at least 0")
 
@@ -117,7 +119,7 @@ def _plan(folder, domain, settings):
                 lines.append(f"{name}/{stem}.avi" + (f" {label}" if split == "train" else "") + "\n")
                 part = settings["untrimmed_fraction"]
                 how = {"shift": settings["shift"], "size": settings["size"], "frames": settings["frames"],
-                       "untrimmed": int((k + 1) * part) > int(k * part)}
+                       "untrimmed": int((k + 1) * part) > int(k * part), "haze": settings.get("haze", 0.0)}
                 number = np.random.SeedSequence([settings["seed"], split_number, k]).generate_state(1)[0]
                 yield str(base), name, stem, action, domain, int(number), how
         (base / "splits" / f"{split}list01.txt").write_text("".join(lines), encoding="utf-8")
@@ -192,12 +194,13 @@ def main(arguments=None):
     parser.add_argument("--size", type=int, default=96, help="side in pixels (default %(default)s)")
     parser.add_argument("--frames", type=int, default=32, help="frames a video (default %(default)s)")
     parser.add_argument("--untrimmed", type=float, default=0.0, help="part of the videos that are untrimmed (0)")
+    parser.add_argument("--haze", type=float, default=0.0, help="the most haze over street, 0 (default) to below 1")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args(arguments)
     try:
         root = write_demo(given.root, videos_per_class={"train": given.train, "val": given.val, "test": given.test},
                           seed=given.seed, shift=given.shift, size=given.size, frames=given.frames,
-                          workers=given.workers, untrimmed_fraction=given.untrimmed)
+                          workers=given.workers, untrimmed_fraction=given.untrimmed, haze=given.haze)
     except NbkitError as error:
         raise SystemExit(f"error: {error}") from None
     print(f"demo data in {root}")

@@ -11,7 +11,7 @@ from nbkit.data import demo_scene as scene
 from nbkit.data import demo_surroundings as around
 from nbkit.data.demo_actions import ACTIONS
 from nbkit.data.demo_body import J
-from nbkit.data.demo_style import DOMAINS, build_of, manner_of, sample_style, tone_curve, wardrobe, yaw_of
+from nbkit.data.demo_style import DOMAINS, build_of, in_haze, manner_of, sample_style, tone_curve, wardrobe, yaw_of
 from nbkit.errors import NbkitError
 
 
@@ -30,7 +30,7 @@ class DemoVideo:
     style: dict
 
 
-def render_video(action, domain, seed, shift=1.0, size=96, frames=32, untrimmed=False) -> DemoVideo:
+def render_video(action, domain, seed, shift=1.0, size=96, frames=32, untrimmed=False, haze=0.0) -> DemoVideo:
     """Render one performance at 25 fps; the same arguments give the same pixels.
 
     action, domain  names in ACTIONS and DOMAINS
@@ -38,6 +38,7 @@ def render_video(action, domain, seed, shift=1.0, size=96, frames=32, untrimmed=
     shift           in [0, 1]: how far `street` is from `studio`
     size, frames    side in pixels (at least 32), frames (at least 8)
     untrimmed       3 * frames long: two performances with standing and empty stretches around them
+    haze            in [0, 1): the most haze over `street`, see `in_haze`; 0 leaves the pixels as they are without it
     Raises NbkitError for a value outside these.
     """
     if action not in ACTIONS:
@@ -46,6 +47,8 @@ def render_video(action, domain, seed, shift=1.0, size=96, frames=32, untrimmed=
         raise NbkitError(f"size={size}, frames={frames}, seed={seed}: need size >= 32, frames >= 8 and seed >= 0")
     if domain not in DOMAINS:
         raise NbkitError(f"domain={domain!r} is not one of {', '.join(DOMAINS)}")
+    if not 0 <= haze < 1:
+        raise NbkitError(f"haze={haze} must be at least 0 and below 1")
     style = sample_style(np.random.default_rng([seed, DOMAINS.index(domain), ACTIONS.index(action)]), domain, shift)
     rng = np.random.default_rng(style["seed"])
     if untrimmed:
@@ -53,6 +56,8 @@ def render_video(action, domain, seed, shift=1.0, size=96, frames=32, untrimmed=
     else:
         motion = acts.perform(action, frames, build_of(style), manner_of(style))
     stage = _Stage(action, motion, style, rng, size)
+    if haze and domain == "street":  # its own generator: the scene behind the haze is the one without it
+        stage.tone = in_haze(stage.tone, np.random.default_rng([style["seed"], 1]), haze)
     shown = [stage.frame(t) for t in range(len(motion.present))]
     masks = np.stack([stage.figure.mask(t, size) if here else np.zeros((size, size), bool)
                       for t, here in enumerate(motion.present)])

@@ -73,6 +73,15 @@ def yaw_of(style, action: str) -> float:
     return 90.0 - style["turn"]  # turned towards the camera
 
 
+def in_haze(curve, rng, strength) -> np.ndarray:
+    """A tone curve (1, 256, 3) uint8 seen through haze: light (1 - h) * light + h * airlight (Koschmieder, 1924).
+
+    strength in [0, 1): h of the video is drawn from [strength / 2, strength]; the airlight is a bright, nearly grey colour.
+    """
+    h, airlight = strength * rng.uniform(0.5, 1.0), rng.uniform(175, 225) + rng.uniform(-12, 12, 3)
+    return np.clip((1 - h) * curve.astype(float) + h * airlight, 0, 255).astype(np.uint8)
+
+
 def colour(rng, saturation, luma) -> np.ndarray:
     """Random hue of a given brightness: RGB (3,) in [0, 1] with Rec. 601 luma close to `luma`."""
     rgb = np.array(colorsys.hsv_to_rgb(rng.random(), saturation, 1.0))

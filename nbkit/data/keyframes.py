@@ -1,7 +1,7 @@
 """Key frames with their clips and boxes: what the localizer trains on and is evaluated on."""
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd

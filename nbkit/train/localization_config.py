@@ -13,7 +13,8 @@ from nbkit.models.discriminators import check_adapt
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {"height": 64, "width": 64, "clip_len": 8, "clip_stride": 3, "key_stride": 2, "steps": 800, "batch": 8,
               "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 20, "grad_clip": 10.0,
-              "lam": 1.0, "beta": 0.2, "beta_ramp": True, "gamma": 3.0, "eval_stride": 4, "max_gap": 2, "min_tube_len": 3},
+              "norm": "per_domain", "lam": 1.0, "beta": 0.05, "beta_ramp": True, "gamma": 3.0, "eval_stride": 4, "max_gap": 2,
+              "min_tube_len": 3},
     "laptop": {"height": 160, "width": 213, "clip_len": 8, "clip_stride": 2, "key_stride": 2, "steps": 800, "batch": 4,
                "optimizer": "adamw", "lr": 5e-4, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 50,
                "grad_clip": 10.0, "lam": 1.0, "beta": 0.1, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 8,

@@ -124,6 +124,7 @@ def adapt_statistics(detector: Localizer, data: KeyframeDataset, cfg: Localizati
     """
     with estimating_statistics(detector, domain):
         for step in range(batches):
+            data.set_epoch(step)  # or the numbers would depend on whether this process has trained before
             chosen = np.random.default_rng([cfg.seed, step]).permutation(len(data))[:cfg.batch]
             moved = {k: v.to(device) for k, v in data.batch(chosen).items() if k in ("keyframe", "clip")}
             detector.target_step(moved)

@@ -7,6 +7,7 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+LOADED: dict = {}
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,18 @@ def smoke(tmp_path_factory):
         fields = {"profile": "smoke", "data_root": str(data), "runs_dir": str(tmp_path_factory.mktemp("runs")), **fields}
         return RunConfig.make(**fields)
     return make
+
+
+@pytest.fixture
+def tiny(smoke, monkeypatch):
+    """`tiny(**fields)`: a configuration of two short stages; the data of equal ones is loaded once for all tests."""
+    from nbkit.data.domains import load_domains
+
+    def load(cfg, labelled=("source",)):
+        key = (cfg.data_root, cfg.backbone, cfg.clips, labelled)
+        if key not in LOADED:
+            LOADED[key] = load_domains(cfg, labelled)
+        return LOADED[key]
+
+    monkeypatch.setattr("nbkit.train.loop.load_domains", load)
+    return lambda **fields: smoke(**{"epochs": (0, 1, 1), "demo_train": 2, "demo_test": 2, **fields})

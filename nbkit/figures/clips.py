@@ -67,7 +67,7 @@ def clip_rows(ax: Axes, starts: list[np.ndarray], n_frames: int, frames: int, st
         for k, start in enumerate(first):
             span = (frames - 1) * stride + 1
             ax.add_patch(Rectangle((start, row - 0.32), span, 0.64, fc=colours[k], ec="white", lw=0.8))
-            ax.text(start + span / 2, row, f"{k + 1}", ha="center", va="center", color="white", fontsize=8)
+            ax.text(start + span / 2, row, f"{k + 1}", ha="center", va="center", color="white")
     ax.set(xlim=(0, n_frames), ylim=(len(starts) - 0.4, -0.6), xlabel="frame of the video")
     ax.set_yticks(range(len(starts)), labels)
 

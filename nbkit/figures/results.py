@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, TARGET, page
+from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, page
 from nbkit.report import values_of
 from nbkit.tables import Table
 
@@ -23,7 +23,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     epochs = np.arange(1, len(history) + 1)
     starts = np.flatnonzero(history["stage"].diff().fillna(0).to_numpy()) + 0.5
     for ax, term in zip(axes[0], terms):
-        ax.plot(epochs, history[term], marker="o")
+        ax.plot(epochs, history[term], marker="o", color="black")
         for x in starts:
             ax.axvline(x, color=GREY, lw=0.8, ls=":")
         ax.set(title=TERM_LABELS[term], xlabel="epoch", xlim=(0.5, len(history) + 0.5))
@@ -72,7 +72,7 @@ def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Fig
             spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(len(values))
             ax.scatter(values, i + spread, s=20, color=STREAM_COLOURS[row.measure or measure], alpha=0.65, linewidths=0)
             if len(values):
-                ax.plot([values.mean()] * 2, [i - 0.34, i + 0.34], color=TARGET, lw=2)
+                ax.plot([values.mean()] * 2, [i - 0.34, i + 0.34], color="black", lw=2)
         base = values_of(table, found, table.against, column.name, measure) if table.against else np.empty(0)
         if len(base):
             ax.axvline(base.mean(), color=GREY, lw=1, ls=":", zorder=0)
@@ -95,10 +95,9 @@ def between_the_ticks(numbers: pd.DataFrame) -> Figure:
         ax.plot([-2.1, 2.1], [i, i], color=GREY, lw=0.6, zorder=0)
         for k in (k for k in range(n + 1) if abs(k - here) <= 2):
             ax.plot([k - here] * 2, [i - 0.15, i + 0.15], color=GREY, lw=1.6)
-            ax.text(k - here, i - 0.19, f"{k} of {n}", ha="center", va="bottom", fontsize=8)
-            ax.text(k - here, i + 0.19, f"{100 * k / n:.2f}", ha="center", va="top", fontsize=8, color=GREY)
-        ax.plot(0, i, marker="x", color=TARGET, ms=8, mew=2)
-        ax.text(0, i + 0.19, f"{x['printed']:.1f}", color=TARGET, ha="center", va="top", fontweight="bold", fontsize=8)
-    ax.set_yticks(range(len(lines)), [f"{x['row']}, {x['column']}" for x in lines])
+            ax.text(k - here, i - 0.19, f"{k} of {n}", ha="center", va="bottom")
+            ax.text(k - here, i + 0.19, f"{100 * k / n:.2f}", ha="center", va="top", color="#666666")
+        ax.plot(0, i, marker="x", color="black", ms=8, mew=2)
+    ax.set_yticks(range(len(lines)), [f"{x['row']}, {x['column']}:\nprinted {x['printed']:.1f}" for x in lines])
     ax.set(xlim=(-2.3, 2.3), ylim=(len(lines) - 0.4, -0.6), xlabel="distance from the printed number, in test videos")
     return fig

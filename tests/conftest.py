@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from moving_squares import squares, squares_cache, squares_table  # noqa: F401 (fixtures)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)

@@ -179,7 +179,8 @@ def test_a_table_runs_what_is_missing_and_survives_a_failing_row(places, tmp_pat
     monkeypatch.setattr(lt, "FOLDER", tmp_path)
     monkeypatch.setattr(lt, "ROOT", tmp_path)
     settings = {k.upper(): v for k, v in places.items() if k != "runs_dir"} | {
-        "BENCHMARK": "demo_untrimmed", "STEPS": 1, "BATCH": 2, "HEIGHT": 48, "WIDTH": 48, "EVAL_STRIDE": 8, "MIN_TUBE_LEN": 1}
+        "BENCHMARK": "demo_untrimmed", "STEPS": 1, "BATCH": 2, "HEIGHT": 48, "WIDTH": 48, "EVAL_STRIDE": 8, "MIN_TUBE_LEN": 1,
+        "NORM": "group"}
     (tmp_path / "tiny.yaml").write_text(json.dumps({
         "title": "tiny", "set": settings, "directions": [["studio", "street"]], "seeds": [3],
         "classes": ["wave", "jumping_jack", "walk", "squat", "throw", "kick", "cartwheel", "lift"],

@@ -136,14 +136,17 @@ def reversal_figure(points: Mapping[str, np.ndarray], steps: Mapping[str, Mappin
     return fig
 
 
-def loss_figure(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """The four terms of Eq. (1), and those of Eq. (6) that were trained, over the steps of each run."""
-    terms = [t for t in LOSS_LABELS if any(t in h for h in histories.values())]
+def loss_figure(histories: Mapping[str, pd.DataFrame | None]) -> Figure:
+    """The four terms of Eq. (1), and those of Eq. (6) that were trained, over the steps of each run.
+
+    None stands for a run without training of its own (AdaBN): not drawn, but it keeps its colour.
+    """
+    terms = [t for t in LOSS_LABELS if any(h is not None and t in h for h in histories.values())]
     cols = 4
     fig, axes = page(-(-len(terms) // cols), cols, 1.75, squeeze=False, sharex=True)
     for ax, term in zip(axes.flat, terms):
         for i, (name, h) in enumerate(histories.items()):
-            if term in h:
+            if h is not None and term in h:
                 ax.plot(h["step"], h[term].rolling(5, min_periods=1, center=True).mean(), label=name,
                         color=class_colour(i), lw=1.3)
         ax.set_title(LOSS_LABELS[term], fontsize=9)

@@ -16,6 +16,7 @@ from nbkit.losses.adversarial import MODULES, adversarial_loss
 from nbkit.models.discriminators import Aspects, Discriminators
 from nbkit.models.localizer import Localizer
 from nbkit.models.localizer_sizes import build_discriminators
+from nbkit.models.norm import use_domain
 
 
 @dataclass
@@ -51,13 +52,16 @@ def aspects_of(detector: Localizer, data: KeyframeDataset, keys: np.ndarray, bat
 
 
 def probe(detector: Localizer, source: KeyframeDataset, target: KeyframeDataset, *, size: str = "small",
-          frames: int = 96, steps: int = 120, lr: float = 2e-3, seed: int = 0) -> Probe:
+          statistics: str = "source", frames: int = 96, steps: int = 120, lr: float = 2e-3, seed: int = 0) -> Probe:
     """Train fresh discriminators of all three modules on frozen features of `frames` key frames a domain; test on others.
 
     The first half of the frames of each domain is for training, the second for testing; no video is in both halves
-    when there are at least `frames` videos. gamma is 0: every frame counts.
+    when there are at least `frames` videos. gamma is 0: every frame counts. statistics: whose read the target.
     """
-    seen = [aspects_of(detector, d, spread_keys(d, frames, seed)) for d in (source, target)]
+    seen = []
+    for data, domain in ((source, "source"), (target, statistics)):
+        with use_domain(detector, domain):
+            seen.append(aspects_of(detector, data, spread_keys(data, frames, seed)))
     half = frames // 2
     fit, test = [[_take(a, s) for a in seen] for s in (slice(0, half), slice(half, frames))]
     with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,8 @@ from nbkit.config import digest
 from nbkit.data.frame_cache import build_frame_cache
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
-from nbkit.train.localization import LocalizationModel, train_localizer
+from nbkit.models.localizer import Localizer
+from nbkit.train.localization import LocalizationModel, load_detector, train_localizer
 from nbkit.train.localization_config import LocalizationConfig
 from nbkit.train.localization_eval import Scores, adapt_statistics, evaluate
 from nbkit.train.record import atomically, environment, write_json
@@ -82,6 +83,20 @@ def row_config(cfg: LocalizationConfig, row: str) -> LocalizationConfig:
     return cfg.model_copy(update={"adapt": ROWS[row]})
 
 
+def target_statistics(row: str) -> str:
+    """Whose batch statistics read the target's videos: 'source' = those of training (the baseline has no others, and the
+    oracle was trained on the target), 'target' = re-estimated on its unlabelled frames."""
+    return "source" if row in ("I3D+RPN", "oracle") else "target"
+
+
+def trained_detector(cfg: LocalizationConfig, row: str, folder: str | Path, data: LocalizationData) -> Localizer:
+    """The detector of a finished run as it was evaluated; read the target within `use_domain(_, target_statistics(row))`."""
+    detector = load_detector(folder, cfg, data.classes)
+    if cfg.norm == "per_domain" and target_statistics(row) == "target":
+        adapt_statistics(detector, data.target, cfg)
+    return detector.eval()
+
+
 def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: str | Path | None = None, *,
             fabric: Fabric | None = None, progress: bool = False) -> tuple[Scores, LocalizationModel, list[dict]]:
     """Train (or go on training, or load) one row and evaluate it on the target's test videos at the last step.
@@ -97,11 +112,10 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
     model, history = train_localizer(cfg, data.classes, source, data.target if cfg.adapt else None, folder,
                                      fabric=fabric, progress=progress)
     trained = time.perf_counter()
-    plain = row in ("I3D+RPN", "oracle")
-    if cfg.norm == "per_domain" and not plain:
+    domain = target_statistics(row)
+    if cfg.norm == "per_domain" and domain == "target":
         adapt_statistics(model.detector, data.target, cfg, device=fabric.device)
-    scores, found = evaluate(model.detector, data.test, data.classes, cfg, domain="source" if plain else "target",
-                             device=fabric.device)
+    scores, found = evaluate(model.detector, data.test, data.classes, cfg, domain=domain, device=fabric.device)
     if folder is not None and fabric.global_rank == 0:
         folder = Path(folder)
         step = float(np.mean([h["seconds"] for h in history]))  # of the logged steps: right for a resumed run, too

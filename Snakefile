@@ -2,19 +2,21 @@
 #   snakemake --cores 2 demo           what `make demo` does
 #   snakemake --cores 2 demo_table4    a whole table: all directions, splits and seeds
 #   snakemake --cores 2 table4         the paper's own table, where its data is in data/
-#   snakemake -n table2                what would run
+#   snakemake -n table2                what would run: each run, its configuration, predicted hours and disk
 #   snakemake --cores 2 localization   seed 0 of the localization table, both directions, then notebook 05
 # A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook and the rest goes on.
 import sys
 from pathlib import Path
 
+from nbkit.dry_run import Messages
 from nbkit.tables import load_table
 
 RUNS = config.get("runs_dir", "runs")
 NB = f"{RUNS}/notebooks"
-TABLES = sorted(p.stem for p in Path("tables").glob("*.yaml"))
+TABLES = {name: load_table(name).cells() for name in sorted(p.stem for p in Path("tables").glob("*.yaml"))}
+SAY = Messages(TABLES, workflow, RUNS)
 CELLS = {}
-for cell in (cell for name in TABLES for cell in load_table(name).cells()):  # tables share cells
+for cell in (cell for cells in TABLES.values() for cell in cells):  # tables share cells
     cell["first"] = cell["first"] or CELLS.get(cell["key"], cell)["first"]
     CELLS[cell["key"]] = cell
 DEMO = load_table("demo_table4").cells(
@@ -28,7 +30,7 @@ def markers(cells):
 localrules: all
 
 rule all:
-    input: [markers(load_table(name).cells()) for name in TABLES]
+    input: [markers(cells) for cells in TABLES.values()]
 
 rule demo:
     input:
@@ -38,10 +40,11 @@ rule demo:
 rule figures:
     input: f"{NB}/06_tsne.ipynb", f"{NB}/07_gradcam.ipynb"
 
-for name in TABLES:
+for name, cells in TABLES.items():
     rule:
         name: name
-        input: markers(load_table(name).cells())
+        message: f"{{SAY:{name}u}}"  # u: as it is, Snakemake takes a last u or q for itself
+        input: markers(cells)
 
 def data_of(wildcards):  # the demo's data is made by notebook 01; the other benchmarks' lies in data/
     demo = CELLS[wildcards.key]["parameters"].get("BENCHMARK") == "demo"
@@ -55,6 +58,7 @@ rule first_cell:
     wildcard_constraints: key="|".join(k for k, c in CELLS.items() if c["first"])
     priority: 10
     params: table=lambda w: CELLS[w.key]["table"]
+    message: "{SAY:{wildcards.key}}"
     shell: "{sys.executable} -m nbkit.cli run-cell {params.table} {wildcards.key} --runs-dir {RUNS}"
 
 use rule first_cell as cell with:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nbkit.config import RunConfig
 from nbkit.cost import Cost, cost
 from nbkit.cost_speed import RESULTS, Machine, cache_seconds, cpu_speed, gpu_speed, read_seconds
 from nbkit.tables import config_of, find_run, load_table
@@ -30,14 +31,15 @@ def table_costs(name: str, machine: Machine | None = None, runs_dir: str = "runs
         found = known[name_of] = known.get(name_of) or cost(plain)
         done = find_run(cfg) is not None
         line = {k: cell[k] for k in ("row", "column", "seed", "split", "key")}
-        line |= {"status": "done" if done else "to run", "settings": _settings(cfg)}
+        line |= {"status": "done" if done else "to run", "settings": settings(cfg)}
         line |= _share(found, (cfg.seed, cfg.split_seed), machine, folder, stages_seen, caches_seen) if not done else \
             dict.fromkeys(("gpu_hours", "cpu_hours", "cache_hours", "cache_gb", "checkpoint_gb"), 0.0)
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _settings(cfg) -> str:
+def settings(cfg: RunConfig) -> str:
+    """The configuration in a line: its profile, its domains, and what it sets otherwise than the profile."""
     hidden = ("profile", "benchmark", "source", "target", "seed", "split_seed", "runs_dir", "data_root")
     changed = {k: v for k, v in cfg.changed().items() if k not in hidden}
     return " ".join([cfg.profile, f"{cfg.source}→{cfg.target}", *(f"{k}={v}" for k, v in changed.items())])
@@ -59,17 +61,24 @@ def _share(found: Cost, draw: tuple, machine: Machine, folder: Path, stages_seen
 
 def format_costs(name: str, lines: pd.DataFrame, machine: Machine | None = None, folder: Path = RESULTS) -> str:
     """The list, the totals, and what the figures rest on."""
+    return "\n".join([f"{name}: {len(lines)} runs, {int((lines['status'] == 'to run').sum())} to run",
+                      *map(format_run, lines.itertuples()), "", format_total(name, lines, machine, folder)])
+
+
+def format_run(r) -> str:
+    """One line of the list, `r` a row of `table_costs`."""
+    return (f"{r.key}  {r.row} | {r.column} | seed {r.seed} split {r.split} | {r.status} | {r.settings} | "
+            f"GPU {r.gpu_hours:.2f} h, or CPU {r.cpu_hours:.2f} h; disk {r.cache_gb + r.checkpoint_gb:.2f} GB")
+
+
+def format_total(name: str, lines: pd.DataFrame, machine: Machine | None = None, folder: Path = RESULTS) -> str:
+    """The totals, and what the figures rest on."""
     machine = machine or Machine()
-    cells = load_table(name).cells()
-    sources = sorted({gpu_speed(config_of(c["parameters"]), machine, folder)[1] for c in cells})
-    text = [f"{name}: {len(lines)} runs, {int((lines['status'] == 'to run').sum())} to run"]
-    for r in lines.itertuples():
-        text.append(f"{r.key}  {r.row} | {r.column} | seed {r.seed} split {r.split} | {r.status} | {r.settings} | "
-                    f"GPU {r.gpu_hours:.2f} h, or CPU {r.cpu_hours:.2f} h; disk {r.cache_gb + r.checkpoint_gb:.2f} GB")
+    sources = sorted({gpu_speed(config_of(c["parameters"]), machine, folder)[1] for c in load_table(name).cells()})
     total = lines[["gpu_hours", "cpu_hours", "cache_hours", "cache_gb", "checkpoint_gb"]].sum()
-    text += ["", f"to run, stages and caches that runs share counted once: GPU {total.gpu_hours:.1f} h, or "
-                 f"{total.cpu_hours:.1f} h on one CPU thread; decoding and flow {total.cache_hours:.1f} h on one CPU thread",
-             f"disk: caches {total.cache_gb:.1f} GB, checkpoints {total.checkpoint_gb:.1f} GB",
-             f"GPU hours: {'; '.join(sources)}; with the assembling of batches as measured on one CPU thread",
-             "CPU hours, batches, decoding and flow: measured, benchmarks/results/step_cost.json"]
-    return "\n".join(text)
+    return "\n".join([
+        f"to run, stages and caches that runs share counted once: GPU {total.gpu_hours:.1f} h, or "
+        f"{total.cpu_hours:.1f} h on one CPU thread; decoding and flow {total.cache_hours:.1f} h on one CPU thread",
+        f"disk: caches {total.cache_gb:.1f} GB, checkpoints {total.checkpoint_gb:.1f} GB",
+        f"GPU hours: {'; '.join(sources)}; with the assembling of batches as measured on one CPU thread",
+        "CPU hours, batches, decoding and flow: measured, benchmarks/results/step_cost.json"])

@@ -19,13 +19,15 @@ LOSS_LABELS = {"rpn_cls": "RPN, actor or not", "rpn_reg": "RPN, box", "roi_cls":
 
 
 def draw_box(ax: Axes, box: np.ndarray, colour: str, text: str = "", dashed: bool = False, width: float = 1.6) -> None:
-    """One box (4,) xyxy in pixels, with a word above its upper left corner (inside where there is no room)."""
+    """One box (4,) xyxy in pixels, with a word above it (inside where there is no room), towards the picture's middle."""
     x0, y0, x1, y1 = box
     ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=colour, lw=width,
                            ls=(0, (2, 1.5)) if dashed else "-"))
     if text:
         inside = y0 < 7
-        ax.text(x0, y0 + (1 if inside else -1.5), text, color="black", fontsize=7, va="top" if inside else "bottom",
+        right = x0 + x1 > sum(ax.get_xlim())
+        ax.text(x1 if right else x0, y0 + (1 if inside else -1.5), text, color="black", fontsize=7,
+                ha="right" if right else "left", va="top" if inside else "bottom",
                 bbox={"fc": colour, "ec": "none", "pad": 0.8, "alpha": 0.9}, clip_on=True)
 
 

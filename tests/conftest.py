@@ -4,11 +4,14 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 from moving_squares import squares, squares_cache, squares_table  # noqa: F401 (fixtures)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 LOADED: dict = {}
+settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

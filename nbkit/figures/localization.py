@@ -192,7 +192,7 @@ def localization_dots(found: pd.DataFrame, rows: Sequence[str], directions: Sequ
             values = here.loc[here["row"] == row, measure].to_numpy()
             ax.scatter(values, np.full(len(values), i), s=20, color=SOURCE, alpha=0.6, linewidths=0)
             if len(values):
-                ax.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color=TARGET, lw=2)
+                ax.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="black", lw=2)
         ax.set_title("→".join(direction), fontsize=9)
         ax.set(xlabel="frame-mAP (%)" if measure == "frame_map" else "video-mAP (%)", xlim=(0, 100))
         ax.grid(axis="x")

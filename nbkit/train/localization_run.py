@@ -92,9 +92,13 @@ def target_statistics(row: str) -> str:
 def trained_detector(cfg: LocalizationConfig, row: str, folder: str | Path, data: LocalizationData) -> Localizer:
     """The detector of a finished run as it was evaluated; read the target within `use_domain(_, target_statistics(row))`."""
     detector = load_detector(folder, cfg, data.classes)
-    if cfg.norm == "per_domain" and target_statistics(row) == "target":
-        adapt_statistics(detector, data.target, cfg)
+    _fill_target_statistics(detector, cfg, row, data)
     return detector.eval()
+
+
+def _fill_target_statistics(detector: Localizer, cfg: LocalizationConfig, row: str, data: LocalizationData, device="cpu") -> None:
+    if cfg.norm == "per_domain" and target_statistics(row) == "target":
+        adapt_statistics(detector, data.target, cfg, device=device)
 
 
 def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: str | Path | None = None, *,
@@ -112,10 +116,8 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
     model, history = train_localizer(cfg, data.classes, source, data.target if cfg.adapt else None, folder,
                                      fabric=fabric, progress=progress)
     trained = time.perf_counter()
-    domain = target_statistics(row)
-    if cfg.norm == "per_domain" and domain == "target":
-        adapt_statistics(model.detector, data.target, cfg, device=fabric.device)
-    scores, found = evaluate(model.detector, data.test, data.classes, cfg, domain=domain, device=fabric.device)
+    _fill_target_statistics(model.detector, cfg, row, data, fabric.device)
+    scores, found = evaluate(model.detector, data.test, data.classes, cfg, domain=target_statistics(row), device=fabric.device)
     if folder is not None and fabric.global_rank == 0:
         folder = Path(folder)
         step = float(np.mean([h["seconds"] for h in history]))  # of the logged steps: right for a resumed run, too

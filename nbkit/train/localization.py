@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
 from nbkit.losses.adversarial import action_loss, adversarial_loss, localization_objective, ramp
+from nbkit.memory import keep_freed_memory
 from nbkit.models.localizer import Localizer
 from nbkit.models.localizer_sizes import build_discriminators, build_localizer, default_settings
 from nbkit.models.norm import use_domain
@@ -98,6 +99,7 @@ def train_localizer(cfg: LocalizationConfig, classes: list[str], source: Keyfram
         the model in evaluation mode, and the history: one dict a logged step.
     """
     _check(cfg, source, target)
+    keep_freed_memory()
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     model = LocalizationModel(cfg, len(classes))
     optimizer = make_optimizer(cfg, model)

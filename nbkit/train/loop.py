@@ -16,6 +16,7 @@ from nbkit.config import RunConfig
 from nbkit.data.domains import load_domains
 from nbkit.errors import NbkitError
 from nbkit.evaluate.accuracy import per_class, top1
+from nbkit.memory import keep_freed_memory
 from nbkit.methods import METHODS
 from nbkit.methods.base import STAGES, Method
 from nbkit.train.features import Features, test_features
@@ -41,6 +42,7 @@ def prepare(cfg: RunConfig) -> tuple[Fabric, Method]:
         raise NbkitError(f"METHOD={cfg.method!r} is not one of {', '.join(METHODS)}")
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
+    keep_freed_memory()
     fabric = Fabric(accelerator=cfg.device, devices=1, precision=cfg.precision)
     cls = METHODS[cfg.method]
     domains = load_domains(cfg, cls.labelled)

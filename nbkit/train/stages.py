@@ -31,7 +31,7 @@ def stage_key(method: Method, stage: int) -> str:
     cfg, earlier = method.cfg, [s for s in range(1, stage + 1) if not method.skips(s)]
     chain = [{"stage": s, "epochs": cfg.epochs[s - 1], "lr": cfg.lr[s - 1], **method.signature(s)} for s in earlier]
     common = {k: getattr(cfg, k) for k in COMMON}
-    return digest({"common": common, "chain": chain, "data": method.domains.data_key, "version": RESULT_VERSION}, 16)
+    return digest({"common": common, "chain": chain, "data": method.domains.data_key, "version": RESULT_VERSION[cfg.backbone]}, 16)
 
 
 def train_stage(fabric: Fabric, method: Method, stage: int) -> list[dict[str, Any]]:

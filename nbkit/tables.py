@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from nbkit.config import ROOT, RunConfig, digest
 from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
+from nbkit.train.record import RESULT_VERSION
 
 MEASURES = ("fused", "rgb", "flow")
 CHOICES = ("source_val", "oracle")  # diagnostic choices of an epoch, see nbkit/train/selection.py
@@ -181,15 +182,16 @@ def printed_videos(table: Table, column: str) -> int | None:
 
 
 def find_run(cfg: RunConfig) -> Path | None:
-    """The finished run folder of a configuration, or None."""
+    """The finished run folder of a configuration, or None; one that an older version of the code left does not count."""
     pattern = f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-*/metrics.json"
     for path in sorted(Path(cfg.runs_dir).glob(pattern)):
         config = json.loads((path.parent / "config.json").read_text())
         try:
-            if RunConfig(**config).identity() == cfg.identity():
-                return path.parent
+            same = RunConfig(**config).identity() == cfg.identity()
         except ValidationError:
             continue  # written by another version of the suite
+        if same and json.loads(path.read_text()).get("result_version", 1) == RESULT_VERSION[cfg.backbone]:
+            return path.parent
     return None
 
 

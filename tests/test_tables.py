@@ -25,6 +25,7 @@ from nbkit.report import (
 )
 from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, unpack
 from nbkit.tables import Table, committed, config_of, find_run, load_table, results
+from nbkit.train.record import RESULT_VERSION
 
 TABLES = sorted(p.stem for p in (ROOT / "tables").glob("*.yaml"))
 
@@ -152,7 +153,9 @@ def test_find_run_matches_the_whole_configuration(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(cfg.model_dump(mode="json")))
     assert find_run(cfg) is None  # no metrics yet: not finished
-    (folder / "metrics.json").write_text("{}")
+    (folder / "metrics.json").write_text("{}")  # written before the first change of the numbers
+    assert find_run(cfg) is None
+    (folder / "metrics.json").write_text(json.dumps({"result_version": RESULT_VERSION["small"]}))
     assert find_run(cfg) == folder
     assert find_run(config_of({"PROFILE": "smoke", "SEED": 1, "ALPHA": 9.0}, runs_dir=str(tmp_path))) is None
 

@@ -14,7 +14,7 @@ from torchvision.models import mobilenet_v2, resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
 from nbkit.models.i3d import InceptionI3D
-from nbkit.models.mobilenet import MEAN, STD, find_weights
+from nbkit.models.mobilenet import MEAN, STD, find_weights, fuse
 from nbkit.models.norm import DomainNorm, Mode
 from nbkit.models.weights import load_pretrained
 
@@ -78,15 +78,19 @@ class SmallTemporal(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------------- laptop
-def _mobilenet(weights: str | Path | None) -> nn.Sequential:
-    """MobileNetV2's feature layers with frozen batch normalisation.
+def _mobilenet(weights: str | Path | None, freeze: int) -> nn.Sequential:
+    """MobileNetV2's feature layers with frozen batch normalisation; the first `freeze` of them are not trained.
 
     `weights`: a file in torchvision's own layout; 'imagenet' = the installed one, see `mobilenet.find_weights`.
+    In layers that are not trained the normalisation is part of the convolution, and channels lie last: half the time.
     """
     network = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d)
     if weights is not None:
         load_pretrained(network, find_weights() if weights == "imagenet" else weights, download=False)
-    return network.features
+    frozen = network.features[:freeze].eval()
+    fuse(frozen)
+    _freeze(frozen)
+    return network.features.to(memory_format=torch.channels_last)
 
 
 def _freeze(layers) -> None:
@@ -101,8 +105,7 @@ class MobileNetKeyframe(nn.Module):
 
     def __init__(self, weights: str | Path | None = None, freeze: int = 4):
         super().__init__()
-        self.layers = _mobilenet(weights)[:14]
-        _freeze(self.layers[:freeze])
+        self.layers = _mobilenet(weights, freeze)[:14]
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.layers(imagenet_normalise(frames))
@@ -119,9 +122,8 @@ class MobileNetTemporal(nn.Module):
 
     def __init__(self, weights: str | Path | None = None, freeze: int = 7):
         super().__init__()
-        layers = _mobilenet(weights)
+        layers = _mobilenet(weights, freeze)
         self.freeze, self.first, self.second = freeze, layers[:14], layers[14:18]
-        _freeze(self.first[:freeze])
         self.motion = nn.Sequential(nn.Conv3d(96, 96, (3, 1, 1), padding=(1, 0, 0)), nn.ReLU(),
                                     nn.Conv3d(96, 96, (3, 3, 3), padding=1))
         nn.init.zeros_(self.motion[-1].weight)

@@ -22,6 +22,7 @@ from nbkit.data.cache import prepare_video, square
 from nbkit.data.clips import ClipDataset, load_batch
 from nbkit.data.decode import read_video
 from nbkit.data.demo import encode
+from nbkit.memory import keep_freed_memory
 from nbkit.models.two_stream import TwoStream
 from nbkit.train.record import environment
 
@@ -110,6 +111,7 @@ def main(arguments=None):
     parser.add_argument("--no-tvl1", action="store_true")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as in training
     found = {"backbones": {b: step_case(b, *CASES[b], args.times) for b in args.only},
              "batch_bytes_per_second": batch_bytes_per_second(256, 224),
              "cache_seconds_per_frame": seconds_per_frame(256, not args.no_tvl1), "environment": environment()}

@@ -12,9 +12,9 @@ _LARGEST = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Tell the C library to keep what is freed; returns whether it listened (glibc only, nothing happens elsewhere).
 
-    By default every array above 32 MiB is mapped anew from the system, page by page, and given back when it is freed:
-    up to half of the time of a forward pass on the CPU.  The process grows to its largest size and stays there.  No
-    number changes.  Call it before training; calling it again is harmless.
+    By default large arrays are mapped anew from the system, page by page, and given back when they are freed: a quarter
+    of a training step of the demo network and a third of an evaluation pass (benchmarks/freed_memory.py).  The process
+    grows to its largest size and stays there.  No number changes.  Calling it again is harmless.
     """
     if not sys.platform.startswith("linux"):
         return False

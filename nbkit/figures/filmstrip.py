@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from nbkit.figures.clips import flow_colours
-from nbkit.figures.style import TARGET, bare
+from nbkit.figures.style import NEGATIVE, bare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ def pictures(clip: np.ndarray, top: float = 0.5) -> np.ndarray:
     return np.clip(frames, 0, 1) if frames.shape[-1] == 3 else flow_colours(frames, top)
 
 
-def filmstrip(ax: Axes, frames: np.ndarray, title: str = "", marked: Sequence[int] = (), colour: str = TARGET,
+def filmstrip(ax: Axes, frames: np.ndarray, title: str = "", marked: Sequence[int] = (), colour: str = NEGATIVE,
               gap: int = 3) -> None:
     """Frames (T, H, W, 3) in a row, `gap` pixels apart; the frame numbers in `marked` get a border in `colour`."""
     t, h, w = frames.shape[:3]

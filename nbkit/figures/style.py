@@ -22,6 +22,7 @@ MARKERS = {"source": "o", "target": "^"}
 DOMAIN_COLOURS = {"source": SOURCE, "target": TARGET}
 STREAM_COLOURS = {"rgb": "#009E73", "flow": "#CC79A7", "fused": "#333333"}
 GREY = "#8C8C8C"
+NEGATIVE = "#882255"  # wine red: what was made wrong on purpose
 # Okabe-Ito first, then the four that stay farthest from them under the three colour-vision deficiencies
 CLASS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#333333",
                  "#7900F2", "#592D00", "#00D870", "#0029A6")

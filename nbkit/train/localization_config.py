@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
               "min_tube_len": 3},
     "laptop": {"height": 160, "width": 213, "clip_len": 8, "clip_stride": 2, "key_stride": 2, "steps": 250, "batch": 2,
                "optimizer": "adamw", "lr": 5e-4, "weight_decay": 1e-4, "schedule": "cosine", "warmup": 50,
-               "grad_clip": 10.0, "lam": 1.0, "beta": 0.1, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 8,
+               "grad_clip": 10.0, "lam": 1.0, "beta": 0.02, "beta_ramp": True, "gamma": 3.0, "min_tube_len": 8,
                "keyframe_weights": "imagenet", "temporal_weights": "imagenet"},
     "paper": {},
 }

@@ -190,7 +190,7 @@ def localization_dots(found: pd.DataFrame, rows: Sequence[str], directions: Sequ
         here = found[(found["source"] == direction[0]) & (found["target"] == direction[1])]
         for i, row in enumerate(there):
             values = here.loc[here["row"] == row, measure].to_numpy()
-            ax.scatter(values, np.full(len(values), i), s=20, color=SOURCE, alpha=0.6, linewidths=0)
+            ax.scatter(values, np.full(len(values), i), s=20, color=GREY, linewidths=0)
             if len(values):
                 ax.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="black", lw=2)
         ax.set_title("→".join(direction), fontsize=9)

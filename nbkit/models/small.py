@@ -22,7 +22,7 @@ class SmallEncoder(nn.Module):
     """Four convolutions over space and time, (N, C, T, H, W) -> (N, `out_features`).  About 0.3 M parameters.
 
     Input ranges: RGB [0, 1], flow [-1, 1].  The first layer is spatial only (its cost rules the rest), the others see
-    three frames at a time, so the order of frames matters.  Channels lie last in memory: a third less time on a CPU.
+    three frames at a time, so the order of frames matters.  Channels lie last in memory, which is faster on a CPU.
     """
 
     out_features = 128

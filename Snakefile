@@ -3,10 +3,13 @@
 #   snakemake --cores 2 demo_table4    a whole table: all directions, splits and seeds
 #   snakemake --cores 2 table4         the paper's own table, where its data is in data/
 #   snakemake -n table2                what would run: each run, its configuration, predicted hours and disk
-#   snakemake --cores 2 localization   seed 0 of the localization table, both directions, then notebook 05
+#   snakemake --cores 2 demo_localization  a localization table; snakemake -n demo_localization lists its runs
+#   snakemake --cores 2 localization   seed 0 of the demo's localization table, both directions, then notebook 05
 # A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook and the rest goes on.
 import sys
 from pathlib import Path
+
+import yaml
 
 from nbkit.dry_run import Messages
 from nbkit.tables import load_table
@@ -14,7 +17,8 @@ from nbkit.tables import load_table
 RUNS = config.get("runs_dir", "runs")
 NB = f"{RUNS}/notebooks"
 TABLES = {name: load_table(name).cells() for name in sorted(p.stem for p in Path("tables").glob("*.yaml"))}
-SAY = Messages(TABLES, workflow, RUNS)
+LOCALIZATION = {p.stem: yaml.safe_load(p.read_text()) for p in sorted(Path("tables/localization").glob("*.yaml"))}
+SAY = Messages(TABLES, workflow, RUNS, LOCALIZATION)
 CELLS = {}
 for cell in (cell for cells in TABLES.values() for cell in cells):  # tables share cells
     cell["first"] = cell["first"] or CELLS.get(cell["key"], cell)["first"]
@@ -25,6 +29,12 @@ DEMO = load_table("demo_table4").cells(
 
 def markers(cells):
     return list(dict.fromkeys(f"{RUNS}/cells/{cell['key']}.json" for cell in cells))
+
+
+def localization_markers(name, seeds=None):
+    table = LOCALIZATION[name]
+    return [f"{RUNS}/localization/.{name}-{source}:{target}-s{seed}"
+            for seed in seeds or table["seeds"] for source, target in table["directions"]]
 
 
 localrules: all
@@ -82,19 +92,26 @@ use rule prepare as adaptation with:
     wildcard_constraints: name="04_.*|06_.*|07_.*|08_.*"
     priority: 1
 
-# Localization runs are many and short: one process a direction, which skips what is finished.
-DIRECTIONS = ["studio:street", "street:studio"]
+# Localization runs are many and short: one process a direction and seed, which skips what is finished.
+for name, table in LOCALIZATION.items():
+    rule:
+        name: name
+        message: f"{{SAY:{name}u}}"
+        input: localization_markers(name)
+
+rule localization_runs:
+    input: "tables/localization/{table}.yaml"  # a row that is added runs; the finished ones are only looked up
+    output: touch(f"{RUNS}/localization/.{{table}}-{{direction}}-s{{seed}}")
+    wildcard_constraints: table="|".join(LOCALIZATION), seed=r"\d+"
+    priority: 5
+    message: "{wildcards.table} | {wildcards.direction} | seed {wildcards.seed}"
+    shell: "{sys.executable} -m nbkit.cli run-localization {wildcards.table} --seeds {wildcards.seed} "
+           "--directions {wildcards.direction} --runs-dir {RUNS}"
 
 rule localization:
     input: f"{NB}/05_localization.ipynb"
 
-rule localization_runs:
-    output: touch(f"{RUNS}/localization/.demo-{{direction}}-s{{seed}}")
-    priority: 5
-    shell: "{sys.executable} -m nbkit.cli run-localization demo_localization --seeds {wildcards.seed} "
-           "--directions {wildcards.direction} --runs-dir {RUNS}"
-
 use rule prepare as localization_notebook with:
-    input: expand(f"{RUNS}/localization/.demo-{{direction}}-s0", direction=DIRECTIONS)
+    input: localization_markers("demo_localization", seeds=[0])
     wildcard_constraints: name="05_.*"
     priority: 1

@@ -128,8 +128,9 @@ def _export_localization(arguments: argparse.Namespace) -> int:
 
 
 def _cost_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a file of tables/, without .yaml")
-    parser.add_argument("--gpu", default="A100", help="whose published peak the estimate rests on: A100, H100, H200, V100, RTX4090")
+    parser.add_argument("table", help="a file of tables/ or tables/localization/, without .yaml")
+    parser.add_argument("--gpu", default="A100", help="whose published peak the estimate rests on: A100, H100, H200, V100, "
+                                                      "RTX4090; localization tables have hours on a CPU only")
     parser.add_argument("--utilisation", type=float, default=0.25, help="assumed share of that peak, in (0, 1]")
     _runs_dir(parser)
 
@@ -137,7 +138,12 @@ def _cost_arguments(parser: argparse.ArgumentParser) -> None:
 def _cost(arguments: argparse.Namespace) -> int:
     from nbkit.cost_report import format_costs, table_costs
     from nbkit.cost_speed import Machine
+    from nbkit.localization_cost import format_localization_costs, localization_costs
+    from nbkit.localization_tables import localization_tables
 
+    if arguments.table in localization_tables():
+        print(format_localization_costs(arguments.table, localization_costs(arguments.table, arguments.runs_dir)))
+        return 0
     machine = Machine(arguments.gpu, arguments.utilisation)
     lines = table_costs(arguments.table, machine, arguments.runs_dir)
     print(format_costs(arguments.table, lines, machine))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -12,19 +13,29 @@ from nbkit.tables import config_of
 class Messages:
     """`{SAY:key}` in a rule's message stands for the run of that key, `{SAY:table}` for a table as a whole.
 
-    tables: the cells of every table.  workflow: Snakemake's, which knows whether this is a dry run and what was asked for.
+    tables: the cells of every table.  localization: the names of the localization tables, which are told as a whole.
+    workflow: Snakemake's, which knows whether this is a dry run and what was asked for.
     Snakemake formats a message when it shows the job: nothing is predicted before, and nothing unless it is a dry run.
     """
 
-    def __init__(self, tables: dict[str, list[dict[str, Any]]], workflow: Any, runs_dir: str = "runs"):
-        self.tables, self.workflow, self.runs_dir = tables, workflow, runs_dir
+    def __init__(self, tables: dict[str, list[dict[str, Any]]], workflow: Any, runs_dir: str = "runs",
+                 localization: Iterable[str] = ()):
+        self.tables, self.workflow, self.runs_dir, self.localization = tables, workflow, runs_dir, set(localization)
         self.predicted = cache(self._predict)
 
     def __format__(self, key: str) -> str:
+        if key in self.localization:
+            return self._localization(key) if self.workflow.dryrun else key
         if key in self.tables:
             return self.predicted(key)[key] if self.workflow.dryrun else key
         cell = self._cell(key)
         return self.predicted(cell["table"])[key] if self.workflow.dryrun else _label(cell)
+
+    def _localization(self, name: str) -> str:
+        """A localization table's runs in one text, as `nbkit cost` has it."""
+        from nbkit.localization_cost import format_localization_costs, localization_costs  # reads torch
+
+        return format_localization_costs(name, localization_costs(name, self.runs_dir))
 
     def _cell(self, key: str) -> dict[str, Any]:
         """The cell as a table holds it that was asked for: tables share runs."""

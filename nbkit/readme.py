@@ -80,7 +80,7 @@ def tables_block() -> str:
         table = localization_tables.load_localization_table(name)
         found = localization_tables.committed(table)
         grids = [localization_tables.summary(table, found, d, [localization_tables.MEANS[0]]) for d in table.directions]
-        lines[f"`{name}`"] = [table.title, _share(pd.concat(grids)), f"`.venv/bin/nbkit run-localization {name}`"]
+        lines[f"`{name}`"] = [table.title, _share(pd.concat(grids)), f"`.venv/bin/snakemake --cores 2 {name}`"]
     return markdown(pd.DataFrame(lines, index=["what it holds", "cells with a result", "run it"]).T, "table")
 
 

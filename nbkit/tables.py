@@ -119,7 +119,7 @@ class Table(BaseModel):
                         cfg = config_of(parameters)
                         found.append({"table": self.name, "row": row.name, "column": column.name, "seed": seed,
                                       "split": split, "parameters": parameters, "first": row.first,
-                                      "key": digest(cfg.identity())})
+                                      "key": digest([cfg.identity(), RESULT_VERSION[cfg.backbone]])})
         return found
 
 
@@ -182,17 +182,21 @@ def printed_videos(table: Table, column: str) -> int | None:
 
 
 def find_run(cfg: RunConfig) -> Path | None:
-    """The finished run folder of a configuration, or None; one that an older version of the code left does not count."""
+    """The finished run folder of a configuration, or None; one that an older version of the code left does not count.
+
+    Where the data changed between two runs of a configuration, the later one counts.
+    """
+    found = []
     pattern = f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-*/metrics.json"
-    for path in sorted(Path(cfg.runs_dir).glob(pattern)):
+    for path in Path(cfg.runs_dir).glob(pattern):
         config = json.loads((path.parent / "config.json").read_text())
         try:
             same = RunConfig(**config).identity() == cfg.identity()
         except ValidationError:
             continue  # written by another version of the suite
         if same and json.loads(path.read_text()).get("result_version", 1) == RESULT_VERSION[cfg.backbone]:
-            return path.parent
-    return None
+            found.append(path)
+    return max(found, key=lambda p: p.stat().st_mtime).parent if found else None
 
 
 def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:

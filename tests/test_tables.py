@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -158,6 +160,19 @@ def test_find_run_matches_the_whole_configuration(tmp_path):
     (folder / "metrics.json").write_text(json.dumps({"result_version": RESULT_VERSION["small"]}))
     assert find_run(cfg) == folder
     assert find_run(config_of({"PROFILE": "smoke", "SEED": 1, "ALPHA": 9.0}, runs_dir=str(tmp_path))) is None
+    for name, when in (("aaa", 200), ("zzz", -200)):  # the same configuration on other data, a later run and an earlier one
+        shutil.copytree(folder, other := folder.with_name(folder.name.replace("abc", name)))
+        moment = folder.joinpath("metrics.json").stat().st_mtime + when
+        os.utime(other / "metrics.json", (moment, moment))
+        assert find_run(cfg).name.endswith("aaa")
+
+
+def test_the_key_of_a_cell_changes_with_the_version_of_its_numbers(monkeypatch):
+    table = load_table("demo_table4")
+    before = table.cells()[0]["key"]
+    assert before == table.cells()[0]["key"]
+    monkeypatch.setitem(RESULT_VERSION, "small", RESULT_VERSION["small"] + 1)  # a batch's marker holds for its version only
+    assert table.cells()[0]["key"] != before
 
 
 def test_committed_results_belong_to_their_tables():

@@ -6,6 +6,7 @@ printed stands beside a row as `[AP of each class ..., frame-mAP, video-mAP at 0
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +176,29 @@ def summary(table: LocalizationTable, found: pd.DataFrame, direction: tuple[str,
     return pd.DataFrame(grid, index=[r.name for r in table.rows])
 
 
-def _text(values: pd.Series) -> str:
+def gains(table: LocalizationTable, found: pd.DataFrame, direction: tuple[str, str], against: Sequence[str],
+          measures: Sequence[str] = MEANS) -> pd.DataFrame:
+    """Difference of every row to the rows `against`, paired by seed and split: `mean ± s.d. (pairs)` in points.
+
+    Columns are (row of `against`, measure); 'not run' where no pair is there. NbkitError for a name that is no row.
+    """
+    if unknown := set(against) - {r.name for r in table.rows}:
+        raise NbkitError(f"{table.name} has no row {', '.join(sorted(unknown))}")
+    here = found[(found["source"] == direction[0]) & (found["target"] == direction[1])].set_index(["row", "seed", "split"])
+    grid = {}
+    for base in against:
+        for m in measures:
+            values = here[m].unstack("row").reindex(columns=[r.name for r in table.rows])  # (seed, split) x rows
+            grid[base, HEADINGS.get(m, m)] = [
+                "–" if r.name == base else _text(values[r.name] - values[base], "+") for r in table.rows]
+    return pd.DataFrame(grid, index=[r.name for r in table.rows])
+
+
+def _text(values: pd.Series, sign: str = "") -> str:
     values = values.dropna()
     if values.empty:
         return "not run"
-    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "") + f" ({len(values)})"
+    return f"{values.mean():{sign}.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "") + f" ({len(values)})"
 
 
 def printed(table: LocalizationTable) -> pd.DataFrame:

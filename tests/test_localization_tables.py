@@ -11,6 +11,7 @@ from nbkit.errors import NbkitError
 from nbkit.localization_tables import (
     LocalizationTable,
     committed,
+    gains,
     load_localization_table,
     localization_tables,
     printed,
@@ -96,6 +97,20 @@ def test_summary_tells_not_run_from_a_number():
     assert set(text.loc["oracle"]) == {"not run"} and set(summary(table, found, ("street", "studio")).iloc[0]) == {"not run"}
     assert printed(table).loc["oracle"].tolist() == ["–", "–", "–"]
     assert list(committed(table.model_copy(update={"name": "no such table"})).columns)[:2] == ["row", "source"]
+
+
+def test_gains_are_paired_by_seed():
+    table = tiny(rows=[{"name": "I3D+RPN"}, {"name": "T_img"}, {"name": "oracle"}], seeds=[0, 1, 2])
+    scores = [("I3D+RPN", 0, 10.0), ("I3D+RPN", 1, 60.0), ("T_img", 0, 13.0), ("T_img", 1, 64.0), ("T_img", 2, 0.0)]
+    found = pd.DataFrame([{"row": r, "source": "studio", "target": "street", "seed": s, "split": 0, "frame_map": v,
+                           "video_map_0.5": -v} for r, s, v in scores])
+    told = gains(table, found, ("studio", "street"), ["I3D+RPN"])
+    assert told["I3D+RPN", "Fr. mAP"].tolist() == ["–", "+3.5 ± 0.7 (2)", "not run"]  # seed 2 has no baseline
+    assert told["I3D+RPN", "Vid. mAP"]["T_img"] == "-3.5 ± 0.7 (2)"
+    other_way = gains(table, found, ("street", "studio"), ["I3D+RPN"])
+    assert set(other_way["I3D+RPN", "Fr. mAP"]) == {"–", "not run"}
+    with pytest.raises(NbkitError, match="has no row AdaBN"):
+        gains(table, found, ("studio", "street"), ["AdaBN"])
 
 
 # ------------------------------------------------------------------------------------------------------- the cells

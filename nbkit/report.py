@@ -112,21 +112,23 @@ def _ours_text(table: Table, row: Line, values: np.ndarray) -> str:
 def selection(table: Table, found: pd.DataFrame) -> pd.DataFrame:
     """The result beside what two other choices of the epoch would have given (fused); for information only.
 
-    'not recorded' where the runs were made without EVAL_EVERY, or where the row has no such choice.
+    All three columns of a row stand on the same runs, those that recorded the choices (EVAL_EVERY).  Rows without such a
+    run are left out; 'not recorded' where a row has no such choice.
     """
+    chosen = found.dropna(subset=[f"fused_{c}" for c in CHOICES], how="all") if has_selection(found) else found.iloc[:0]
+    rows = [row for row in table.rows if not row.measure and (chosen["row"] == (row.same_as or row.name)).any()]
     grid = {}
     for column in table.columns:
         for choice, label in CHOICE_LABELS.items():
             stream = "fused" if choice == "last" else f"fused_{choice}"
-            grid[column.name, label] = [_choice_text(found, row, column.name, stream) for row in table.rows if not row.measure]
-    return pd.DataFrame(grid, index=[r.name for r in table.rows if not r.measure])
+            grid[column.name, label] = [_choice_text(chosen, row, column.name, stream) for row in rows]
+    return pd.DataFrame(grid, index=[r.name for r in rows])
 
 
-def _choice_text(found: pd.DataFrame, row: Line, column: str, stream: str) -> str:
-    own = found[(found["row"] == (row.same_as or row.name)) & (found["column"] == column)]
-    if own.empty:
-        return NOT_RUN if row.runs else NOTHING
-    return "not recorded" if stream not in own or own[stream].isna().all() else mean_text(own[stream].dropna().to_numpy())
+def _choice_text(chosen: pd.DataFrame, row: Line, column: str, stream: str) -> str:
+    own = chosen[(chosen["row"] == (row.same_as or row.name)) & (chosen["column"] == column)]
+    known = own[stream].dropna() if stream in own else own.index[:0]
+    return mean_text(known.to_numpy()) if len(known) else "not recorded"
 
 
 def has_selection(found: pd.DataFrame) -> bool:

@@ -40,7 +40,9 @@ def localization_markers(name, seeds=None):
 localrules: all
 
 rule all:
-    input: [markers(cells) for cells in TABLES.values()]
+    input:
+        [markers(cells) for cells in TABLES.values()],
+        [localization_markers(name) for name in LOCALIZATION]
 
 rule demo:
     input:

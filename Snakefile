@@ -17,6 +17,7 @@ from nbkit.tables import load_table
 RUNS = config.get("runs_dir", "runs")
 NB = f"{RUNS}/notebooks"
 TABLES = {name: load_table(name).cells() for name in sorted(p.stem for p in Path("tables").glob("*.yaml"))}
+# read as plain YAML: the checked reader imports torch, which would cost every call of snakemake seconds
 LOCALIZATION = {p.stem: yaml.safe_load(p.read_text()) for p in sorted(Path("tables/localization").glob("*.yaml"))}
 SAY = Messages(TABLES, workflow, RUNS, LOCALIZATION)
 CELLS = {}
@@ -95,14 +96,15 @@ use rule prepare as adaptation with:
     priority: 1
 
 # Localization runs are many and short: one process a direction and seed, which skips what is finished.
-for name, table in LOCALIZATION.items():
+for name in LOCALIZATION:
     rule:
         name: name
         message: f"{{SAY:{name}u}}"
         input: localization_markers(name)
 
 rule localization_runs:
-    input: "tables/localization/{table}.yaml"  # a row that is added runs; the finished ones are only looked up
+    # A new row, or a new version of the numbers, is run; what is finished is only looked up.
+    input: "tables/localization/{table}.yaml", "nbkit/train/localization_cells.py"
     output: touch(f"{RUNS}/localization/.{{table}}-{{direction}}-s{{seed}}")
     wildcard_constraints: table="|".join(LOCALIZATION), seed=r"\d+"
     priority: 5

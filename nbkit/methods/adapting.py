@@ -58,7 +58,7 @@ class Adapting(Method):
 
     def own_terms(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> dict[str, torch.Tensor]:
         """The terms that `trade_off` weighs, each a scalar."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no own_terms(); see docs/ADDING_A_METHOD.md")
 
     # --- the same for all rows ---------------------------------------------------------------------------------
     def active(self, stage: int) -> bool:

@@ -58,7 +58,7 @@ class Adapting(Method):
 
     def own_terms(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> dict[str, torch.Tensor]:
         """The terms that `trade_off` weighs, each a scalar."""
-        raise NotImplementedError(f"{type(self).__name__} has no own_terms(); see docs/ADDING_A_METHOD.md")
+        raise NotImplementedError(f"{type(self).__name__} has to define own_terms(): the terms that trade_off weighs")
 
     # --- the same for all rows ---------------------------------------------------------------------------------
     def active(self, stage: int) -> bool:

@@ -35,7 +35,12 @@ def _grade(name: str, function: Callable, cases: list[tuple[tuple, Any, str]], t
         if answer is None:
             print(f"{name}: no answer yet (the function returns None)")
             return None
-        if not _same(answer, expected, tolerance):
+        try:
+            same = _same(answer, expected, tolerance)
+        except (TypeError, ValueError, RuntimeError):
+            print(f"{name}: not yet. On {about} your answer is no number or array of numbers: {answer!r}")
+            return False
+        if not same:
             shown = expected.tolist() if isinstance(expected, Tensor) else expected
             print(f"{name}: not yet. On {about} the answer is {shown}, yours was {answer}")
             return False

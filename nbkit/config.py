@@ -125,6 +125,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _coherent(self) -> "RunConfig":
+        refuse_a_path(self.benchmark)
         if self.source == self.target:
             raise ValueError(f"source and target are both {self.source!r}; they must differ")
         if self.crop > self.cache_size:
@@ -174,6 +175,12 @@ class RunConfig(BaseModel):
         """The fields that differ from the profile's."""
         base = RunConfig(**{**PROFILES[self.profile], "profile": self.profile})
         return {k: v for k, v in self.model_dump().items() if v != getattr(base, k)}
+
+
+def refuse_a_path(benchmark: str) -> None:
+    """ValueError for a manifest's path where a run needs its name, which is part of folders and of the run's own name."""
+    if Path(benchmark).suffix in (".yaml", ".yml"):
+        raise ValueError(f"benchmark={benchmark!r}: put the file into data_manifests/ and give its name without .yaml")
 
 
 def notebook_parameters(names: dict[str, Any]) -> dict[str, Any]:

@@ -176,9 +176,13 @@ def test_real_ucf101_24_counts():
 def test_ucfsports_order_and_errors(tmp_path):
     (tmp_path / "2538-5_9.tif.txt").write_text("10\t20\t30\t40\tArmSwing")
     (tmp_path / "2538-5_10.tif.txt").write_text("11 20 30 40")
-    (tmp_path / "2538-5_100.tif.txt").write_text("")
+    (tmp_path / "2538-5_11.tif.txt").write_text("")
     boxes = ucfsports_boxes(tmp_path)
     np.testing.assert_array_equal(boxes, [[10, 20, 40, 60], [11, 20, 41, 60], [np.nan] * 4])
+    (tmp_path / "2538-5_13.tif.txt").write_text("12 20 30 40")
+    with pytest.raises(NbkitError, match="no file for the frame before 2538-5_13"):
+        ucfsports_boxes(tmp_path)
+    (tmp_path / "2538-5_13.tif.txt").unlink()
     (tmp_path / "2538-5_11.tif.txt").write_text("11 20 thirty 40")
     with pytest.raises(NbkitError, match="2538-5_11.tif.txt"):
         ucfsports_boxes(tmp_path)

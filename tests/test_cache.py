@@ -247,3 +247,16 @@ def test_max_frames_keeps_the_start(table, tmp_path):
     cache = build(table, tmp_path, max_frames=6, size=64)
     assert [cache.n_frames(v) for v in table["video"]] == [6, 6, 6, 5]
     assert np.array_equal(cache.rgb("v0"), read_video(table["path"][0])[:6])
+
+
+def test_a_full_disk_at_the_last_byte_keeps_its_message_and_frees_the_lock(table, tmp_path, monkeypatch):
+    def full(self, *_args, **_how):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.GrowingArray, "append", full)
+    monkeypatch.setattr(store.GrowingArray, "close", full)
+    for _ in range(2):  # the second try meets no lock of the first
+        with pytest.raises(NbkitError, match="disk is full"):
+            build(table, tmp_path)
+    monkeypatch.undo()
+    assert len(build(table, tmp_path)) == 4

@@ -20,6 +20,8 @@ from scipy.io import savemat
 
 from nbkit.cli import main
 from nbkit.data.check import check_data, format_report
+from nbkit.data.manifest import load_manifest
+from nbkit.data.resolve import resolve
 from nbkit.errors import NbkitError
 
 
@@ -203,3 +205,14 @@ def test_real_laptop_benchmark(capsys):
 def test_root_must_exist():
     with pytest.raises(NbkitError, match="no such folder"):
         check_data("demo", "/does/not/exist")
+
+
+def test_published_faults_of_ucfsports_do_not_block(tmp_path):
+    manifest = load_manifest("ucfsports_ucf101")
+    for name in (n for members in manifest.domains["ucfsports"].classes.values() for n in members):
+        write_jpegs(tmp_path / "ucf_sports" / name / "001", [1])
+        write_text(tmp_path / f"ucf_sports/{name}/001/gt/x-1.tif.txt", "4\t5\t20\t20\tArmSwing")
+    (tmp_path / "ucf_sports" / name / "002").mkdir()
+    report = check_data("ucfsports_ucf101", tmp_path)
+    assert "  - no pixels" in format_report(report) and all("ucf_sports" not in p.name for p in report.blocking)
+    assert set(resolve(manifest, tmp_path, domains=["ucfsports"])["domain"]) == {"ucfsports"}

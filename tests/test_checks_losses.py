@@ -35,3 +35,9 @@ def test_grader(name, capsys):
 def test_an_exception_in_the_answer_is_reported_not_raised(capsys):
     assert checks.order_negatives(lambda k: 1 / 0) is False
     assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", [[[1], [1, 2]], "abc", {}])
+def test_an_answer_of_another_form_is_reported_not_raised(answer, capsys):
+    assert checks.centred_starts(lambda n, k, t: answer) is False
+    assert "not yet" in capsys.readouterr().out

@@ -58,3 +58,8 @@ def test_identity_ignores_places_and_sees_everything_else():
 
 def test_digest_does_not_depend_on_key_order():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def test_a_manifest_path_is_no_benchmark_of_a_run():
+    with pytest.raises(NbkitError, match="put the file into data_manifests/ and give its name"):
+        RunConfig.make(benchmark="mine/own.yaml")

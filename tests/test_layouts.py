@@ -7,7 +7,7 @@ import pytest
 from fake_trees import jhmdb_clip, small_manifest, touch, ucf_hmdb_manifest, ucf_hmdb_tree, write_jpegs, write_text
 
 from nbkit.data.frame_folders import read_frame_folder
-from nbkit.data.manifest import load_manifest
+from nbkit.data.manifest import Manifest, load_manifest
 from nbkit.data.resolve import resolve, scan
 from nbkit.errors import NbkitError
 
@@ -140,3 +140,60 @@ def test_jhmdb_frames_instead_of_videos(tmp_path):
     assert table["path"].iloc[0].endswith(names["golf"][0])
 
 
+def test_only_the_needed_domains_have_to_be_whole(tmp_path):
+    root = ucf_hmdb_tree(tmp_path / "data")
+    (root / "hmdb51").rename(tmp_path / "gone")
+    assert set(resolve(ucf_hmdb_manifest(), root, domains=["ucf"])["domain"]) == {"ucf"}
+    with pytest.raises(NbkitError, match=r"\[hmdb\] dataset not found"):
+        resolve(ucf_hmdb_manifest(), root, domains=["hmdb"], allow_partial=False)
+
+
+def test_grouped_splits_need_all_domains(tmp_path):
+    root = ucf_hmdb_tree(tmp_path / "data")
+    data = ucf_hmdb_manifest(counts=False).model_dump()
+    for spec in data["domains"].values():
+        spec["split"] = {"rule": "grouped", "test_fraction": 0.5}
+    grouped = Manifest.model_validate(data)
+    whole = resolve(grouped, root)
+    assert resolve(grouped, root, domains=["ucf"]).equals(whole[whole["domain"] == "ucf"].reset_index(drop=True))
+    (root / "hmdb51").rename(tmp_path / "gone")
+    with pytest.raises(NbkitError, match=r"\[hmdb\] dataset not found"):
+        resolve(grouped, root, domains=["ucf"])
+
+
+def test_all_train_is_obeyed_and_official_refused_where_there_are_no_lists(tmp_path):
+    root = ucf_hmdb_tree(tmp_path)
+    data = ucf_hmdb_manifest(counts=False).model_dump()
+    data["domains"]["ucf"]["split"] = {"rule": "all_train"}
+    table = resolve(Manifest.model_validate(data), root)
+    assert set(table.loc[table["domain"] == "ucf", "split"]) == {"train"}
+    assert set(table.loc[table["domain"] == "hmdb", "split"]) == {"train", "test"}
+    arid = load_manifest("hmdb_arid").model_dump()
+    arid["domains"]["arid"]["split"] = {"rule": "official", "number": 1}
+    _, problems = scan(Manifest.model_validate(arid), tmp_path)
+    assert "ARID has no official split lists" in str(problems["arid"][0])
+
+
+def test_a_class_without_a_video_is_a_problem(tmp_path):
+    manifest = load_manifest("hmdb_arid")
+    for members in manifest.domains["arid"].classes.values():
+        for name in members:
+            (tmp_path / "arid" / name).mkdir(parents=True)
+    _, problems = scan(manifest, tmp_path)
+    assert [p.kind for p in problems["arid"]] == ["no videos"] * len(manifest.classes)
+
+
+def test_official_lists_of_a_marked_domain_name_no_clip_of_the_other_kind(tmp_path):
+    for own in ("golf", "walk"):
+        names = [jhmdb_clip(f"Film{i}", own, mark) for i, mark in enumerate(("nm", "cm", "nm", "cm"))]
+        for name in names:
+            touch(tmp_path / "jhmdb/ReCompressed_Videos" / own / name)
+        lines = "".join(f"{name} {1 + i // 2}\n" for i, name in enumerate(names))
+        write_text(tmp_path / f"jhmdb/splits/{own}_test_split1.txt", lines)
+    data = load_manifest("jhmdb_camera").model_dump()
+    data |= {"classes": ["golf", "walk"]}
+    for spec in data["domains"].values():
+        spec |= {"classes": {c: [c] for c in data["classes"]}, "split": {"rule": "official", "number": 1}, "expected": []}
+    table = resolve(Manifest.model_validate(data), tmp_path)
+    assert table.groupby(["domain", "split"]).size().to_dict() == {
+        (d, s): 2 for d in data["domains"] for s in ("train", "test")}

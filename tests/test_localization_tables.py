@@ -211,3 +211,26 @@ def test_a_table_runs_what_is_missing_and_survives_a_failing_row(places, tmp_pat
     assert committed(load_localization_table("tiny"))["run"].tolist() == found["run"].tolist() and path.name == "tiny.csv"
     with pytest.raises(NbkitError, match="run-localization tiny"):
         lt.export_localization("tiny", str(tmp_path / "nothing"))
+
+
+def test_a_run_is_refused_on_other_boxes_than_its_own(places):
+    cell = small_cell(places, row="T_ins")
+    data = cell_data(cell)
+    first = run_cell(cell, data)
+    assert run_cell(cell, data).metrics == first.metrics
+    data.boxes = "others"
+    with pytest.raises(NbkitError, match=f"{cell.folder.name}.*other videos, splits or boxes"):
+        run_cell(cell, data)
+    (cell.folder / "metrics.json").unlink()
+    with pytest.raises(NbkitError, match="other videos, splits or boxes"):
+        run_cell(cell, data)
+
+
+def test_partial_data_is_another_run():
+    whole, partial = LocalizationCell.make(), LocalizationCell.make(allow_partial=True)
+    assert "allow_partial" not in whole.identity() and whole.folder != partial.folder
+
+
+def test_a_manifest_path_is_no_benchmark_of_a_run():
+    with pytest.raises(NbkitError, match="put the file into data_manifests/"):
+        LocalizationCell.make(benchmark="/somewhere/mine.yaml")

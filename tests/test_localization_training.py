@@ -8,6 +8,7 @@ from moving_squares import CLASSES, config, train
 
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
+from nbkit.evaluate.detections import Detections, Tube
 from nbkit.train.localization import (
     LocalizationModel,
     learning_rate,
@@ -17,7 +18,7 @@ from nbkit.train.localization import (
     train_localizer,
 )
 from nbkit.train.localization_config import LocalizationConfig
-from nbkit.train.localization_eval import adapt_statistics, detect_all
+from nbkit.train.localization_eval import adapt_statistics, detect_all, score
 
 VARIANTS = [("t_img",), ("t_ins",), ("s_img",), ("t_img", "t_ins"), ("t_img", "t_ins", "s_img")]
 
@@ -62,8 +63,11 @@ def test_temporal_variants_keep_the_baselines_proposals(squares, baseline, adapt
 
 
 def test_spatial_variant_leaves_the_temporal_features_gradient_alone(squares, baseline):
-    state = train(squares, adapt=("s_img",), beta=5.0)[0].detector.state_dict()
-    assert not torch.equal(state["keyframe.layers.0.0.weight"], baseline["keyframe.layers.0.0.weight"])
+    model = train(squares, adapt=("s_img",), beta=5.0)[0]
+    assert not torch.equal(model.detector.state_dict()["keyframe.layers.0.0.weight"], baseline["keyframe.layers.0.0.weight"])
+    _, adv = model.train()(squares("a").batch([0, 1]), squares("b", withhold_labels=True).batch([0, 1]), 1.0)
+    temporal = [p for n, p in model.detector.named_parameters() if n.startswith("temporal")]
+    assert temporal and all(g is None for g in torch.autograd.grad(adv["s_img"], temporal, allow_unused=True))
 
 
 # --------------------------------------------------------------------------------------------------- habits of the loop
@@ -132,3 +136,23 @@ def test_adabn_touches_only_target_statistics(squares):
             assert torch.equal(value[0], before[name][0]) and not torch.equal(value[1], before[name][1]), name
         elif "running" not in name:
             assert torch.equal(value, before[name])
+
+
+def test_background_frames_count_in_neither_metric_where_they_are_left_out():
+    """Agarwal et al., Table 2: perfect boxes on all of 116 frames, of which 40 hold the action."""
+    box = np.array([10.0, 10, 30, 50])
+    truth = [Tube(0, 0, np.arange(40, 80), np.tile(box, (40, 1)))]
+    found = Detections(np.zeros(116), np.arange(116), np.zeros(116), np.full(116, 0.9), np.tile(box, (116, 1)))
+    counted = score(found, {}, truth, ["a"], config(eval_background=True))
+    left_out = score(found, {}, truth, ["a"], config(eval_background=False))
+    assert left_out.frame.mean == left_out.video[0.5].mean == pytest.approx(100)
+    assert counted.frame.mean < 100 and counted.video[0.5].mean == 0
+
+
+def test_boxes_end_just_outside_their_last_pixel():
+    found = Detections([0], [0], [0], [0.9], [[0.0, 0, 3, 3]])
+    truth = [Tube(0, 0, [0], np.array([[0.0, 0, 3, 6]]))]  # the upper half of it; with a pixel more at each side 16 / 28
+    scores = score(found, {}, truth, ["a"], config())
+    assert scores.box_iou == pytest.approx(50)
+    truth = [Tube(0, 0, [0], np.array([[0.0, 0, 3, 6.1]]))]
+    assert score(found, {}, truth, ["a"], config()).frame.mean == 0

@@ -173,3 +173,13 @@ def test_the_print_of_a_folder_follows_its_content(tmp_path):
     assert source_print(source) == pixels and source_print(source, with_flow=True) != both
     write_images(tmp_path / "P01_01", "frame_{:010d}.jpg", {START: texture(SIDE, seed=8)})
     assert source_print(source) != pixels
+
+
+def test_the_print_of_a_segment_follows_its_own_flow_images(tmp_path):
+    frames, steps = shaken(np.random.default_rng(0))
+    row, *_ = epic(tmp_path, frames, steps)  # half as many flow images as frames
+    source = source_of(row)
+    before = source_print(source, with_flow=True, flow_rate=0.5)
+    last = -(-source.stop // 2)  # ceil
+    write_images(tmp_path / "P01_01/v", "frame_{:010d}.jpg", {last: texture(SIDE)[..., 0]})
+    assert source_print(source, with_flow=True, flow_rate=0.5) != before

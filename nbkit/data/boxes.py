@@ -174,11 +174,14 @@ def ucfsports_boxes(gt_dir: str | Path) -> np.ndarray:
         (N, 4) float64 xyxy; an empty file gives a NaN row. The label in the file is ignored.
 
     Raises:
-        NbkitError: no files, or a line without four numbers.
+        NbkitError: no files, a number left out (later boxes would move to earlier frames), or a line without four numbers.
     """
     files = sorted(Path(gt_dir).glob("*.txt"), key=_frame_number)
     if not files:
         raise NbkitError(f"{gt_dir}: no gt/*.txt files; some published UCF Sports sequences have none")
+    for i, path in enumerate(files):
+        if _frame_number(path)[0] != _frame_number(files[0])[0] + i:
+            raise NbkitError(f"{gt_dir}: no file for the frame before {path.name}; extract the archive again")
     boxes = np.full((len(files), 4), np.nan)
     for i, path in enumerate(files):
         fields = path.read_text(encoding="latin-1").split()

@@ -187,7 +187,7 @@ def build_cache(table, cache_dir, *, size, flow="dis", flow_clip=None, workers=2
     videos = {row["video"]: source_of(row) for row in table.to_dict("records")}
     if not all(Path(source.path).exists() for source in videos.values()):
         _of_all(count_frames, videos)  # raises, naming all of them
-    files = _of_all(partial(source_print, with_flow=flow == STORED), videos)
+    files = _of_all(partial(source_print, with_flow=flow == STORED, flow_rate=flow_rate), videos)
     key = key_of({"version": VERSION, "files": sorted(files.items()), **how})
     final = Path(cache_dir) / f"videos-{key}"
     if not final.exists():

@@ -96,7 +96,8 @@ def _refuse_foreign(root):
     """Never replace a folder that holds something this module did not write."""
     if root.exists() and not root.is_dir():
         raise NbkitError(f"{root}: is a file; the demo data needs a folder")
-    strange = sorted(p.name for p in root.iterdir() if p.name not in {*DOMAINS, "demo.json"}) if root.exists() else []
+    known = {*DOMAINS, "demo.json"}
+    strange = sorted(p.name for p in root.iterdir() if p.name not in known and p.name[0] != ".") if root.exists() else []
     if strange:
         raise NbkitError(f"{root}: holds {', '.join(strange[:5])}, which is not demo data; choose an empty folder")
 

@@ -48,8 +48,8 @@ def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
         if getattr(cfg, side) not in manifest.domains:
             raise NbkitError(f"{side.upper()}={getattr(cfg, side)!r} is not a domain of {cfg.benchmark}: "
                              f"{', '.join(manifest.domains)}")
-    table = resolve(manifest, root, split_seed=cfg.split_seed, allow_partial=cfg.allow_partial or cfg.benchmark == "demo")
-    table = table[table["domain"].isin([cfg.source, cfg.target])].reset_index(drop=True)
+    table = resolve(manifest, root, split_seed=cfg.split_seed, allow_partial=cfg.allow_partial or cfg.benchmark == "demo",
+                    domains=(cfg.source, cfg.target))
     return list(manifest.classes), table
 
 
@@ -114,6 +114,9 @@ def _clip_maker(cfg: RunConfig, cache):
 
 def _feature_maker(cfg: RunConfig, cache):
     from nbkit.data.features import FeatureClipDataset, build_features
+    if cfg.frame_stride != 1:
+        raise NbkitError(f"FRAME_STRIDE={cfg.frame_stride} with backbone mobilenet_features: features are of single frames, "
+                         "read one after the other; leave it at 1")
     features = build_features(cache, Path(cfg.data_root) / "features")
 
     def make(part: pd.DataFrame, **how) -> FeatureClipDataset:

@@ -42,11 +42,13 @@ def write_untrimmed_demo(data_root: str | Path, *, counts: dict[str, int] | None
 
 
 def localization_table(benchmark: str, data_root: str | Path = "data", *, split_seed: int = 0,
-                       counts: dict[str, int] | None = None, workers: int = 2) -> tuple[list[str], pd.DataFrame]:
+                       counts: dict[str, int] | None = None, workers: int = 2, allow_partial: bool = False,
+                       domains: tuple[str, str] | None = None) -> tuple[list[str], pd.DataFrame]:
     """Class names and the resolved table of a benchmark: columns video, path, class_name, label, domain, split, boxes.
 
     benchmark: 'demo_untrimmed' (rendered when absent, `counts` videos a class by split), or a manifest of a
     localization task whose official folder lies at `data_root/<benchmark>`. split_seed: draws grouped splits.
+    allow_partial, domains: as in `resolve`.
     Raises NbkitError for a benchmark without boxes, and what `resolve` raises.
     """
     if benchmark == DEMO:
@@ -59,4 +61,4 @@ def localization_table(benchmark: str, data_root: str | Path = "data", *, split_
                          f"take {DEMO}, jhmdb_camera_boxes, ucfsports_ucf101 or jhmdb_ucf101")
     places = [Path(data_root) / name for name in (benchmark, SAME_FOLDER.get(benchmark)) if name]
     root = next((place for place in places if place.exists()), places[0])
-    return list(manifest.classes), resolve(manifest, root, split_seed=split_seed)
+    return list(manifest.classes), resolve(manifest, root, split_seed=split_seed, allow_partial=allow_partial, domains=domains)

@@ -85,7 +85,8 @@ class FlowSpec(Strict):
     """Which optical flow the benchmark is meant to be used with."""
 
     kind: Literal["dis", "tvl1", "raft", "precomputed"] = Field(
-        description="Flow method; 'precomputed' reads JPEG folders that come with the dataset."
+        description="The flow of the published protocol, for the reader: a run takes its own parameter `FLOW`. "
+                    "'precomputed': JPEG folders that come with the dataset."
     )
     rate: float = Field(1.0, gt=0, le=1, description="Flow frames per RGB frame; EPIC-Kitchens has 0.5.")
     clip: float = Field(20.0, gt=0, description="Pixels that map to +-1; larger displacements are clipped (TSN: 20).")

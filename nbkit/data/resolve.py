@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas as pd
 from nbkit.data.grouped_split import grouped_test_mask
 from nbkit.data.layouts import LAYOUTS
 from nbkit.data.layouts.common import Listing, attach_flow
-from nbkit.data.manifest import Manifest
+from nbkit.data.manifest import DomainSpec, Manifest
 from nbkit.errors import NbkitError
 
 COLUMNS = ["video", "path", "class_name", "label", "domain", "split", "group"]
@@ -44,6 +44,7 @@ def resolve(
     *,
     split_seed: int = 0,
     allow_partial: bool = False,
+    domains: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """List every video of a benchmark with its label, domain, split and recording group.
 
@@ -52,6 +53,8 @@ def resolve(
         root: the folder that holds the datasets, or one folder per domain name.
         split_seed: draws the grouped splits (rule ``grouped``); official splits ignore it.
         allow_partial: leave out what is missing and accept other counts instead of raising; see :func:`shortfall`.
+        domains: the ones that are needed (all when None); what others lack is no matter then, unless splits are drawn
+            over all domains together (rule ``grouped``).
 
     Returns:
         A table with columns video (unique id), path (absolute), class_name, label (0..C-1), domain, split
@@ -62,7 +65,12 @@ def resolve(
         NbkitError: nothing found, files or folders missing (all are named), or counts that differ.
     """
     table, problems = scan(manifest, root, split_seed=split_seed)
-    flat = [f"[{domain}] {p}" for domain, items in problems.items() for p in items]
+    if domains is not None and not any(s.split.rule == "grouped" for s in manifest.domains.values()):
+        manifest = manifest.model_copy(update={"domains": {d: manifest.domains[d] for d in domains}})
+        problems = {d: problems[d] for d in domains}
+    if domains is not None:
+        table = table[table["domain"].isin(domains)].reset_index(drop=True)
+    flat = [f"[{domain}] {p}" for domain, items in problems.items() for p in items if not p.expected]
     if table.empty:
         raise NbkitError(f"{manifest.benchmark}: no videos found.\n" + "\n".join(flat[:20]))
     if flat and not allow_partial:
@@ -83,6 +91,8 @@ def scan(manifest: Manifest, root, *, split_seed: int = 0) -> tuple[pd.DataFrame
         problems[name] = listing.problems
         if listing.rows:
             frame = pd.DataFrame(listing.rows).assign(domain=name)
+            if manifest.domains[name].split.rule == "all_train":
+                frame["split"] = "train"
             frame["video"] = name + "/" + frame["video"]
             frames.append(frame)
     if not frames:
@@ -115,11 +125,22 @@ def _list_domain(manifest: Manifest, name: str, root) -> Listing:
     try:
         listing = LAYOUTS[spec.layout].list_videos(spec, root)
         attach_flow(spec, root, listing)
+        _name_empty_classes(spec, listing)
         return listing
     except NbkitError as error:  # a broken list or annotation file: the rest of the benchmark can still be checked
         listing = Listing()
         listing.problem("unreadable", error)
         return listing
+
+
+def _name_empty_classes(spec: DomainSpec, listing: Listing) -> None:
+    """A class without a video is a problem, unless one that is named already explains it."""
+    present, named = {row["class_name"] for row in listing.rows}, [p.name for p in listing.problems]
+    if not listing.rows and named:
+        return
+    for common, members in spec.classes.items():
+        if common not in present and not any(member in name for member in members for name in named):
+            listing.problem("no videos", ", ".join(members), f"the class '{common}' is empty; was the archive extracted?")
 
 
 def _apply_grouped(manifest: Manifest, table: pd.DataFrame, seed: int) -> None:

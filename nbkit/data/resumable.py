@@ -6,6 +6,7 @@ video, written after the video's bytes are on the disk. What stands beyond the j
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -54,9 +55,12 @@ class PartialCache:
         return self
 
     def __exit__(self, *_error) -> None:
-        for array in getattr(self, "arrays", {}).values():
-            array.close(whole=False)
-        self.lock.release()
+        try:
+            for array in getattr(self, "arrays", {}).values():
+                with contextlib.suppress(OSError):  # a full disk has been reported; what was not synced is made again
+                    array.close(whole=False)
+        finally:
+            self.lock.release()
 
     def add(self, video: str, pieces: Mapping[str, np.ndarray]) -> None:
         """Store a video: uint8 pieces 'rgb' (N, side, side, 3) and 'flow' (N, side, side, 2)."""

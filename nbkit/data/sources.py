@@ -112,11 +112,12 @@ def stored_flow(source: Source) -> FlowImages:
     return find_flow(source.flow_path)
 
 
-def source_print(source: Source, with_flow: bool = False) -> str:
+def source_print(source: Source, with_flow: bool = False, flow_rate: float = 1.0) -> str:
     """Digest of a source's content.
 
     A file is known by its size and both ends, a folder by the names and sizes of its images, a segment by its place and
-    its first, middle and last frame; `with_flow` adds the images that its flow begins with.
+    its first, middle and last frame. `with_flow` adds the images that its flow begins with; of a segment the first, middle
+    and last one, at `flow_rate` images a frame.
     """
     if not source.is_folder:
         found = fingerprint(source.path)
@@ -126,11 +127,15 @@ def source_print(source: Source, with_flow: bool = False) -> str:
     if not with_flow:
         return found
     flow = stored_flow(source)
-    first = [frame_path(folder, pattern, max(source.start, 1) - 1 + flow.first)
-             for folder, pattern in ((flow.u_dir, flow.u), (flow.v_dir, flow.v))]
-    return key_of([found, flow.count, *(p.stat().st_size if p.is_file() else 0 for p in first)])
+    frames = _segment_numbers(source) if source.start > 0 else (1,)
+    images = [frame_path(folder, pattern, math.ceil(n * flow_rate) - 1 + flow.first) for n in frames
+              for folder, pattern in ((flow.u_dir, flow.u), (flow.v_dir, flow.v))]
+    return key_of([found, flow.count, *(p.stat().st_size if p.is_file() else 0 for p in images)])
 
 
 def _segment_names(source: Source) -> list[str]:
-    numbers = (source.start, (source.start + source.stop) // 2, source.stop)
-    return [SEGMENT_FRAME.format(n) for n in numbers]
+    return [SEGMENT_FRAME.format(n) for n in _segment_numbers(source)]
+
+
+def _segment_numbers(source: Source) -> tuple[int, int, int]:
+    return source.start, (source.start + source.stop) // 2, source.stop

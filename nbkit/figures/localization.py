@@ -28,7 +28,7 @@ def draw_box(ax: Axes, box: np.ndarray, colour: str, text: str = "", dashed: boo
         right = x0 + x1 > sum(ax.get_xlim())
         ax.text(x1 if right else x0, y0 + (1 if inside else -1.5), text, color="black", fontsize=7,
                 ha="right" if right else "left", va="top" if inside else "bottom",
-                bbox={"fc": colour, "ec": "none", "pad": 0.8, "alpha": 0.9}, clip_on=True)
+                bbox={"fc": colour, "ec": "none", "pad": 0.8, "alpha": 0.9}, zorder=5)
 
 
 def show_frame(ax: Axes, frame: np.ndarray, title: str = "") -> None:
@@ -53,9 +53,9 @@ def detections_figure(frames: np.ndarray, moments: Sequence[int], video: int, mo
     frames are numbered in steps of `stride`; least: lowest score drawn.
     """
     fig, axes = page(len(models), len(moments), PAGE / len(moments) + 0.12, squeeze=False)
-    for row, (name, found) in zip(axes, models.items()):
+    for number, (row, (name, found)) in enumerate(zip(axes, models.items())):
         for ax, t in zip(row, moments):
-            show_frame(ax, frames[t], f"frame {t}" if row is axes[0] else "")
+            show_frame(ax, frames[t], "" if number else f"frame {t}")
             for tube in truth:
                 if tube.video == video and t in tube.frames:
                     draw_box(ax, tube.boxes[np.flatnonzero(tube.frames == t)[0]], TRUTH, dashed=True)
@@ -138,10 +138,11 @@ def reversal_figure(points: Mapping[str, np.ndarray], steps: Mapping[str, Mappin
     return fig
 
 
-def loss_figure(histories: Mapping[str, pd.DataFrame | None]) -> Figure:
+def loss_figure(histories: Mapping[str, pd.DataFrame | None], guessing: Mapping[str, float] | None = None) -> Figure:
     """The four terms of Eq. (1), and those of Eq. (6) that were trained, over the steps of each run.
 
     None stands for a run without training of its own (AdaBN): not drawn, but it keeps its colour.
+    guessing: term -> its loss for a discriminator that always answers one half; a dotted line.
     """
     terms = [t for t in LOSS_LABELS if any(h is not None and t in h for h in histories.values())]
     cols = 4
@@ -151,12 +152,16 @@ def loss_figure(histories: Mapping[str, pd.DataFrame | None]) -> Figure:
             if h is not None and term in h:
                 ax.plot(h["step"], h[term].rolling(5, min_periods=1, center=True).mean(), label=name,
                         color=class_colour(i), lw=1.3)
+        if term in (guessing or {}):
+            ax.axhline(guessing[term], color=GREY, lw=1, ls=":")
         ax.set_title(LOSS_LABELS[term], fontsize=9)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
     for ax in axes.flat[len(terms):]:
         ax.axis("off")
     for ax in axes[-1][:len(terms) % cols or cols]:
         ax.set_xlabel("step")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("loss (nats)")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     (axes.flat[len(terms)] if len(terms) % cols else fig).legend(handles, labels, loc="center")
     return fig
@@ -186,15 +191,17 @@ def localization_dots(found: pd.DataFrame, rows: Sequence[str], directions: Sequ
     some = [d for d in directions if ((found["source"] == d[0]) & (found["target"] == d[1])).any()]
     fig, axes = page(1, 2 * len(some), 0.3 * len(there) + 0.9, sharey=True, squeeze=False)
     panels = [(d, m) for d in some for m in ("frame_map", "video_map_0.5")]
+    lowest = max(0.0, 10 * np.floor(found[["frame_map", "video_map_0.5"]].min(axis=None) / 10) - 2)
     for ax, (direction, measure) in zip(axes[0], panels):
         here = found[(found["source"] == direction[0]) & (found["target"] == direction[1])]
         for i, row in enumerate(there):
             values = here.loc[here["row"] == row, measure].to_numpy()
-            ax.scatter(values, np.full(len(values), i), s=20, color=GREY, linewidths=0)
+            spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(len(values))
+            ax.scatter(values, i + spread, s=20, color=GREY, alpha=0.65, linewidths=0)
             if len(values):
-                ax.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="black", lw=2)
+                ax.plot([values.mean()] * 2, [i - 0.34, i + 0.34], color="black", lw=1.5)
         ax.set_title("→".join(direction), fontsize=9)
-        ax.set(xlabel="frame-mAP (%)" if measure == "frame_map" else "video-mAP (%)", xlim=(0, 100))
+        ax.set(xlabel="frame-mAP (%)" if measure == "frame_map" else "video-mAP (%)", xlim=(lowest, 101))
         ax.grid(axis="x")
     axes[0][0].set_yticks(range(len(there)), there)
     axes[0][0].invert_yaxis()

@@ -30,7 +30,9 @@ class Aspects:
     Attributes:
         spatial: (B, C, h, w) key-frame map SF(K).
         temporal: (B, D, h, w) temporal map TF1(V), averaged over time.
-        instances: B tensors (K_i, F), TF2(TF1(V)) of the proposals of each frame; empty when nobody asks for them.
+        instances: B tensors (K_i, F), TF2(TF1(V)) of the RoIs of each frame; empty when nobody asks for them. On source frames
+            these are the RoIs that are trained on (proposals, the labelled boxes and jittered copies, balanced), on target
+            frames the best-scored proposals.
     """
 
     spatial: Tensor

@@ -13,15 +13,23 @@ import pandas as pd
 from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nbkit.config import ROOT, digest, notebook_parameters
+from nbkit.config import ROOT, digest, notebook_parameters, refuse_a_path
 from nbkit.data.demo import VERSION as DEMO_VERSION
 from nbkit.data.localization import DEMO, DEMO_COUNTS, localization_table, one_at_a_time
+from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
 from nbkit.models.discriminators import check_adapt
 from nbkit.train.localization_config import LocalizationConfig
-from nbkit.train.localization_run import ROWS, LocalizationData, load_localization, row_config, run_row
+from nbkit.train.localization_run import (
+    ROWS,
+    LocalizationData,
+    load_localization,
+    refuse_other_data,
+    row_config,
+    run_row,
+)
 
-RESULT_VERSION = 2  # raise it when a change of the code alters the numbers of a finished run
+RESULT_VERSION = 3  # raise it when a change of the code alters the numbers of a finished run
 WATCHING = {"log_every", "save_every", "eval_batch"}  # fields of the detector's configuration that change no number
 
 
@@ -36,6 +44,7 @@ class LocalizationCell(BaseModel):
     row: str = Field("all three", description="a row of the paper's tables, see ROWS")
     split_seed: int = Field(0, ge=0, description="which grouped split, where the benchmark has no official one")
     eval_split: Literal["test", "val"] = Field("test", description="'val' while choosing settings, never in a table")
+    allow_partial: bool = Field(False, description="run on an incomplete copy; no table counts such a run")
     demo_train: int = Field(DEMO_COUNTS["train"], ge=1, description="training videos a class and domain")
     demo_test: int = Field(DEMO_COUNTS["test"], ge=2, description="test videos; the validation draw has half as many")
     data_root: str = "data"
@@ -44,6 +53,7 @@ class LocalizationCell(BaseModel):
 
     @model_validator(mode="after")
     def _coherent(self) -> "LocalizationCell":
+        refuse_a_path(self.benchmark)
         if self.source == self.target:
             raise ValueError(f"source and target are both {self.source!r}; they must differ")
         if self.row not in ROWS:
@@ -90,6 +100,8 @@ class LocalizationCell(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The fields that determine the numbers of a run."""
         own = self.model_dump(mode="json", exclude={"data_root", "runs_dir", "model"})
+        if not self.allow_partial:  # whole data: the name that it always had
+            del own["allow_partial"]
         if self.benchmark != DEMO:
             own = {k: v for k, v in own.items() if not k.startswith("demo_")}
         version = [RESULT_VERSION, DEMO_VERSION if self.benchmark == DEMO else 0]
@@ -127,11 +139,13 @@ def row_of(adapt: Iterable[str]) -> str:
 def cell_data(cell: LocalizationCell, *, progress: bool = False) -> LocalizationData:
     """Frames and boxes of both domains, decoded once; the demo domains are rendered when absent."""
     counts = {"train": cell.demo_train, "val": cell.demo_test // 2, "test": cell.demo_test}
-    classes, table = localization_table(cell.benchmark, cell.data_root, split_seed=cell.split_seed, counts=counts)
+    known = load_manifest("demo" if cell.benchmark == DEMO else cell.benchmark).domains
     for field in ("source", "target"):
-        if getattr(cell, field) not in set(table["domain"]):
+        if getattr(cell, field) not in known:
             raise NbkitError(f"{field.upper()}={getattr(cell, field)!r} is not a domain of {cell.benchmark}: "
-                             f"{', '.join(sorted(set(table['domain'])))}")
+                             f"{', '.join(sorted(known))}")
+    classes, table = localization_table(cell.benchmark, cell.data_root, split_seed=cell.split_seed, counts=counts,
+                                        allow_partial=cell.allow_partial, domains=(cell.source, cell.target))
     with one_at_a_time(cell.data_root):
         return load_localization(table, classes, cell.source, cell.target, cell.model, Path(cell.data_root) / "cache",
                                  split=cell.eval_split, progress=progress)
@@ -142,6 +156,8 @@ def run_cell(cell: LocalizationCell, data: LocalizationData | None = None, *, pr
 
     data: of `cell_data`, to share it between rows of one seed.
     """
+    if data is not None:
+        refuse_other_data(cell.folder, data)
     if not cell.finished:
         row_config(cell.model, cell.row)  # refuses what cannot be trained, before any work
         data = cell_data(cell, progress=progress) if data is None else data

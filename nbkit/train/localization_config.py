@@ -1,4 +1,4 @@
-"""The configuration of a localization run: every number of the reconstruction is a field here."""
+"""The configuration of a localization run.  Counts of anchors, proposals and RoIs are a size's (models/localizer_sizes.py)."""
 from __future__ import annotations
 
 from typing import Any, Literal

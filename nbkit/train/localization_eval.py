@@ -11,12 +11,14 @@ from nbkit.data.keyframes import KeyframeDataset
 from nbkit.evaluate.average_precision import MeanAP
 from nbkit.evaluate.boxes import iou_matrix
 from nbkit.evaluate.detections import Detections, Tube, tube_boxes
-from nbkit.evaluate.frame_map import frame_map
+from nbkit.evaluate.frame_map import drop_background, frame_map
 from nbkit.evaluate.linking import LinkSettings, link
 from nbkit.evaluate.video_map import RANGE, video_maps
 from nbkit.models.localizer import Localizer
 from nbkit.models.norm import estimating_statistics, use_domain
 from nbkit.train.localization_config import LocalizationConfig
+
+PLUS_ONE = False  # boxes end just outside the last pixel (nbkit/data/boxes.py): their width is x2 - x1
 
 
 @dataclass
@@ -79,12 +81,22 @@ def detect_all(detector: Localizer, data: KeyframeDataset, *, batch: int = 16, s
 
 def score(found: Detections, proposals: dict, truth: Sequence[Tube], classes: Sequence[str],
           cfg: LocalizationConfig) -> Scores:
-    """All metrics of one run; `truth` on the same frame numbers as `found` (see `strided`)."""
-    frame = frame_map(found, truth, classes, eval_background=cfg.eval_background)
-    tubes = link(found, LinkSettings(max_gap=cfg.max_gap, min_length=cfg.min_tube_len, min_score=cfg.tube_score_min))
-    video = video_maps(tubes, truth, classes, iou_thresholds=(0.2, *RANGE))
+    """All metrics of one run; `truth` on the same frame numbers as `found` (see `strided`).
+
+    Without `eval_background`, detections on frames where nobody acts count neither as boxes nor in tubes (Agarwal et al.,
+    Table 2).
+    """
+    if not cfg.eval_background:
+        found = drop_background(found, tube_boxes(truth))
+    frame = frame_map(found, truth, classes, eval_background=cfg.eval_background, plus_one=PLUS_ONE)
+    video = video_maps(link(found, link_settings(cfg)), truth, classes, iou_thresholds=(0.2, *RANGE), plus_one=PLUS_ONE)
     over_range = float(np.mean([video[t].mean for t in RANGE]))
     return Scores(frame, video, over_range, *where_from(found, proposals, truth))
+
+
+def link_settings(cfg: LocalizationConfig) -> LinkSettings:
+    """How the tubes of a run are built."""
+    return LinkSettings(max_gap=cfg.max_gap, min_length=cfg.min_tube_len, min_score=cfg.tube_score_min, plus_one=PLUS_ONE)
 
 
 def where_from(found: Detections, proposals: dict, truth: Sequence[Tube]) -> tuple[float, float, float]:
@@ -96,9 +108,9 @@ def where_from(found: Detections, proposals: dict, truth: Sequence[Tube]) -> tup
     covered, right, overlap = [], [], []
     for video, frame, label, box in zip(rows.video.tolist(), rows.frame.tolist(), rows.label, rows.box):
         near = proposals.get((video, frame), np.zeros((0, 4)))
-        covered.append(len(near) > 0 and iou_matrix(box[None], near, plus_one=False).max() >= 0.5)
+        covered.append(len(near) > 0 and iou_matrix(box[None], near, PLUS_ONE).max() >= 0.5)
         here = np.array(places.get((video, frame), []), dtype=np.int64)
-        ious = iou_matrix(found.box[here], box[None])[:, 0] if len(here) else np.zeros(0)
+        ious = iou_matrix(found.box[here], box[None], PLUS_ONE)[:, 0] if len(here) else np.zeros(0)
         good = ious >= 0.5
         if good.any():
             overlap.append(ious.max())

@@ -44,6 +44,7 @@ def spread_keys(data: KeyframeDataset, count: int, seed: int = 0) -> np.ndarray:
 def aspects_of(detector: Localizer, data: KeyframeDataset, keys: np.ndarray, batch: int = 16) -> Aspects:
     """What the discriminators see of some key frames; labels are not read."""
     detector.eval()
+    data.set_epoch(0)  # or the numbers would depend on whether this process has trained before
     parts = []
     for at in range(0, len(keys), batch):
         items = data.batch(keys[at:at + batch])

@@ -1,8 +1,9 @@
 """One row of a localization table from data to scores, and its run folder."""
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from nbkit.config import digest
 from nbkit.data.frame_cache import build_frame_cache
 from nbkit.data.keyframes import KeyframeDataset
+from nbkit.data.store import fingerprint
 from nbkit.errors import NbkitError
 from nbkit.models.localizer import Localizer
 from nbkit.train.localization import LocalizationModel, load_detector, train_localizer
@@ -38,7 +40,8 @@ class LocalizationData:
     target: KeyframeDataset
     oracle: KeyframeDataset
     test: KeyframeDataset
-    key: str
+    key: str  # hash of the resolved table and of the videos' contents
+    boxes: str  # hash of the annotation files
 
 
 def load_localization(table: pd.DataFrame, classes: Sequence[str], source: str, target: str, cfg: LocalizationConfig,
@@ -71,7 +74,23 @@ def load_localization(table: pd.DataFrame, classes: Sequence[str], source: str, 
         target=KeyframeDataset(cache, part(target, "train"), withhold_labels=True, **fit),
         oracle=KeyframeDataset(cache, part(target, "train"), background=cfg.background, **fit),
         test=KeyframeDataset(cache, part(target, split), key_stride=1, background=True, **clip),
-        key=digest(rows[["video", "label", "domain", "split"]].to_csv(index=False) + str(cache.folder.name)))
+        key=digest(rows[["video", "label", "domain", "split"]].to_csv(index=False) + str(cache.folder.name)),
+        boxes=_annotation_print(rows["boxes"]))
+
+
+def _annotation_print(paths: Iterable[str]) -> str:
+    found = [Path(p) for p in sorted(set(paths))]
+    files = [f for p in found for f in (sorted(p.iterdir()) if p.is_dir() else [p])]
+    return digest([fingerprint(f) for f in files])
+
+
+def refuse_other_data(folder: Path, data: LocalizationData) -> None:
+    """NbkitError where a run was begun or finished with other videos, splits or boxes than `data` holds."""
+    path = Path(folder) / "config.json"
+    begun = json.loads(path.read_text()) if path.is_file() else {}
+    if begun.get("data", data.key) != data.key or begun.get("boxes", data.boxes) != data.boxes:
+        raise NbkitError(f"{folder}: this run was made with other videos, splits or boxes than those there are now; "
+                         "delete it to train anew, or take another RUNS_DIR")
 
 
 def row_config(cfg: LocalizationConfig, row: str) -> LocalizationConfig:
@@ -113,6 +132,9 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
     cfg = row_config(cfg, row)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     source = data.oracle if row == "oracle" else data.source
+    if folder is not None and fabric.global_rank == 0:
+        refuse_other_data(folder, data)
+        write_json(Path(folder) / "config.json", {"row": row, "data": data.key, "boxes": data.boxes, **cfg.model_dump(mode="json")})
     model, history = train_localizer(cfg, data.classes, source, data.target if cfg.adapt else None, folder,
                                      fabric=fabric, progress=progress)
     trained = time.perf_counter()
@@ -122,7 +144,6 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
         folder = Path(folder)
         step = float(np.mean([h["seconds"] for h in history]))  # of the logged steps: right for a resumed run, too
         seconds = {"train": step * cfg.steps, "evaluate": time.perf_counter() - trained}
-        write_json(folder / "config.json", {"row": row, "data": data.key, **cfg.model_dump(mode="json")})
         write_json(folder / "env.json", environment())
         columns = {k: getattr(found, k) for k in ("video", "frame", "label", "score", "box")}
         atomically(folder / "detections.npz", lambda p: _savez(p, columns | {"videos": np.array(data.test.videos)}))

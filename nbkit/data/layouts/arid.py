@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, row, video_files
+from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, refuse_official, row, video_files
 from nbkit.data.manifest import DomainSpec
 
 _NAME = re.compile(r"(.+)_(\d+)_(\d+)")
@@ -18,6 +18,7 @@ class Options(LayoutOptions):
 def list_videos(spec: DomainSpec, root: Path) -> Listing:
     """All clips of the mapped classes. A group is one recording of one class: ``'<Class>_<group>'``."""
     listing = Listing()
+    refuse_official(spec)
     names = [own for members in spec.classes.values() for own in members]
     base = find_base(spec, root, names, listing)
     if base is None:

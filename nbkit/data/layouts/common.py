@@ -29,11 +29,15 @@ class LayoutOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Problem:
-    """Something missing or broken: ``kind`` (a short word), ``name`` (the file or folder), ``advice``."""
+    """Something missing or broken: ``kind`` (a short word), ``name`` (the file or folder), ``advice``.
+
+    ``expected``: the published data has this fault, so that a run goes on without the video.
+    """
 
     kind: str
     name: str
     advice: str
+    expected: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.name}" + (f" ({self.advice})" if self.advice else "")
@@ -46,8 +50,8 @@ class Listing:
     rows: list[dict] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def problem(self, kind: str, name: object, advice: str = "") -> None:
-        self.problems.append(Problem(kind, str(name), advice))
+    def problem(self, kind: str, name: object, advice: str = "", expected: bool = False) -> None:
+        self.problems.append(Problem(kind, str(name), advice, expected))
 
 
 def find_base(spec: DomainSpec, root: Path, markers: Iterable[str], listing: Listing) -> Path | None:
@@ -117,6 +121,12 @@ def attach_flow(spec: DomainSpec, root: Path, listing: Listing) -> None:
         if found is None:
             listing.problem("flow folder missing", base / own / stem, f"also looked for {base / stem}")
         item["flow_path"] = str(found.absolute()) if found else ""
+
+
+def refuse_official(spec: DomainSpec) -> None:
+    """NbkitError where the manifest asks for official lists of a dataset that has none."""
+    if spec.split.rule == "official":
+        raise NbkitError(f"{spec.dataset} has no official split lists: set its split rule to 'grouped' or 'all_train'")
 
 
 def first_folder(base: Path, names: Iterable[str], listing: Listing, what: str) -> Path | None:

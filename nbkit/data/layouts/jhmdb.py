@@ -36,9 +36,8 @@ def list_videos(spec: DomainSpec, root: Path) -> Listing:
         return listing
     for own, (common, folder) in class_folders(base / top, spec, listing).items():
         paths = sorted(p for p in folder.iterdir() if p.is_dir()) if options.frames else video_files(folder)
-        paths = [p for p in paths if options.mark in (None, camera_mark(p.name))]
         parts = _official(base, own, spec.split.number, paths, listing) if spec.split.rule == "official" else {}
-        for path in paths:
+        for path in (p for p in paths if options.mark in (None, camera_mark(p.name))):
             _add(path, own, common, base, parts, spec, options, listing)
     return listing
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, video_files
+from nbkit.data.layouts.common import LayoutOptions, Listing, class_folders, find_base, refuse_official, video_files
 from nbkit.data.manifest import DomainSpec
 
 
 class Options(LayoutOptions):
-    """skip_without_boxes: leave a sequence without gt out (and say so) instead of listing it without boxes."""
+    """skip_without_boxes: leave a sequence without gt or pixels out and say so (a few published ones lack them) instead
+    of refusing the dataset."""
 
     skip_without_boxes: bool = True
 
@@ -22,6 +23,7 @@ def list_videos(spec: DomainSpec, root: Path) -> Listing:
     """Sequences with boxes, all of them training videos; adds ``boxes`` (the gt folder)."""
     listing = Listing()
     options = Options.model_validate(spec.options)
+    refuse_official(spec)
     names = [own for members in spec.classes.values() for own in members]
     base = find_base(spec, root, names, listing)
     if base is None:
@@ -36,12 +38,12 @@ def _add(sequence: Path, own: str, common: str, options: Options, listing: Listi
     videos = video_files(sequence)
     frames = any(sequence.glob("*.jpg"))
     if not videos and not frames:
-        listing.problem("no pixels", sequence, "neither an .avi nor .jpg frames in the folder")
+        listing.problem("no pixels", sequence, "neither an .avi nor .jpg frames in the folder", options.skip_without_boxes)
         return
     truth = sequence / "gt"
     has_boxes = truth.is_dir() and any(truth.glob("*.txt"))
     if not has_boxes:
-        listing.problem("boxes missing", truth, "some published sequences have none")
+        listing.problem("boxes missing", truth, "some published sequences have none", options.skip_without_boxes)
         if options.skip_without_boxes:
             return
     path = videos[0] if videos else sequence

@@ -13,8 +13,8 @@ import papermill as pm
 
 from nbkit.config import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.right_wrong import right_wrong
-from nbkit.tables import ROOT, config_of, find_run, load_table, results
+from nbkit.right_wrong import right_wrong, units_of_tests
+from nbkit.tables import ROOT, committed, config_of, find_run, load_table, refuse_to_lose, results
 from nbkit.train.loop import read_run, run
 from nbkit.train.record import atomically, write_json
 
@@ -90,23 +90,28 @@ def run_table(name: str, rows: list[str] | None = None, columns: list[str] | Non
             with contextlib.redirect_stdout(io.StringIO()):
                 accuracy = (read_run(cfg, finished) if finished else run(cfg)).metrics["accuracy"]
             print(f"{label}: " + "  ".join(f"{m} {a:.1f}" for m, a in accuracy.items()), flush=True)
-        except NbkitError as error:
+        except Exception as error:  # whatever it was (memory, a device): the other cells can still run
             failed += 1
-            print(f"{label}: failed: {error}", flush=True)
+            kind = "" if isinstance(error, NbkitError) else f"{type(error).__name__}: "
+            print(f"{label}: failed: {kind}{error}", flush=True)
     return failed
 
 
-def export(table_name: str, runs_dir: str = "runs") -> list[Path]:
+def export(table_name: str, runs_dir: str = "runs", replace: bool = False) -> list[Path]:
     """Write the finished cells of a table to `results/`, the files that README and notebook 08 quote.
 
-    `<table>.csv`: one line a run; `<table>.videos.csv`: which test videos it had right (see nbkit/right_wrong.py).
+    `<table>.csv`: one line a run; `<table>.videos.csv` and `<table>.tests.csv`: which test videos it had right (see
+    nbkit/right_wrong.py).  Raises NbkitError without a finished cell, and, unless `replace`, where the file holds
+    results that `runs_dir` lacks.
     """
     table = load_table(table_name)
     found = results(table, runs_dir)
     if found.empty:
         raise NbkitError(f"no finished cell of {table_name} in {runs_dir}/: run `snakemake {table_name}` first")
+    refuse_to_lose(committed(table_name), found, ["row", "column", "seed", "split"], f"results/{table_name}.csv", runs_dir, replace)
     frames = {ROOT / "results" / f"{table_name}.csv": found,
-              ROOT / "results" / f"{table_name}.videos.csv": right_wrong(table, runs_dir)}
+              ROOT / "results" / f"{table_name}.videos.csv": right_wrong(table, runs_dir),
+              ROOT / "results" / f"{table_name}.tests.csv": units_of_tests(table, runs_dir)}
     for path, frame in frames.items():
         atomically(path, lambda p, frame=frame: frame.to_csv(p, index=False))
     return list(frames)

@@ -85,6 +85,7 @@ def _run_table(arguments: argparse.Namespace) -> int:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="a file of tables/, without .yaml")
+    parser.add_argument("--replace", action="store_true", help="also where results of the file are not among these runs")
     _runs_dir(parser)
 
 
@@ -102,7 +103,7 @@ def _export(arguments: argparse.Namespace) -> int:
         formats = FORMATS if arguments.all_formats else (arguments.format,)
         print(*export_formatted(arguments.table, formats), sep="\n")
     else:
-        print(*export(arguments.table, arguments.runs_dir), sep="\n")
+        print(*export(arguments.table, arguments.runs_dir, arguments.replace), sep="\n")
     return 0
 
 
@@ -123,7 +124,7 @@ def _run_localization(arguments: argparse.Namespace) -> int:
 def _export_localization(arguments: argparse.Namespace) -> int:
     from nbkit.localization_tables import export_localization
 
-    print(export_localization(arguments.table, arguments.runs_dir))
+    print(export_localization(arguments.table, arguments.runs_dir, arguments.replace))
     return 0
 
 

@@ -20,22 +20,22 @@ def table_costs(name: str, machine: Machine | None = None, runs_dir: str = "runs
     (CPU), cache_gb, checkpoint_gb. A run that is done costs nothing.
     """
     machine, known, lines = machine or Machine(), {}, []
-    stages_seen, caches_seen, cells_seen = set(), set(), set()
-    for cell in load_table(name).cells():
-        if cell["key"] in cells_seen:  # rows that share a run
-            continue
-        cells_seen.add(cell["key"])
+    stages_seen, caches_seen = set(), set()
+    cells = list({cell["key"]: cell for cell in reversed(load_table(name).cells())}.values())[::-1]  # rows may share a run
+    plans = []
+    for cell in cells:
         cfg = config_of(cell["parameters"], runs_dir=runs_dir)
         plain = cfg.model_copy(update={"seed": 0, "split_seed": 0})
         name_of = str(plain.identity())
-        found = known[name_of] = known.get(name_of) or cost(plain)
-        done = find_run(cfg) is not None
+        known[name_of] = known.get(name_of) or cost(plain)
+        plans.append((cell, cfg, known[name_of], find_run(cfg) is not None))
+    for cell, cfg, found, done in sorted(plans, key=lambda p: not p[3]):  # first what is done: its stages and caches are there
         line = {k: cell[k] for k in ("row", "column", "seed", "split", "key")}
         line |= {"status": "done" if done else "to run", "settings": settings(cfg)}
-        line |= _share(found, (cfg.seed, cfg.split_seed), machine, folder, stages_seen, caches_seen) if not done else \
-            dict.fromkeys(("gpu_hours", "cpu_hours", "cache_hours", "cache_gb", "checkpoint_gb"), 0.0)
-        lines.append(line)
-    return pd.DataFrame(lines)
+        costs = _share(found, (cfg.seed, cfg.split_seed), machine, folder, stages_seen, caches_seen)
+        lines.append(line | (dict.fromkeys(costs, 0.0) if done else costs))
+    order = {cell["key"]: i for i, cell in enumerate(cells)}
+    return pd.DataFrame(sorted(lines, key=lambda line: order[line["key"]]))
 
 
 def settings(cfg: RunConfig) -> str:

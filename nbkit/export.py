@@ -9,7 +9,7 @@ import pandas as pd
 
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
-from nbkit.report import footnotes, has_selection, selection, side_by_side, tidy
+from nbkit.report import NOTHING, footnotes, has_selection, selection, side_by_side, tidy
 from nbkit.right_wrong import committed_right_wrong
 from nbkit.tables import Table, committed, load_table
 from nbkit.train.record import atomically
@@ -18,9 +18,10 @@ FORMATS = ("md", "tex", "csv")
 # What plain LaTeX has no letter for; everything else that needs escaping is pandas' business.
 LATEX = {"±": r"$\pm$", "−": "$-$", "→": r"$\rightarrow$", "α": r"$\alpha$", "β": r"$\beta$", "†": r"$^\dagger$",
          "‡": r"$^\ddagger$", "§": r"$^\S$", "–": "--"}
-READ = ("Accuracy in %. ours: mean ± sample s.d. (runs), last epoch. gap: ours − paper. gain: over the row's source-only "
-        "row; [95 % interval of a paired bootstrap over runs and test videos] (paired runs), * where it holds no zero "
-        "and there are five pairs or more.")
+READ = "Accuracy in %. ours: mean ± sample s.d. (runs), last epoch."
+READ_GAP = "gap: ours − paper."
+READ_GAIN = ("gain: over the row's source-only row; [95 % interval of a paired bootstrap over runs and test videos] (paired runs), "
+             "* where it holds no zero and there are five pairs or more.")
 
 
 def to_markdown(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
@@ -29,7 +30,8 @@ def to_markdown(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
     parts = [f"# {table.title}", " ".join(table.note.split()), *_pipe_tables(wide)]
     if has_selection(found):
         parts += ["## If the epoch were chosen (for information only)", *_pipe_tables(selection(table, found))]
-    return "\n\n".join([p for p in parts if p] + [READ] + [f"{note}." for note in footnotes(table)]) + "\n"
+    reading = " ".join([READ, READ_GAP, READ_GAIN])
+    return "\n\n".join([p for p in parts if p] + [reading] + [f"{note}." for note in footnotes(table)]) + "\n"
 
 
 def _pipe_tables(wide: pd.DataFrame) -> list[str]:
@@ -40,12 +42,13 @@ def _pipe_tables(wide: pd.DataFrame) -> list[str]:
 def to_latex(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
     r"""A `table*` with the rules of `\usepackage{booktabs}`: for each column the paper's number, ours, and our gain.
 
-    Tables of more than two columns leave the gains to the other formats, for want of width.
+    Tables of more than two columns leave the gains to the other formats, for want of width.  Empty columns are left out.
     """
     wide = side_by_side(table, found, lines)
     kinds = ("paper", "ours", "our gain") if len(table.columns) <= 2 else ("paper", "ours")
-    shown = wide.loc[:, [c for c in wide.columns if c[1] in kinds]]
-    caption = " ".join([f"{table.title}.", READ, *(f"{note}." for note in footnotes(table))])
+    shown = wide.loc[:, [c for c in wide.columns if c[1] in kinds and (c[1] == "ours" or (wide[c] != NOTHING).any())]]
+    reading = [READ] + [READ_GAIN] * any(c[1] == "our gain" for c in shown)
+    caption = " ".join([f"{table.title}.", *table.note.split(), *reading, *(f"{note}." for note in footnotes(table))])
     text = shown.to_latex(escape=True, multicolumn_format="c", caption=_escaped(caption), label=f"tab:{table.name}",
                           position="t", column_format="l" + "r" * shown.shape[1]).replace("{table}", "{table*}")
     for character, code in LATEX.items():

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
+from nbkit.tables import refuse_to_lose
 from nbkit.train.localization_cells import LocalizationCell, run_cell
 from nbkit.train.localization_run import ROWS
 from nbkit.train.record import atomically
@@ -70,9 +71,11 @@ class LocalizationTable(BaseModel):
         """Every (row, run) of the table, all rows of a seed before the next seed; NbkitError for unknown names."""
         known_rows, known_ways = [r.name for r in self.rows], ["→".join(d) for d in self.directions]
         ways = [d.replace(":", "→") for d in directions or known_ways]
-        for what, asked, known in (("row", rows or [], known_rows), ("direction", ways, known_ways)):
-            if unknown := sorted(set(asked) - set(known)):
-                raise NbkitError(f"{self.name} has no {what} {', '.join(unknown)}; there are: {', '.join(known)}")
+        asked = (("row", rows or [], known_rows), ("direction", ways, known_ways), ("seed", seeds or [], self.seeds))
+        for what, names, known in asked:
+            if unknown := sorted(set(names) - set(known)):
+                raise NbkitError(f"{self.name} has no {what} {', '.join(map(str, unknown))}; there are: "
+                                 f"{', '.join(map(str, known))}")
         return [(row, cell_of(self, row, direction, seed, split, runs_dir))
                 for seed in (self.seeds if seeds is None else seeds) for split in self.splits
                 for direction in self.directions if "→".join(direction) in ways
@@ -117,9 +120,10 @@ def run_localization(name: str, rows: list[str] | None = None, seeds: list[int] 
             metrics = run_cell(cell).metrics
             print(f"{label}: frame-mAP {metrics['frame_map']:.1f}  video-mAP {metrics['video_map_0.5']:.1f}"
                   + ("  (was finished)" if known else ""), flush=True)
-        except NbkitError as error:
+        except Exception as error:  # whatever it was (memory, a device): the other cells can still run
             failed += 1
-            print(f"{label}: failed: {error}", flush=True)
+            kind = "" if isinstance(error, NbkitError) else f"{type(error).__name__}: "
+            print(f"{label}: failed: {kind}{error}", flush=True)
     return failed
 
 
@@ -147,11 +151,16 @@ def columns(table: LocalizationTable) -> list[str]:
             "train_seconds", "evaluate_seconds", "run", "commit", "torch", "device", "finished"]
 
 
-def export_localization(name: str, runs_dir: str = "runs") -> Path:
-    """Write the finished cells of a table to `results/<name>.csv`; NbkitError when there is none."""
-    found = results(load_localization_table(name), runs_dir)
+def export_localization(name: str, runs_dir: str = "runs", replace: bool = False) -> Path:
+    """Write the finished cells of a table to `results/<name>.csv`.
+
+    Raises NbkitError when there is none, and, unless `replace`, where the file holds results that `runs_dir` lacks.
+    """
+    table = load_localization_table(name)
+    found = results(table, runs_dir)
     if found.empty:
         raise NbkitError(f"no finished cell of {name} in {runs_dir}/: run `nbkit run-localization {name}` first")
+    refuse_to_lose(committed(table), found, ["row", "source", "target", "seed", "split"], f"results/{name}.csv", runs_dir, replace)
     path = ROOT / "results" / f"{name}.csv"
     atomically(path, lambda p: found.to_csv(p, index=False))
     return path

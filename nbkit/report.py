@@ -141,16 +141,17 @@ def difference(table: Table, found: pd.DataFrame, lines: pd.DataFrame, a: str, b
                measure: str = "fused") -> Interval | None:
     """Mean of row a - row b over paired runs with its 95 % interval, None where no runs pair.
 
+    column: None for all of them; None comes back, too, where one of them has no pair.
     lines: what nbkit/right_wrong.py gives.  Where it has every paired run, the bootstrap resamples runs and test videos;
     without it, runs only (and one run then has no interval).
     """
     first, second = (_by_run(table, found, name, column, measure) for name in (a, b))
     both = first.index.intersection(second.index)
-    if both.empty:
+    if both.empty or (column is None and set(both.get_level_values("column")) < {c.name for c in table.columns}):
         return None
-    right_a, right_b, test_sets = pairs(table, lines, a, b, column, measure)
+    right_a, right_b, units, columns = pairs(table, lines, a, b, column, measure)
     if len(right_a) == len(both):
-        return paired_bootstrap(right_a, right_b, test_sets)
+        return paired_bootstrap(right_a, right_b, units, columns)
     return paired_runs(first.loc[both].to_numpy(), second.loc[both].to_numpy())
 
 
@@ -169,12 +170,13 @@ def starred(found: Interval | None) -> bool:
 
 
 def interval_text(found: Interval | None) -> str:
-    """`mean [low, high] (pairs) *`, 'not run' for None."""
+    """`mean [low, high] (pairs) *`, 'not run' for None; the interval of one run is of its videos alone."""
     if found is None:
         return NOT_RUN
     if not math.isfinite(found.low):
         return f"{found.mean:+.1f} (one run)"
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({found.n}){' *' if starred(found) else ''}"
+    runs = found.n if found.n > 1 else "one run: videos only"
+    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({runs}){' *' if starred(found) else ''}"
 
 
 def differences(table: Table, found: pd.DataFrame, lines: pd.DataFrame, chosen: list[tuple[str, str]],

@@ -4,6 +4,9 @@ One line a run: row, column, seed, split, the number of test videos, `order` (a 
 the same `order` were tested on the same videos in the same order), and for each stream and the fused prediction one
 hexadecimal string.  Its bits, most significant first, are the videos in the order of `predictions.csv`: 1 is right.
 The last digits are padded with zeros.  320 videos are 80 characters.
+
+`results/<table>.tests.csv` says what the videos of an `order` are counted as: one short hash a video, of its name, or of
+its recording where the benchmark's splits keep recordings together.  Orders that share a hash share that unit.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from nbkit.config import ROOT, digest
+from nbkit.data.domains import load_table
+from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
 from nbkit.tables import MEASURES, Table, config_of, find_run
 
@@ -47,15 +52,44 @@ def right_wrong(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
+def units_of_tests(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
+    """One line a test set of the finished runs: column, order, and its units, separated by blanks.
+
+    Needs the data of a benchmark with grouped splits, to know the recordings; NbkitError where they are missing.
+    """
+    lines, groups = {}, {}
+    for cell in table.cells():
+        cfg = config_of(cell["parameters"], runs_dir=str(runs_dir))
+        folder = find_run(cfg)
+        if folder is None:
+            continue
+        videos = pd.read_csv(folder / "predictions.csv", usecols=["video"])["video"].tolist()
+        order = digest(videos, 8)
+        if order in lines:
+            continue
+        if load_manifest(cfg.benchmark).domains[cfg.target].split.rule == "grouped":
+            if cell["column"] not in groups:
+                groups[cell["column"]] = load_table(cfg)[1].set_index("video")["group"]
+            names = groups[cell["column"]].loc[videos].tolist()
+        else:
+            names = videos
+        lines[order] = {"column": cell["column"], "order": order, "units": " ".join(digest(n, 6) for n in names)}
+    return pd.DataFrame(lines.values(), columns=["column", "order", "units"])
+
+
 def committed_right_wrong(name: str) -> pd.DataFrame:
-    """`results/<name>.videos.csv`, empty when there is none."""
-    path = ROOT / "results" / f"{name}.videos.csv"
-    return pd.read_csv(path, dtype=dict.fromkeys(["order", *MEASURES], str)) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    """`results/<name>.videos.csv` with the `units` of `<name>.tests.csv`; empty when there is none."""
+    path, tests = (ROOT / "results" / f"{name}.{kind}.csv" for kind in ("videos", "tests"))
+    if not path.exists():
+        return pd.DataFrame(columns=[*COLUMNS, "units"])
+    lines = pd.read_csv(path, dtype=dict.fromkeys(["order", *MEASURES], str))
+    units = pd.read_csv(tests, dtype=str).drop_duplicates("order").set_index("order")["units"]
+    return lines.assign(units=lines["order"].map(units))
 
 
 def pairs(table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None = None,
-          measure: str = "fused") -> tuple[list[np.ndarray], list[np.ndarray], list[tuple]]:
-    """Right or wrong of rows `a` and `b` in runs that pair (same column, seed, split, videos), and their test sets.
+          measure: str = "fused") -> tuple[list[np.ndarray], list[np.ndarray], list[list[str]], list[str]]:
+    """Right or wrong of rows `a` and `b` in runs that pair (same column, seed, split, videos), their units and columns.
 
     column: None pairs over all columns.  Ready for `paired_bootstrap`.
     """
@@ -66,7 +100,7 @@ def pairs(table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None 
         own = own if column is None else own[own["column"] == column]
         stream = row.measure or measure
         own = own[own[stream].notna()]
-        sides.append({(r["column"], r["split"], r["order"], r["seed"]): unpack(r[stream], r["videos"])
+        sides.append({(r["column"], r["split"], r["order"], r["seed"], r["units"]): unpack(r[stream], r["videos"])
                       for r in own.to_dict("records")})
     both = [key for key in sides[0] if key in sides[1]]
-    return [sides[0][k] for k in both], [sides[1][k] for k in both], [k[:3] for k in both]
+    return [sides[0][k] for k in both], [sides[1][k] for k in both], [k[4].split() for k in both], [k[0] for k in both]

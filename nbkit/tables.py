@@ -90,12 +90,18 @@ class Table(BaseModel):
         return self
 
     def row(self, name: str) -> Line:
-        """The row of that name."""
-        return next(r for r in self.rows if r.name == name)
+        """The row of that name; NbkitError without one."""
+        return self._named("row", name)
 
     def column(self, name: str) -> Line:
-        """The column of that name."""
-        return next(c for c in self.columns if c.name == name)
+        """The column of that name; NbkitError without one."""
+        return self._named("column", name)
+
+    def _named(self, what: str, name: str) -> Line:
+        lines = {line.name: line for line in getattr(self, what + "s")}
+        if name not in lines:
+            raise NbkitError(f"{self.name} has no {what} {name!r}; there are: {', '.join(lines)}")
+        return lines[name]
 
     def against_of(self, row: Line) -> str:
         """The row that `row`'s gain is counted from, '' for none (itself, or a table without one)."""
@@ -106,8 +112,14 @@ class Table(BaseModel):
               rows: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One dict a cell: table, row, column, seed, split, parameters (upper-case), key, first.
 
-        Cells of rows that share a run (`same_as`) have the same key.
+        Cells of rows that share a run (`same_as`) have the same key.  Raises NbkitError for an unknown name or seed.
         """
+        for what, names in (("row", rows), ("column", columns)):
+            for name in names or ():
+                self._named(what, name)
+        if unknown := sorted(set(seeds or ()) - set(self.seeds)):
+            raise NbkitError(f"{self.name} has no seed {', '.join(map(str, unknown))}; there are: "
+                             f"{', '.join(map(str, self.seeds))}. Add it to the file to run it")
         found = []
         for seed in self.seeds if seeds is None else seeds:
             for split in self.splits:
@@ -146,6 +158,8 @@ def load_table(name: str) -> Table:
 def _take_printed(twin: Table, paper: Table) -> None:
     """The twin's printed numbers are those of the paper's table: they stand in one file only."""
     columns = {c.name: c.printed_as for c in twin.columns} | ({twin.mean: paper.mean} if twin.mean else {})
+    if unknown := {c for c in columns.values() if c} - {*(c.name for c in paper.columns), paper.mean}:
+        raise LookupError(f"printed_as {', '.join(sorted(unknown))} is no column of {paper.name}")
     for row in twin.rows:
         if row.printed:
             raise LookupError(f"row {row.name!r}: a twin takes its printed numbers from {paper.name}, it holds none")
@@ -184,7 +198,8 @@ def printed_videos(table: Table, column: str) -> int | None:
 def find_run(cfg: RunConfig) -> Path | None:
     """The finished run folder of a configuration, or None; one that an older version of the code left does not count.
 
-    Where the data changed between two runs of a configuration, the later one counts.
+    Where the data changed between two runs of a configuration, the later one counts.  The data itself is not looked at
+    here: `nbkit.train.loop.run`, which notebook 04 calls, compares it and trains anew where it changed.
     """
     found = []
     pattern = f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-*/metrics.json"
@@ -204,6 +219,7 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
 
     `fused_source_val` and `fused_oracle` are the accuracies at an epoch chosen otherwise than as the last; empty where
     the run did not record them. `partial` says what an incomplete copy of the data lacked, '' for the whole benchmark.
+    `cell` is the key of the configuration: a line whose key the table no longer has is of another one.
     """
     lines = []
     for cell in table.cells():
@@ -218,9 +234,10 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
                       "videos": metrics["videos"], "partial": "; ".join(metrics.get("partial_data", [])),
                       "train_seconds": round(float(pd.read_csv(folder / "history.csv")["seconds"].sum()), 1),
                       "run": folder.name, "commit": env["commit"], "torch": env["versions"]["torch"],
-                      "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"]})
+                      "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"],
+                      "cell": cell["key"]})
     columns = ["row", "column", "seed", "split", *MEASURES, *(f"fused_{c}" for c in CHOICES), "videos", "partial",
-               "train_seconds", "run", "commit", "torch", "device", "finished"]
+               "train_seconds", "run", "commit", "torch", "device", "finished", "cell"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -228,3 +245,11 @@ def committed(name: str) -> pd.DataFrame:
     """The committed results of a table (`results/<name>.csv`), empty when there are none."""
     path = ROOT / "results" / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "column", "seed", "split", *MEASURES])
+
+
+def refuse_to_lose(old: pd.DataFrame, new: pd.DataFrame, key: list[str], path: str, runs_dir: str | Path, replace: bool) -> None:
+    """NbkitError where `new` lacks lines (told apart by `key`) that the file at `path` holds, unless `replace`."""
+    there, here = (set(frame[key].itertuples(index=False, name=None)) for frame in (old, new))
+    if not replace and there - here:
+        raise NbkitError(f"{path} holds {len(there)} results, and {runs_dir}/ lacks {len(there - here)} of them: run what is "
+                         "missing, or pass --replace to write those that are there")

@@ -234,3 +234,10 @@ def test_partial_data_is_another_run():
 def test_a_manifest_path_is_no_benchmark_of_a_run():
     with pytest.raises(NbkitError, match="put the file into data_manifests/"):
         LocalizationCell.make(benchmark="/somewhere/mine.yaml")
+
+
+@pytest.mark.parametrize("name", lt.localization_tables())
+def test_committed_runs_are_of_the_tables_configurations(name):
+    table = load_localization_table(name)
+    folders = {cell.folder.name for _, cell in table.cells()}
+    assert set(committed(table)["run"]) <= folders

@@ -47,8 +47,24 @@ def test_one_run_has_the_width_of_its_videos_and_copies_of_it_no_less():
     assert (one.high - one.low) / 2 == pytest.approx(1.96 * error, rel=0.15)
     five = paired_bootstrap([a] * 5, [b] * 5, draws=1500)  # five times the same run on the same videos says no more than one
     assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.15)
-    apart = paired_bootstrap([a] * 5, [b] * 5, test_sets=range(5), draws=1500)  # five test sets would
-    assert apart.high - apart.low == pytest.approx((one.high - one.low) / np.sqrt(5), rel=0.15)
+    own = [[(run, video) for video in range(400)] for run in range(5)]
+    apart = paired_bootstrap([a] * 5, [b] * 5, own, draws=1500)  # five test sets would: (2 - 1/5) / 5 of the variance
+    assert apart.high - apart.low == pytest.approx((one.high - one.low) * np.sqrt(0.36), rel=0.15)
+
+
+def test_clips_of_one_recording_count_as_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(300) < 0.7, rng.random(300) < 0.6
+    one = paired_bootstrap([a], [b], draws=1500)
+    twice = paired_bootstrap([np.r_[a, a]], [np.r_[b, b]], [[*range(300), *range(300)]], draws=1500)
+    assert (twice.low, twice.high) == pytest.approx((one.low, one.high), abs=1e-6)
+
+
+def test_splits_that_share_videos_are_wider_than_splits_that_do_not():
+    rng = np.random.default_rng(0)
+    a, b = [rng.random(200) < 0.7] * 2, [rng.random(200) < 0.6] * 2
+    width = {shared: paired_bootstrap(a, b, [range(200), range(200 - shared, 400 - shared)], draws=1500) for shared in (0, 200)}
+    assert width[200].high - width[200].low > 1.1 * (width[0].high - width[0].low)
 
 
 def test_bootstrap_over_runs_and_videos_covers_the_true_difference():
@@ -69,9 +85,9 @@ def _normal(z):
 TRUE_GAP = 100 * (_normal(0.8 / np.sqrt(1 + 0.15**2 + 0.5**2)) - _normal(0.6 / np.sqrt(1 + 0.15**2 + 0.5**2)))
 
 
-def test_test_sets_weigh_the_same_however_many_runs_they_have():
+def test_directions_weigh_the_same_however_many_runs_they_have():
     a, b = np.ones(10), np.zeros(10)
-    found = paired_bootstrap([a, a, a, b], [b, b, b, b], test_sets=["one", "one", "one", "other"])
+    found = paired_bootstrap([a, a, a, b], [b, b, b, b], columns=["one", "one", "one", "other"])
     assert (found.mean, found.low, found.high, found.n) == (50.0, 50.0, 50.0, 4)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import nbkit.batch as batch
 from nbkit.config import ROOT
+from nbkit.data import demo
 from nbkit.errors import NbkitError
 from nbkit.methods import METHODS
 from nbkit.parameters import page
@@ -25,8 +26,17 @@ from nbkit.report import (
     summary,
     tidy,
 )
-from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, unpack
-from nbkit.tables import Table, committed, config_of, find_run, load_table, results
+from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, units_of_tests, unpack
+from nbkit.tables import (
+    Table,
+    _take_printed,
+    committed,
+    config_of,
+    find_run,
+    load_table,
+    refuse_to_lose,
+    results,
+)
 from nbkit.train.record import RESULT_VERSION
 
 TABLES = sorted(p.stem for p in (ROOT / "tables").glob("*.yaml"))
@@ -92,8 +102,9 @@ def test_differences_pair_the_seeds():
 
 
 def videos(low, high):
-    return pd.DataFrame([{"row": r, "column": "a", "seed": s, "split": 0, "videos": 10, "order": "x", "fused": pack(v)}
-                         for r, vs in (("low", low), ("high", high)) for s, v in enumerate(vs)], columns=COLUMNS)
+    return pd.DataFrame([{"row": r, "column": "a", "seed": s, "split": 0, "videos": 10, "order": "x", "fused": pack(v),
+                          "units": " ".join("0123456789")}
+                         for r, vs in (("low", low), ("high", high)) for s, v in enumerate(vs)], columns=[*COLUMNS, "units"])
 
 
 def test_intervals_cover_videos_where_the_right_and_wrong_ones_are_known():
@@ -128,6 +139,9 @@ def test_rows_in_another_order_than_the_papers_are_named():
     assert found.iloc[0].tolist() == ["high", "low", "+10.0", "-3.0 [-3.0, -3.0] (5) *"] and len(found) == 1
     assert disagreements(table, lines([50.0], [53.0]), NO_LINES).empty
     assert disagreements(table, lines([53.0], []), NO_LINES).empty
+    two = Table(name="toy", title="toy", set={}, seeds=[0], columns=[{"name": "a"}, {"name": "b"}],
+                rows=[{"name": n, "printed": {"a": v, "b": v}} for n, v in (("low", 50.0), ("high", 60.0))])
+    assert disagreements(two, lines([53.0] * 5, [50.0] * 5), NO_LINES).empty  # the paper's mean is over both columns
 
 
 def test_other_choices_of_the_epoch_are_shown_beside_the_result_of_the_same_runs():
@@ -185,6 +199,48 @@ def test_committed_results_belong_to_their_tables():
         assert not found.duplicated(["row", "column", "seed", "split"]).any()
         if len(found):
             assert found[["run", "commit", "device", "torch"]].notna().all().all()
+            keys = {(c["row"], c["column"], c["seed"], c["split"]): c["key"] for c in table.cells()}
+            for line in found.to_dict("records"):  # a result under a configuration that the table no longer has
+                assert line["cell"] == keys[line["row"], line["column"], line["seed"], line["split"]], f"{name}: {line['row']}"
+
+
+def test_a_new_rendering_is_a_new_version_of_the_numbers():
+    assert (demo.VERSION, RESULT_VERSION["small"]) == (3, 2), "raise RESULT_VERSION['small'] with demo.VERSION"
+
+
+def test_wrong_names_of_a_table_are_named():
+    table = load_table("demo_table4")
+    for asked in ({"rows": ["Sourceonly"]}, {"columns": ["studio->street"]}, {"seeds": [9]}):
+        with pytest.raises(NbkitError, match=f"demo_table4 has no .*{next(iter(asked.values()))[0]}.*there are: "):
+            table.cells(**asked)
+    with pytest.raises(NbkitError, match="has no row 'Foo'"):
+        table.row("Foo")
+
+
+def test_a_twin_names_columns_of_its_paper():
+    twin, paper = load_table("demo_table4"), load_table("table4")
+    for line in twin.rows:
+        line.printed = {}
+    twin.columns[0].printed_as = "U->H"
+    with pytest.raises(LookupError, match="U->H is no column of table4"):
+        _take_printed(twin, paper)
+
+
+def test_an_export_never_drops_results_unasked(tmp_path):
+    old = pd.DataFrame({"row": ["a", "b"], "seed": [0, 0]})
+    refuse_to_lose(old, old, ["row", "seed"], "results/t.csv", tmp_path, False)
+    with pytest.raises(NbkitError, match="results/t.csv holds 2 results, .* lacks 1 of them.*--replace"):
+        refuse_to_lose(old, old.iloc[:1], ["row", "seed"], "results/t.csv", tmp_path, False)
+    refuse_to_lose(old, old.iloc[:1], ["row", "seed"], "results/t.csv", tmp_path, True)
+
+
+def test_a_cell_that_fails_in_any_way_does_not_stop_the_table(tmp_path, monkeypatch, capsys):
+    def out_of_memory(cfg):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(batch, "run", out_of_memory)
+    assert batch.run_table("demo_table4", seeds=[0], runs_dir=str(tmp_path)) == 16
+    assert capsys.readouterr().out.count("failed: RuntimeError: CUDA out of memory") == 16
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -229,7 +285,10 @@ def test_a_cell_runs_through_papermill_and_is_not_repeated(tmp_path, smoke, monk
     assert len(results(table, tmp_path)) == 1
     line = right_wrong(table, tmp_path).iloc[0]
     assert 100 * unpack(line["fused"], line["videos"]).mean() == pytest.approx(marker["accuracy"]["fused"])
-    assert pairs(table, right_wrong(table, tmp_path), "low", "low")[2] == [("a", 0, line["order"])]
+    units = units_of_tests(table, tmp_path).set_index("order")["units"]
+    lines = right_wrong(table, tmp_path)
+    _, _, found, columns = pairs(table, lines.assign(units=lines["order"].map(units)), "low", "low")
+    assert columns == ["a"] and len(found[0]) == len(set(found[0])) == line["videos"]
     assert batch.run_table("toy", runs_dir=str(tmp_path)) == 0 and len(list(tmp_path.glob("demo-*"))) == 1
 
 

@@ -52,34 +52,42 @@ def paired_runs(a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 
     return Interval(float(d.mean()), float(low), float(high), len(d))
 
 
-def paired_bootstrap(right_a: Sequence[np.ndarray], right_b: Sequence[np.ndarray], test_sets: Sequence | None = None,
-                     level: float = 0.95, draws: int = 2_000, seed: int = 0) -> Interval:
-    """Difference of accuracy in points, percentile bootstrap over the runs and the test videos of each test set.
+def paired_bootstrap(right_a: Sequence[np.ndarray], right_b: Sequence[np.ndarray], units: Sequence[Sequence] | None = None,
+                     columns: Sequence | None = None, level: float = 0.95, draws: int = 2_000, seed: int = 0) -> Interval:
+    """Difference of accuracy in points, percentile bootstrap over the runs and what they were tested on.
 
-    Runs that were tested on the same videos are not independent of each other: a draw takes the runs with replacement
-    and the videos with replacement, once for all runs of a test set.  Test sets themselves (directions, splits) are
-    fixed, and all weigh the same.
+    A draw takes the runs with replacement, and the test units with replacement, once for all runs: a video is as hard
+    for every run that sees it, also where grouped splits share videos.  Directions are fixed, and all weigh the same.
 
     Args:
         right_a, right_b: for each paired run, booleans (videos,): was the video classified right.
-        test_sets: for each run, which videos these are; None: the same for all.
+        units: for each run, what its videos are counted as: a name of their own, or that of their recording where clips
+            of one recording are not independent.  None: every run has the same videos, each on its own.
+        columns: for each run, its direction; None: all the same.
     Raises:
-        ValueError: no runs, or runs of one test set differ in the number of videos.
+        ValueError: no runs, or runs without `units` differ in the number of videos.
     """
     gaps = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in zip(right_a, right_b, strict=True)]
-    names = [0] * len(gaps) if test_sets is None else list(test_sets)
-    total, mean, sets = np.zeros(draws), 0.0, list(dict.fromkeys(names))
-    for i, name in enumerate(sets):
-        gap = np.stack([g for g, own in zip(gaps, names, strict=True) if own == name])  # (R, N)
-        runs, videos = gap.shape
-        times_run, times_video = _draws(runs, draws, seed + 2 * i), _draws(videos, draws, seed + 2 * i + 1)
-        total += ((times_run @ gap) * times_video).sum(axis=1) / (runs * videos * len(sets))
-        mean += gap.mean() / len(sets)
-    if not gaps:
-        raise ValueError("no paired runs")
+    if not gaps or (units is None and len({len(g) for g in gaps}) > 1):
+        raise ValueError("no paired runs, or runs of one test set differ in the number of videos")
+    units = [range(len(g)) for g in gaps] if units is None else units
+    place = {u: i for i, u in enumerate(dict.fromkeys(u for names in units for u in names))}
+    times = _draws(len(place), draws, seed + 1)                                # (draws, units)
+    names = [0] * len(gaps) if columns is None else list(columns)
+    total, mean, kinds = np.zeros(draws), 0.0, list(dict.fromkeys(names))
+    for i, name in enumerate(kinds):
+        own = [r for r, column in enumerate(names) if column == name]
+        drawn = np.stack([_drawn_mean(gaps[r], times[:, [place[u] for u in units[r]]]) for r in own], axis=1)  # (draws, R)
+        total += (_draws(len(own), draws, seed + 2 * i) * drawn).sum(axis=1) / (len(own) * len(kinds))
+        mean += sum(float(gaps[r].mean()) for r in own) / (len(own) * len(kinds))
     tail = 50.0 * (1 - level)
     low, high = np.percentile(100 * total, [tail, 100 - tail])
-    return Interval(100 * float(mean), float(low), float(high), len(gaps))
+    return Interval(100 * mean, float(low), float(high), len(gaps))
+
+
+def _drawn_mean(gap: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Mean of a run's gaps (N,) with every video counted `times` (draws, N): (draws,)."""
+    return (times @ gap) / np.maximum(times.sum(axis=1), 1)
 
 
 @lru_cache(maxsize=32)

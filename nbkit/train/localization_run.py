@@ -135,6 +135,7 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
     if folder is not None and fabric.global_rank == 0:
         refuse_other_data(folder, data)
         write_json(Path(folder) / "config.json", {"row": row, "data": data.key, "boxes": data.boxes, **cfg.model_dump(mode="json")})
+    made_with = environment(fabric.device)
     model, history = train_localizer(cfg, data.classes, source, data.target if cfg.adapt else None, folder,
                                      fabric=fabric, progress=progress)
     trained = time.perf_counter()
@@ -144,7 +145,7 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
         folder = Path(folder)
         step = float(np.mean([h["seconds"] for h in history]))  # of the logged steps: right for a resumed run, too
         seconds = {"train": step * cfg.steps, "evaluate": time.perf_counter() - trained}
-        write_json(folder / "env.json", environment())
+        write_json(folder / "env.json", made_with)
         columns = {k: getattr(found, k) for k in ("video", "frame", "label", "score", "box")}
         atomically(folder / "detections.npz", lambda p: _savez(p, columns | {"videos": np.array(data.test.videos)}))
         write_json(folder / "metrics.json", {  # last: its presence says that the run is finished

@@ -55,10 +55,11 @@ def run(cfg: RunConfig) -> Run:
     fabric, method = prepare(cfg)
     folder = Path(cfg.runs_dir) / run_id(cfg, method.domains.data_key)
     if not (folder / "metrics.json").exists():
+        made_with = environment(fabric.device)
         history = train(fabric, method)
         started = time.perf_counter()
         features = test_features(method, fabric.device)
-        write_run(folder, method, history, features, time.perf_counter() - started)
+        write_run(folder, method, history, features, time.perf_counter() - started, made_with)
     return read_run(cfg, folder)
 
 
@@ -79,13 +80,13 @@ def train(fabric: Fabric, method: Method) -> list[dict[str, Any]]:
     return history
 
 
-def write_run(folder: Path, method: Method, history: list, features: Features, test_seconds: float) -> None:
+def write_run(folder: Path, method: Method, history: list, features: Features, test_seconds: float, made_with: dict) -> None:
     """All files of a run folder; metrics.json last, because its presence says that the run is finished."""
     cfg, classes = method.cfg, method.domains.classes
     labels = features.labels.cpu().numpy()
     predicted = {m: p.argmax(-1).cpu().numpy() for m, p in features.probs.items()}  # (N,) by stream and fused
     write_json(folder / "config.json", cfg.model_dump(mode="json"))
-    write_json(folder / "env.json", environment())
+    write_json(folder / "env.json", made_with)
     write_csv(folder / "history.csv", own_history(method, history))
     videos = method.domains.test["target"].videos
     confidence = features.probs["fused"].max(-1).values.cpu().numpy().round(5)

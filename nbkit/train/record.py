@@ -57,13 +57,16 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     atomically(path, write)
 
 
-def environment() -> dict[str, Any]:
-    """Machine and versions a result was made with."""
+def environment(device: torch.device | str = "cuda") -> dict[str, Any]:
+    """Machine and versions a result was made with; call it before training, or a later commit gets the credit.
+
+    device: where the run computes; a GPU is named only if that is one.
+    """
     names = ("torch", "torchvision", "numpy", "av", "opencv-contrib-python-headless", "scikit-learn")
     return {
         "python": platform.python_version(), "platform": platform.platform(), "cpu": platform.processor(),
         "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if torch.device(device).type == "cuda" and torch.cuda.is_available() else None,
         "versions": {n: version(n) for n in names}, "commit": commit(),
     }
 

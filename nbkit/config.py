@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, ValidationError, field_validator, model_validator
 
 from nbkit.errors import NbkitError
 from nbkit.profiles import PROFILES
@@ -109,13 +109,13 @@ class RunConfig(BaseModel):
 
     # --- optimisation ------------------------------------------------------------------------------------------
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: tuple[float, float, float] = (0.01, 0.01, 0.001)
-    epochs: tuple[int, int, int] = (300, 300, 400)
+    lr: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.01, 0.01, 0.001)
+    epochs: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (300, 300, 400)
     lr_steps: tuple[int, ...] = Field((100, 200), description="epochs of a stage after which lr is divided by 10")
     lr_schedule: Literal["step", "cosine"] = "step"
     weight_decay: float = Field(1e-7, ge=0)
     grad_clip: float = Field(0.0, ge=0, description="0: off")
-    batch: int = Field(64, ge=4, description="videos a step, half of each domain")
+    batch: int = Field(64, ge=6, description="videos a step, half of each domain; fewer would leave batches of one")
     eval_every: int = Field(0, ge=0, description="epochs of the last stage between diagnostic evaluations; 0: none")
 
     @field_validator("data_root", "runs_dir")

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from nbkit.config import ROOT, RunConfig, digest
 from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
-from nbkit.train.record import RESULT_VERSION
+from nbkit.train.record import EVALUATION_VERSION, RESULT_VERSION
 
 MEASURES = ("fused", "rgb", "flow")
 CHOICES = ("source_val", "oracle")  # diagnostic choices of an epoch, see nbkit/train/selection.py
@@ -131,7 +131,7 @@ class Table(BaseModel):
                         cfg = config_of(parameters)
                         found.append({"table": self.name, "row": row.name, "column": column.name, "seed": seed,
                                       "split": split, "parameters": parameters, "first": row.first,
-                                      "key": digest([cfg.identity(), RESULT_VERSION[cfg.backbone]])})
+                                      "key": digest([cfg.identity(), RESULT_VERSION[cfg.backbone], EVALUATION_VERSION])})
         return found
 
 
@@ -209,7 +209,9 @@ def find_run(cfg: RunConfig) -> Path | None:
             same = RunConfig(**config).identity() == cfg.identity()
         except ValidationError:
             continue  # written by another version of the suite
-        if same and json.loads(path.read_text()).get("result_version", 1) == RESULT_VERSION[cfg.backbone]:
+        metrics = json.loads(path.read_text())
+        versions = metrics.get("result_version", 1), metrics.get("evaluation_version", 1)
+        if same and versions == (RESULT_VERSION[cfg.backbone], EVALUATION_VERSION):
             found.append(path)
     return max(found, key=lambda p: p.stat().st_mtime).parent if found else None
 

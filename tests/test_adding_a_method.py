@@ -2,6 +2,7 @@
 
 import re
 
+import pandas as pd
 import torch
 
 from nbkit.config import ROOT
@@ -20,8 +21,12 @@ def the_pages_class():
 def test_the_pages_method_trains_and_vanishes_at_weight_zero(smoke, monkeypatch):
     monkeypatch.setitem(METHODS, "coral", the_pages_class())
     found = run(smoke(method="coral", epochs=(0, 1, 1)))
-    assert {"ce", "coral"} <= set(found.history.columns) and (found.history["coral"] > 0).all()
-    plain = trained_method(smoke(method="source_only", epochs=(0, 1, 1)))[0].model.state_dict()
-    zero = trained_method(smoke(method="coral", epochs=(0, 1, 1), trade_off=0.0))[0].model.state_dict()
-    source = [k for k in plain if "running" not in k]
-    assert all(torch.equal(plain[k], zero[k]) for k in source)
+    own = found.history.set_index("stage")["coral"]
+    assert own[3] > 0 and pd.isna(own[2])  # the terms enter in stage 3
+    finished = {}
+    for name, how in (("source_only", {}), ("coral", {"trade_off": 0.0})):
+        cfg = smoke(method=name, epochs=(0, 1, 1), dropout=0.3, **how)
+        finished[name] = trained_method(cfg)[0].model.state_dict(), run(cfg).predictions
+    (plain, read_plain), (zero, read_zero) = finished.values()
+    assert plain.keys() == zero.keys() and all(torch.equal(plain[k], zero[k]) for k in plain)
+    assert read_plain.equals(read_zero)

@@ -27,7 +27,7 @@ def data(tmp_path_factory):
 def test_one_step_of_every_stage(profile, epochs, first_drop, backbone, data, tmp_path, monkeypatch):
     cfg = RunConfig.make(profile=profile, benchmark="ucf_hmdb_small", source="ucf", target="hmdb", allow_partial=True,
                          data_root=str(data), runs_dir=str(tmp_path), weights="random", workers=1, cache_size=48, crop=32,
-                         frames=2, batch=4, cas_classes=2, cas_per_class=1, nce_k=4)
+                         frames=2, batch=6, cas_classes=2, cas_per_class=1, nce_k=4)
     assert (cfg.epochs, cfg.backbone, cfg.alpha, cfg.beta) == (epochs, backbone, 2.0, 0.5)
     fabric, method = prepare(cfg)
     whole_epoch = type(method).batches

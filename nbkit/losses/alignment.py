@@ -108,7 +108,8 @@ def bandwidths(blocks: _Blocks, Ys: Tensor, Yt: Tensor, gamma_scope: str = "clas
                share_bandwidth: bool = True) -> list[Tensor]:
     """Bandwidth gamma of every class pair, one (C, C) tensor a level: rows source classes, columns target classes.
 
-    'classpair': mean squared distance over all ordered pairs of the samples {source of c} + {target of c'}.
+    'classpair': mean squared distance over all ordered pairs of the samples {source of c} + {target of c'}, a sample with
+    itself among them; CAN leaves those zeros out, which makes its bandwidth n / (n - 1) times ours for n samples.
     'batch': the same mean over the whole batch, equal for all class pairs.
     share_bandwidth: clip and video levels use the mean of their two bandwidths ("share the same kernel").
     Constants for the gradient. Ys (Ns, C), Yt (Nt, C) one-hot.

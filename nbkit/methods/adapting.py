@@ -80,6 +80,9 @@ class Adapting(Method):
     def trainable(self, stage: int) -> Iterator[nn.Parameter]:
         return (self if self.active(stage) else self.model).parameters()
 
+    def keeps(self, stage: int, name: str) -> bool:
+        return self.active(stage)
+
     def per_stream(self, make) -> nn.ModuleDict:
         """A module of its own for every stream."""
         return nn.ModuleDict({m: make() for m in self.cfg.streams})

@@ -64,6 +64,13 @@ class Method(nn.Module):
         """What the stage's optimizer holds.  Rows that share a stage must agree on it, or neither could resume the other's."""
         return self.parameters()
 
+    def keeps(self, stage: int, name: str) -> bool:
+        """Whether the stage's checkpoint holds the entry `name` of the method's own state (all but the network).
+
+        What a stage does not train stays out: a row that shares the stage must not get another row's modules.
+        """
+        return True
+
     def start_stage(self, stage: int) -> None:
         """Called once before the first epoch of a stage."""
 

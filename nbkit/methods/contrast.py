@@ -13,13 +13,13 @@ from nbkit.losses.memory_bank import MemoryBank
 from nbkit.methods.base import Batch, Outputs, Step
 from nbkit.models.norm import keep_statistics, use_domain
 from nbkit.models.two_stream import TwoStream
-from nbkit.train.features import in_batches
+from nbkit.train.features import in_random_batches
 
 Side = tuple[Batch, Outputs]
 
 
 class Contrast(nn.Module):
-    """Memory banks (one of clips and one of their negatives per stream, over both domains) and the loss of Eq. (4).
+    """Memory banks (one of clips and one of their negatives per stream, over the domains that STCL uses) and Eq. (4).
 
     A clip's slot is K * (video number) + (clip number); target videos are numbered after the source's.
     """
@@ -28,8 +28,9 @@ class Contrast(nn.Module):
         super().__init__()
         self.cfg, self.domains = cfg, domains
         self.__dict__["model"] = model  # a reference, not a second registration of its parameters
-        counts = {d: len(domains.train[d]) for d in ("source", "target")}
-        self.offset = {"source": 0, "target": counts["source"]}
+        self.active = ("source", "target") if cfg.stcl_domains == "both" else (cfg.stcl_domains,)
+        counts = {d: len(domains.train[d]) for d in self.active}
+        self.offset = {"source": 0, "target": counts.get("source", 0)}
         slots = cfg.clips * sum(counts.values())
         dim = cfg.feature_dim // 2 if cfg.head == "mlp" else cfg.feature_dim
 
@@ -72,8 +73,9 @@ class Contrast(nn.Module):
 
     def chance(self, merged: dict) -> dict[str, float]:
         """Losses of a network that knows nothing, by which normalise='log_candidates' divides."""
-        candidates = 2 * self.cfg.nce_k + 3 if len(merged) == 2 else self.cfg.nce_k + 2
-        positives = 2 if self.cfg.multi_pos == "sum_in_log" and len(merged) == 2 else 1
+        two_views = len(merged) == 2 or "v_2" in next(iter(merged.values()))
+        candidates = 2 * self.cfg.nce_k + 3 if two_views else self.cfg.nce_k + 2
+        positives = 2 if self.cfg.multi_pos == "sum_in_log" and two_views else 1
         kinds = next(iter(merged.values()))["V_neg"].shape[1]
         return {"clip_chance": chance_level(candidates, positives), "video_chance": chance_level(1 + kinds)}
 
@@ -139,8 +141,8 @@ class Contrast(nn.Module):
         generator = torch.Generator().manual_seed(self.cfg.seed + 31)
         device = self.ready.device
         with keep_statistics(self.model):
-            for d in ("source", "target"):
-                for batch in in_batches(self.domains.train[d], self.cfg, device, contrast=True):
+            for d in self.active:
+                for batch in in_random_batches(self.domains.train[d], self.cfg, device, contrast=True):
                     with use_domain(self.model, d):
                         outputs = self.model(batch)
                     views = self.views(batch, outputs, d, Step(1, 0, 0.0, generator))

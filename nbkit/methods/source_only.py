@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from nbkit.config import RunConfig
+from nbkit.data.domains import Domains
+from nbkit.errors import NbkitError
 from nbkit.methods.base import Batch, Method, Step
 
 
@@ -23,9 +26,18 @@ class AdaBN(SourceOnly):
 
     statistics = "target"
 
+    def __init__(self, cfg: RunConfig, domains: Domains):
+        if cfg.bn_mode in ("group", "frozen"):
+            raise NbkitError(f"METHOD='adabn' re-estimates batch statistics, and BN_MODE={cfg.bn_mode!r} has none: "
+                             "set BN_MODE = \"per_domain\"")
+        super().__init__(cfg, domains)
+
 
 class TargetOnly(Method):
-    """Cross-entropy on the target's training labels: the upper bound.  Same steps, batch and schedule as the others."""
+    """Cross-entropy on the target's training labels: the upper bound.
+
+    Same batch, epochs and schedule as the others; the steps of an epoch are those of its own labelled set.
+    """
 
     labelled = ("target",)
     uses_target = False

@@ -47,6 +47,8 @@ class STCDA(Method):
     def signature(self, stage: int) -> dict[str, Any]:
         """A stage is determined by the terms that are active in it, so rows share what they have in common."""
         cfg, found = self.cfg, super().signature(stage)
+        if self.clusters(stage) or (cfg.alpha > 0 and cfg.bank_init == "forward"):
+            found["passes"] = "random order"  # statistics and banks are filled so, and not in the order of the files
         if cfg.alpha > 0:
             found |= {k: getattr(cfg, k) for k in STCL_FIELDS}
         if cfg.beta > 0 and stage == 3:
@@ -65,6 +67,9 @@ class STCDA(Method):
 
     def trainable(self, stage: int) -> Iterator[nn.Parameter]:
         return (self if self.aligns(stage) else self.model).parameters()
+
+    def keeps(self, stage: int, name: str) -> bool:
+        return self.aligns(stage) or not name.startswith("discriminators.")
 
     # --- pseudo-labels -----------------------------------------------------------------------------------------
     def aligns(self, stage: int) -> bool:

@@ -17,8 +17,9 @@ from nbkit.methods.adapting import Adapting, adversary
 from nbkit.methods.base import Batch, Outputs, Step
 from nbkit.models.clip_heads import DomainClassifier
 
-# Reversal coefficients of relations, videos and clips, and the weight of the attentive entropy: the published command
-# lines. For gamma they give 0.003 (UCF to HMDB) and 0.3 (HMDB to UCF); one value serves all pairs here.
+# Reversal coefficients of relations, videos and clips, and the weight of the attentive entropy. The published command
+# lines differ by direction: UCF to HMDB (0.75, 0.75, 0.5) and 0.003, HMDB to UCF (1, 0.75, 0.5) and 0.3. One set serves all
+# pairs here: the coefficients of the first, the entropy weight of the second.
 RELATION, VIDEO, CLIP, GAMMA = 0.75, 0.75, 0.5, 0.3
 
 

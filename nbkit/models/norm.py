@@ -89,7 +89,8 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
     """Within the block, forward passes re-estimate `domain`'s statistics from nothing, as the plain mean over batches.
 
     AdaBN (Li et al. 2018) is this block around one pass over the target's training clips.  The model is in training
-    mode inside, and back in its former mode after.  Nothing happens for `group` and `frozen`.
+    mode inside, without dropout (the statistics are for the network as it is tested), and back in its former mode after.
+    Nothing happens for `group` and `frozen`.
     """
     norms, was_training = _norms(model), model.training
     momenta, seen = [m.momentum for m in norms], [0] * len(norms)
@@ -103,6 +104,9 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
 
     hooks = [m.register_forward_pre_hook(cumulative(i)) for i, m in enumerate(norms)]
     model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
     try:
         with use_domain(model, domain):
             yield

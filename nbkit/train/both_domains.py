@@ -36,10 +36,12 @@ def both_domains(cfg: RunConfig) -> BothDomains:
     if not len(method.domains.test["source"]):
         raise NbkitError(f"{cfg.source} has no {cfg.eval_split} videos in {cfg.benchmark}: nothing to compare a domain gap with")
     train(fabric, method)
-    target = test_features(method, fabric.device)
     reads_source = "source" if "source" in method.labelled else method.statistics
+    if reads_source == "target":
+        test_features(method, fabric.device)  # fills the statistics
     source, held_out = (extract(method.model, part["source"], reads_source, cfg, fabric.device)
                         for part in (method.domains.plain, method.domains.test))
+    target = test_features(method, fabric.device)  # last: it may replace shared statistics
     source = source._replace(labels=_source_labels(cfg, method.domains.plain["source"].videos).to(source.labels))
     return BothDomains(source, held_out, target, {"source": reads_source, "target": method.statistics},
                        method.domains.classes)

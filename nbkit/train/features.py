@@ -10,6 +10,7 @@ import torch
 
 from nbkit.config import RunConfig
 from nbkit.data.domains import get_batch
+from nbkit.data.samplers import epoch_batches
 from nbkit.models.norm import estimating_statistics, use_domain
 from nbkit.models.two_stream import TwoStream
 
@@ -30,9 +31,18 @@ class Features(NamedTuple):
 
 def in_batches(dataset, cfg: RunConfig, device: torch.device, contrast: bool = False,
                size: int = EVAL_BATCH) -> Iterator[dict[str, torch.Tensor]]:
-    """All videos of `dataset` once, in order."""
+    """All videos of `dataset` once, in order.  For evaluation mode: the order is that of the files, so of the classes."""
     for start in range(0, len(dataset), size):
         yield get_batch(dataset, np.arange(start, min(start + size, len(dataset))), cfg, device, contrast)
+
+
+def in_random_batches(dataset, cfg: RunConfig, device: torch.device, contrast: bool = False) -> Iterator[dict[str, torch.Tensor]]:
+    """All videos of `dataset` once, in a random order, in batches of equal size (+-1): for whatever reads batch statistics.
+
+    In the order of the files a batch would hold two or three classes, and its statistics would know their labels.
+    """
+    for chosen in epoch_batches(len(dataset), EVAL_BATCH, cfg.seed + 5171, 0):
+        yield get_batch(dataset, chosen, cfg, device, contrast)
 
 
 @torch.no_grad()
@@ -57,7 +67,7 @@ def extract(model: TwoStream, dataset, domain: str, cfg: RunConfig, device: torc
 def estimate_statistics(model: TwoStream, dataset, domain: str, cfg: RunConfig, device: torch.device) -> None:
     """AdaBN: fill `domain`'s normalisation statistics from one pass over `dataset` (no labels, no gradient)."""
     with estimating_statistics(model, domain):
-        for batch in in_batches(dataset, cfg, device):
+        for batch in in_random_batches(dataset, cfg, device):
             model(batch)
 
 

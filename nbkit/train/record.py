@@ -19,11 +19,14 @@ from nbkit.config import RunConfig, digest
 
 #: raise it when a change of the code alters the numbers of a backbone's finished runs
 RESULT_VERSION = {"small": 2, "mobilenet_features": 1, "mobilenet": 1, "bn_inception": 1, "i3d": 1}
+#: raise it when a change alters how a finished network is read: runs are evaluated anew, their stages are not trained again
+EVALUATION_VERSION = 2
 
 
 def run_id(cfg: RunConfig, data_key: str) -> str:
     """Name of a run: readable, and unique to configuration, data and result version."""
-    key = digest({"config": cfg.identity(), "data": data_key, "version": RESULT_VERSION[cfg.backbone]}, 10)
+    version = [RESULT_VERSION[cfg.backbone], EVALUATION_VERSION]
+    key = digest({"config": cfg.identity(), "data": data_key, "version": version}, 10)
     return f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-{key}"
 
 

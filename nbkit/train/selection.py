@@ -43,9 +43,10 @@ def record(method: Method, device: torch.device) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         method.model = copy.deepcopy(network)
         try:
-            found = {"test": test_features(method, device)}
-            if "source" in method.labelled and len(method.domains.source_val):
+            found = {}
+            if "source" in method.labelled and len(method.domains.source_val):  # first: the test may replace shared statistics
                 found["val"] = extract(method.model, method.domains.source_val, "source", method.cfg, device)
+            found["test"] = test_features(method, device)
         finally:
             method.model = network
     return {"evaluated": _how(method)} | {f"{part}_{m}": a for part, f in found.items() for m, a in _accuracies(f).items()}
@@ -57,7 +58,8 @@ def _accuracies(features: Features) -> dict[str, float]:
 
 
 def _how(method: Method) -> str:
-    return f"{method.statistics} statistics, {method.cfg.eval_split} split"
+    passes = " from random batches" if method.statistics == "target" else ""  # once they were in the order of the files
+    return f"{method.statistics} statistics{passes}, {method.cfg.eval_split} split"
 
 
 def own_history(method: Method, history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def train_stage(fabric: Fabric, method: Method, stage: int) -> list[dict[str, An
     with FileLock(f"{path}.lock"):  # a second run that needs the same stage waits and then loads it
         state = load_checkpoint(path, fabric.device)
         if state and state["epoch"] == cfg.epochs[stage - 1]:
-            restore(method, state, path)
+            restore(method, stage, state, path)
             return state["history"]
         return _train(fabric, method, stage, path, state)
 
@@ -54,7 +54,7 @@ def _train(fabric: Fabric, method: Method, stage: int, path: Path, state: dict |
     module, optimizer = fabric.setup(method, optimizer)
     history: list[dict[str, Any]] = []
     if state:
-        restore(method, state, path)
+        restore(method, stage, state, path)
         optimizer.load_state_dict(state["optimizer"])
         history = state["history"]
     elif epochs:
@@ -69,12 +69,12 @@ def _train(fabric: Fabric, method: Method, stage: int, path: Path, state: dict |
         history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
         if due(method, stage, epoch):
             history[-1] |= record(method, fabric.device)
-        save_checkpoint(path, method, optimizer, epoch + 1, history)
+        save_checkpoint(path, method, stage, optimizer, epoch + 1, history)
         if not cfg.progress:
             print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in history[-1].items()),
                   flush=True)
     if not epochs:
-        save_checkpoint(path, method, optimizer, 0, history)
+        save_checkpoint(path, method, stage, optimizer, 0, history)
     return history
 
 
@@ -135,11 +135,10 @@ def set_lr(optimizer, cfg: RunConfig, stage: int, epoch: int, progress: float) -
 
 
 # --- checkpoints -------------------------------------------------------------------------------------------------
-def save_checkpoint(path: Path, method: Method, optimizer, epoch: int, history: list) -> None:
+def save_checkpoint(path: Path, method: Method, stage: int, optimizer, epoch: int, history: list) -> None:
     """Everything a killed run needs to go on with the same numbers, written atomically."""
     state = {"epoch": epoch, "history": history, "optimizer": optimizer.state_dict(),
-             "model": method.model.state_dict(),
-             "extra": {k: v for k, v in method.state_dict().items() if not k.startswith("model.")}}
+             "model": method.model.state_dict(), "extra": own_state(method, stage)}
     try:
         atomically(path, lambda p: torch.save(state, p))
     except OSError as error:
@@ -157,12 +156,17 @@ def load_checkpoint(path: Path, device: torch.device) -> dict | None:
         raise NbkitError(f"{path}: not a readable checkpoint ({error}). Delete the file and run again") from None
 
 
-def restore(method: Method, state: dict, path: Path) -> None:
+def own_state(method: Method, stage: int) -> dict[str, torch.Tensor]:
+    """What a stage's checkpoint holds beside the network: banks, pseudo-labels, extra modules that the stage trains."""
+    return {k: v for k, v in method.state_dict().items() if not k.startswith("model.") and method.keeps(stage, k)}
+
+
+def restore(method: Method, stage: int, state: dict, path: Path) -> None:
     """Weights into the method.  Extra modules that the stored row did not have (banks, say) stay as they are."""
     try:
         method.model.load_state_dict(state["model"])
     except RuntimeError as error:
         raise NbkitError(f"{path}: weights of another network, written by another version of the suite. Delete the file and "
                          f"run again ({error})") from None
-    own = method.state_dict()
+    own = own_state(method, stage)
     method.load_state_dict({k: v for k, v in state["extra"].items() if k in own}, strict=False)

@@ -1,29 +1,45 @@
-"""The page docs/PARAMETERS.md, made from `RunConfig` so that it cannot drift: `python -m nbkit.parameters`."""
+"""The page docs/PARAMETERS.md, made from the configurations so that it cannot drift: `python -m nbkit.parameters`."""
 
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from nbkit.config import ROOT, RunConfig
 from nbkit.profiles import PROFILES
+from nbkit.train.localization_cells import LocalizationCell
+from nbkit.train.localization_config import PRESETS
 from nbkit.train.record import atomically
 
 SHOWN = ("demo", "laptop", "paper")
 
 
 def page() -> str:
-    """Markdown: every field with its allowed values, its value in the main profiles, and what it means."""
-    configs = {p: RunConfig.make(profile=p) for p in SHOWN}
-    head = ["# Parameters", "",
-            "Every field of a run's configuration. In a notebook's parameters cell the name is written in upper case; `None` keeps",
-            "the profile's value. Made by `python -m nbkit.parameters`.", "",
-            "| field | values | " + " | ".join(SHOWN) + " | meaning |", "|---|---|" + "---|" * len(SHOWN) + "---|"]
-    rows = []
-    for name, field in RunConfig.model_fields.items():
-        values = [_short(getattr(configs[p], name)) for p in SHOWN]
-        rows.append(f"| `{name}` | {_kind(field.annotation)} | " + " | ".join(values) + f" | {field.description or ''} |")
-    return "\n".join(head + rows + ["", "Profiles: " + ", ".join(f"`{p}`" for p in PROFILES) + "; see nbkit/profiles.py.", ""])
+    """Markdown: every field with its allowed values, its value in the main profiles (or sizes), and what it means."""
+    cells = {size: LocalizationCell.make(size) for size in PRESETS}
+    parts = [
+        "# Parameters", "",
+        "Every field of a run's configuration. In a notebook's parameters cell the name is written in upper case; `None` keeps",
+        "the profile's value. Made by `python -m nbkit.parameters`.", "", "## Recognition (notebooks 01 to 04, 06 to 08)", "",
+        *_table({p: RunConfig.make(profile=p) for p in SHOWN}), "",
+        "Profiles: " + ", ".join(f"`{p}`" for p in PROFILES) + "; see nbkit/profiles.py.", "",
+        "## Localization (notebook 05)", "",
+        "`SIZE` sets what the columns show. `LAM`, `BETA` and `GAMMA` are of Eqs. (2) to (7) of the localization paper.", "",
+        *_table(cells, leave_out=("model",)), "", "The detector and its training:", "",
+        *_table({size: cell.model for size, cell in cells.items()}), ""]
+    return "\n".join(parts)
+
+
+def _table(configs: Mapping[str, BaseModel], leave_out: tuple[str, ...] = ()) -> list[str]:
+    lines = ["| field | values | " + " | ".join(configs) + " | meaning |", "|---|---|" + "---|" * len(configs) + "---|"]
+    for name, field in type(next(iter(configs.values()))).model_fields.items():
+        if name not in leave_out:
+            values = [_short(getattr(config, name)) for config in configs.values()]
+            lines.append(f"| `{name}` | {_kind(field.annotation)} | " + " | ".join(values) + f" | {field.description or ''} |")
+    return lines
 
 
 def _short(value: object) -> str:

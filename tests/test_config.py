@@ -28,6 +28,7 @@ def test_unknown_name_is_refused_with_the_nearest_known_one():
 @pytest.mark.parametrize("fields, words", [
     ({"alpha": -1}, "ALPHA"), ({"method": 3}, "METHOD"), ({"bn_mode": "layer"}, "BN_MODE"), ({"profile": "huge"}, "profile"),
     ({"source": "street"}, "source and target are both"), ({"crop": 400}, "crop=400"), ({"batch": 33}, "batch=33"),
+    ({"batch": 4}, "BATCH"), ({"epochs": (0, -1, 8)}, "EPOCHS"), ({"lr": (0.0, 1.0, 1.0)}, "LR"),
     ({"aggregation": "mean", "video_neg": "order"}, "order"),
 ])
 def test_wrong_values_name_the_field(fields, words):

@@ -166,3 +166,16 @@ def test_rows_leave_their_runs_where_they_belong(tiny):
     cfg = tiny(method="mmd")
     folder = run(cfg).folder
     assert folder.parent == pathlib.Path(cfg.runs_dir) and "-mmd-s0-" in folder.name
+
+
+def test_a_stage_hands_no_rows_modules_to_another(tiny, tmp_path):
+    """DAAA, SAVA and source only share stage 2; whoever trained it, SAVA comes out the same."""
+    ends = []
+    for first in ("source_only", "daaa"):
+        place = str(tmp_path / first)
+        trained_method(tiny(method=first, runs_dir=place))
+        ends.append(trained_method(tiny(method="sava", runs_dir=place))[0].state_dict())
+    assert same(*ends)
+    place = str(tmp_path / "trn")
+    trained_method(tiny(method="ta3n", aggregation="trn", runs_dir=place))
+    trained_method(tiny(method="tcon", aggregation="trn", runs_dir=place))  # heads of other sizes under the same names

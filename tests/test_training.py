@@ -8,6 +8,7 @@ import nbkit.train.stages as stages
 from nbkit.data.domains import get_batch, load_domains, load_table
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Step
+from nbkit.train import features
 from nbkit.train.loop import prepare, run, train, trained_method
 from nbkit.train.stages import stage_key
 
@@ -214,3 +215,69 @@ def test_a_class_without_source_videos_is_named(smoke):
 def test_an_exploding_loss_is_explained(smoke):
     with pytest.raises(NbkitError, match="lower LR"):
         train(*prepare(smoke(lr=(1e30, 1e30, 1e30), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0))))
+
+
+@pytest.mark.parametrize("fields", [{"method": "adabn"}, {"method": "stcda", "epochs": (0, 1, 1), "bank_init": "forward"}])
+def test_what_reads_batch_statistics_does_not_go_through_the_files_in_order(smoke, fields, monkeypatch):
+    """Files lie in folders of their class: a batch of neighbours would tell the target's labels."""
+    monkeypatch.setattr(features, "EVAL_BATCH", 8)
+    _, method = prepare(smoke(**fields))
+    seen, forward = [], method.model.forward
+
+    def watched(batch):
+        if method.model.training and "index" in batch:
+            seen.append(batch["index"].tolist())
+        return forward(batch)
+
+    monkeypatch.setattr(method.model, "forward", watched)
+    if method.cfg.method == "adabn":
+        features.test_features(method, torch.device("cpu"))
+    else:
+        method.start_stage(2)
+        method.cluster()
+    n = len(method.domains.train["target"])
+    assert sorted(i for b in seen for i in b)[::len(seen) * 8 // n] == list(range(n))
+    assert not any(sorted(b) == list(range(min(b), min(b) + len(b))) for b in seen)
+
+
+def test_statistics_are_estimated_without_dropout(smoke):
+    cfg = smoke(method="adabn", dropout=0.5)
+    _, method = prepare(cfg)
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        features.test_features(method, torch.device("cpu"))
+        found.append({k: v.clone() for k, v in method.model.state_dict().items()})
+    assert same(*found) and all(m.training == method.model.training for m in method.model.modules())
+
+
+def test_stcl_on_one_domain_draws_from_that_domain(smoke):
+    for domains, count in (("both", 2), ("source", 1), ("target", 1)):
+        _, method = prepare(smoke(stcl_domains=domains))
+        videos = len(method.domains.train["source"])
+        banks = method.contrast.clips
+        assert {len(b) for b in banks.values()} == {count * videos * method.cfg.clips}
+        batch = get_batch(method.domains.train["target"], np.arange(4), method.cfg, torch.device("cpu"), True)
+        if domains != "source":
+            slots = method.contrast.slots(batch["index"], "target")
+            assert int(slots.min()) == (videos * method.cfg.clips if domains == "both" else 0)
+        assert torch.isfinite(sum(train_one(method).values()))
+
+
+def train_one(method):
+    method.start_stage(2)
+    pair = [get_batch(method.domains.train[d], np.arange(4), method.cfg, torch.device("cpu"), True) for d in ("source", "target")]
+    return method.train()(*pair, step(2))
+
+
+def test_the_level_of_chance_counts_a_second_view_of_one_stream(smoke):
+    _, method = prepare(smoke(modalities="rgb", normalise="log_candidates", multi_pos="mean_of_logs"))
+    batch = get_batch(method.domains.train["source"], np.arange(4), method.cfg, torch.device("cpu"), True)
+    views = method.contrast.views(batch, method.outputs(batch, "source"), "source", step(2))
+    assert "v_2" in views["rgb"]
+    assert method.contrast.chance(views)["clip_chance"] == pytest.approx(np.log(2 * method.cfg.nce_k + 3))
+
+
+def test_adabn_needs_batch_statistics(smoke):
+    with pytest.raises(NbkitError, match="BN_MODE='group' has none"):
+        prepare(smoke(method="adabn", bn_mode="group"))

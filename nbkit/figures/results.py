@@ -27,7 +27,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         for x in starts:
             ax.axvline(x, color=GREY, lw=0.8, ls=":")
         ax.set(title=TERM_LABELS[term], xlabel="epoch", xlim=(0.5, len(history) + 0.5))
-    axes[0][0].set_ylabel("weighted loss (nats)")
+    axes[0][0].set_ylabel("weighted term")
     return fig
 
 

@@ -37,7 +37,7 @@ from nbkit.tables import (
     refuse_to_lose,
     results,
 )
-from nbkit.train.record import RESULT_VERSION
+from nbkit.train.record import EVALUATION_VERSION, RESULT_VERSION
 
 TABLES = sorted(p.stem for p in (ROOT / "tables").glob("*.yaml"))
 
@@ -173,7 +173,10 @@ def test_find_run_matches_the_whole_configuration(tmp_path):
     assert find_run(cfg) is None  # no metrics yet: not finished
     (folder / "metrics.json").write_text("{}")  # written before the first change of the numbers
     assert find_run(cfg) is None
-    (folder / "metrics.json").write_text(json.dumps({"result_version": RESULT_VERSION["small"]}))
+    versions = {"result_version": RESULT_VERSION["small"], "evaluation_version": EVALUATION_VERSION}
+    (folder / "metrics.json").write_text(json.dumps({**versions, "evaluation_version": EVALUATION_VERSION - 1}))
+    assert find_run(cfg) is None  # a finished network that was read otherwise
+    (folder / "metrics.json").write_text(json.dumps(versions))
     assert find_run(cfg) == folder
     assert find_run(config_of({"PROFILE": "smoke", "SEED": 1, "ALPHA": 9.0}, runs_dir=str(tmp_path))) is None
     for name, when in (("aaa", 200), ("zzz", -200)):  # the same configuration on other data, a later run and an earlier one

@@ -139,10 +139,9 @@ def has_selection(found: pd.DataFrame) -> bool:
 # --- differences -------------------------------------------------------------------------------------------------
 def difference(table: Table, found: pd.DataFrame, lines: pd.DataFrame, a: str, b: str, column: str | None = None,
                measure: str = "fused") -> Interval | None:
-    """Mean of row a - row b over paired runs with its 95 % interval, None where no runs pair.
+    """Mean of row a - row b over paired runs with its 95 % interval, None where no runs pair (in one of the columns).
 
-    column: None for all of them; None comes back, too, where one of them has no pair.
-    lines: what nbkit/right_wrong.py gives.  Where it has every paired run, the bootstrap resamples runs and test videos;
+    column: None for all.  lines: what nbkit/right_wrong.py gives.  Where it has every paired run, the bootstrap resamples runs and test videos;
     without it, runs only (and one run then has no interval).
     """
     first, second = (_by_run(table, found, name, column, measure) for name in (a, b))

@@ -141,8 +141,8 @@ def difference(table: Table, found: pd.DataFrame, lines: pd.DataFrame, a: str, b
                measure: str = "fused") -> Interval | None:
     """Mean of row a - row b over paired runs with its 95 % interval, None where no runs pair (in one of the columns).
 
-    column: None for all.  lines: what nbkit/right_wrong.py gives.  Where it has every paired run, the bootstrap resamples runs and test videos;
-    without it, runs only (and one run then has no interval).
+    column: None for all.  lines: what nbkit/right_wrong.py gives.  Where it has every paired run, the bootstrap resamples
+    runs and test videos; without it, runs only (and one run then has no interval).
     """
     first, second = (_by_run(table, found, name, column, measure) for name in (a, b))
     both = first.index.intersection(second.index)

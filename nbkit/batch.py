@@ -12,7 +12,7 @@ from typing import Any
 import papermill as pm
 
 from nbkit.config import RunConfig
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, reason
 from nbkit.right_wrong import right_wrong, units_of_tests
 from nbkit.tables import ROOT, committed, config_of, find_run, load_table, refuse_to_lose, results
 from nbkit.train.loop import read_run, run
@@ -92,8 +92,7 @@ def run_table(name: str, rows: list[str] | None = None, columns: list[str] | Non
             print(f"{label}: " + "  ".join(f"{m} {a:.1f}" for m, a in accuracy.items()), flush=True)
         except Exception as error:  # whatever it was (memory, a device): the other cells can still run
             failed += 1
-            kind = "" if isinstance(error, NbkitError) else f"{type(error).__name__}: "
-            print(f"{label}: failed: {kind}{error}", flush=True)
+            print(f"{label}: failed: {reason(error)}", flush=True)
     return failed
 
 

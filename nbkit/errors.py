@@ -1,5 +1,10 @@
-"""The one exception a user of the suite should ever meet."""
+"""The one exception a user of the suite should ever meet, and how a batch prints any other."""
 
 
 class NbkitError(ValueError):
     """Something the user gave cannot work.  The message names the file or the field, and the way out."""
+
+
+def reason(error: Exception) -> str:
+    """What a batch prints of a failure: an NbkitError speaks for itself, any other exception is named first."""
+    return str(error) if isinstance(error, NbkitError) else f"{type(error).__name__}: {error}"

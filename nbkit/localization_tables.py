@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nbkit.config import ROOT
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, reason
 from nbkit.tables import refuse_to_lose
 from nbkit.train.localization_cells import LocalizationCell, run_cell
 from nbkit.train.localization_run import ROWS
@@ -122,8 +122,7 @@ def run_localization(name: str, rows: list[str] | None = None, seeds: list[int] 
                   + ("  (was finished)" if known else ""), flush=True)
         except Exception as error:  # whatever it was (memory, a device): the other cells can still run
             failed += 1
-            kind = "" if isinstance(error, NbkitError) else f"{type(error).__name__}: "
-            print(f"{label}: failed: {kind}{error}", flush=True)
+            print(f"{label}: failed: {reason(error)}", flush=True)
     return failed
 
 

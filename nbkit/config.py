@@ -101,7 +101,7 @@ class RunConfig(BaseModel):
     pseudo_labels: Literal["updated", "fixed"] = "updated"
     fusion: Literal["fused", "per_modality"] = Field("fused", description="who assigns pseudo-labels (Table 6b)")
     cas_classes: int = Field(8, ge=1, description="classes in a class-aware batch")
-    cas_per_class: int = Field(4, ge=1, description="videos a class and domain in it")
+    cas_per_class: int = Field(4, ge=1, description="videos a class and domain in it; more where classes are few")
 
     # --- other methods -----------------------------------------------------------------------------------------
     trade_off: float = Field(1.0, ge=0, description="weight of a comparison method's own terms")

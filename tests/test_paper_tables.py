@@ -122,7 +122,7 @@ def test_exports_in_three_formats(tmp_path):
     assert r"\toprule" in latex and latex.count(r"\begin{table*}") == latex.count(r"\end{table*}") == 1
     assert r"99.3 $^\dagger$ & not run" in latex and r"U$\rightarrow$H" in latex and latex.isascii()
     lines = csv.read_text().splitlines()
-    assert len(lines) == 1 + 11 * 4 and lines[0].startswith("row,column,paper,marks,ours,sd,runs,gap")
+    assert len(lines) == 1 + 12 * 4 and lines[0].startswith("row,column,paper,marks,ours,sd,runs,gap")
 
 
 def test_exported_numbers_are_those_of_the_committed_runs(tmp_path):

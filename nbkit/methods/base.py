@@ -81,12 +81,14 @@ class Method(nn.Module):
     def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of (labelled-domain indices, target indices), one an optimisation step.
 
-        The number of steps an epoch is set by the labelled set; the other list is repeated or cut to that length.
+        The number of steps an epoch is set by the source, for every row; shorter lists are repeated, longer ones cut.
         """
-        half, seed = self.cfg.batch // 2, self.cfg.seed
-        labelled = epoch_batches(len(self.domains.train[self.labelled[0]]), half, seed, 3 * epoch + stage)
-        other = self._cycle(len(self.domains.train["target"]), half, len(labelled), 3 * epoch + stage)
-        return list(zip(labelled, other))
+        half, seed, turn = self.cfg.batch // 2, self.cfg.seed, 3 * epoch + stage
+        sizes = {d: len(videos) for d, videos in self.domains.train.items()}
+        steps = len(epoch_batches(sizes["source"], half, seed, turn))
+        own = sizes[self.labelled[0]]
+        labelled = epoch_batches(own, half, seed, turn) + self._cycle(own, half, steps, turn)
+        return list(zip(labelled[:steps], self._cycle(sizes["target"], half, steps, turn)))
 
     def forward(self, source: Batch, target: Batch | None, step: Step) -> dict[str, torch.Tensor]:
         """The weighted terms of the objective for one step; the loop minimises their sum."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from nbkit.config import RunConfig
@@ -36,11 +38,15 @@ class AdaBN(SourceOnly):
 class TargetOnly(Method):
     """Cross-entropy on the target's training labels: the upper bound.
 
-    Same batch, epochs and schedule as the others; the steps of an epoch are those of its own labelled set.
+    Same batch, steps, epochs and schedule as the others, whatever the size of its own labelled set.
     """
 
     labelled = ("target",)
     uses_target = False
+
+    def signature(self, stage: int) -> dict[str, Any]:
+        source, target = (len(self.domains.train[d]) for d in ("source", "target"))
+        return super().signature(stage) | ({} if source == target else {"steps": "of the source"})
 
 
 class SourceTarget(Method):

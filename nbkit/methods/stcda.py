@@ -54,8 +54,12 @@ class STCDA(Method):
         if cfg.beta > 0 and stage == 3:
             fields = VCA_FIELDS if self.discriminators is None else ADVERSARIAL_FIELDS
             found |= {k: getattr(cfg, k) for k in fields}
-            if self.discriminators is None and cfg.beta_schedule != "constant":
+            if cfg.beta_schedule != "constant":
                 found["beta_schedule"] = cfg.beta_schedule
+            if self.clusters(stage):
+                found["cas_per_class"] = self.per_class()
+                if cfg.fusion == "per_modality":
+                    found["batches"] = "by streams in turn"
         return found
 
     def skips(self, stage: int) -> bool:
@@ -103,14 +107,23 @@ class STCDA(Method):
             self.pseudo[row] = new
         return {"pseudo_changed": changed, "kmeans_iterations": float(found.iterations)}
 
+    def per_class(self) -> int:
+        """Videos a class: `cas_per_class`, more where there are fewer classes than `cas_classes`, to keep the batch's size."""
+        cfg = self.cfg
+        return cfg.cas_classes * cfg.cas_per_class // min(cfg.cas_classes, len(self.domains.classes))
+
     def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Class-aware pairs while D_VCA is on (random ones leave many class pairs empty), random ones otherwise."""
+        """Class-aware pairs while D_VCA is on (random ones leave many class pairs empty), random ones otherwise.
+
+        Without fusion the streams have labels of their own: the steps take turns, so that no stream is favoured.
+        """
         plain = super().batches(stage, epoch)
         if not self.clusters(stage):
             return plain
         cfg = self.cfg
-        return class_aware_batches(self.domains.train["source"].labels, self.pseudo[0].cpu().numpy(), cfg.cas_classes,
-                                   cfg.cas_per_class, len(plain), cfg.seed, epoch)
+        by_stream = [class_aware_batches(self.domains.train["source"].labels, pseudo.cpu().numpy(), cfg.cas_classes,
+                                         self.per_class(), len(plain), cfg.seed, epoch) for pseudo in self.pseudo]
+        return [by_stream[step % len(by_stream)][step] for step in range(len(plain))]
 
     # --- objective ---------------------------------------------------------------------------------------------
     def forward(self, source: Batch, target: Batch | None, step: Step) -> dict[str, torch.Tensor]:
@@ -127,7 +140,7 @@ class STCDA(Method):
                 sides = {self.cfg.stcl_domains: sides[self.cfg.stcl_domains]}
             terms["contrast"] = weight * self.contrast(sides, step)
         if self.aligns(step.stage) and self.discriminators is not None:
-            terms["domain"] = self.cfg.beta * self.adversaries(out_s, out_t, self.cfg.grl_max * ramp(step.progress))
+            terms["domain"] = self._beta(step) * self.adversaries(out_s, out_t, self.cfg.grl_max * ramp(step.progress))
         elif self.aligns(step.stage):
             terms["vca"] = self._beta(step) * self.alignment(out_s, source["label"], out_t, target["index"])
         return terms

@@ -21,7 +21,7 @@ LATEX = {"±": r"$\pm$", "−": "$-$", "→": r"$\rightarrow$", "α": r"$\alpha$
 READ = "Accuracy in %. ours: mean ± sample s.d. (runs), last epoch."
 READ_GAP = "gap: ours − paper."
 READ_GAIN = ("gain: over the row's source-only row; [95 % interval of a paired bootstrap over runs and test videos] (paired runs), "
-             "* where it holds no zero and there are five pairs or more.")
+             "* where it holds no zero and there are five pairs or more (with several splits: five splits).")
 
 
 def to_markdown(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:

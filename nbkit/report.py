@@ -7,12 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 
-from nbkit.evaluate.statistics import Interval, nearest_reachable, paired_bootstrap, paired_runs, reachable
-from nbkit.right_wrong import pairs
+from nbkit.evaluate.statistics import Interval, nearest_reachable, reachable
+from nbkit.gains import NOT_RUN, difference, interval_text, signed, starred
 from nbkit.tables import CHOICES, Line, Table, printed_videos
 
-STARRED_FROM = 5  # pairs of runs: a bootstrap over fewer is too narrow to call anything clear
-NOT_RUN, NOTHING = "not run", "–"
+NOTHING = "–"
 UNREACHABLE, COPIED, MEAN_OFF = "†", "‡", "§"
 FLAGS = {UNREACHABLE: "no number of right videos gives this: not a single evaluation on the test list of this benchmark",
          COPIED: "a method or baseline of another work, under that work's protocol",
@@ -136,73 +135,26 @@ def has_selection(found: pd.DataFrame) -> bool:
     return any(f"fused_{c}" in found and found[f"fused_{c}"].notna().any() for c in CHOICES)
 
 
-# --- differences -------------------------------------------------------------------------------------------------
-def difference(table: Table, found: pd.DataFrame, lines: pd.DataFrame, a: str, b: str, column: str | None = None,
-               measure: str = "fused") -> Interval | None:
-    """Mean of row a - row b over paired runs with its 95 % interval, None where no runs pair (in one of the columns).
-
-    column: None for all.  lines: what nbkit/right_wrong.py gives.  Where it has every paired run, the bootstrap resamples
-    runs and test videos; without it, runs only (and one run then has no interval).
-    """
-    first, second = (_by_run(table, found, name, column, measure) for name in (a, b))
-    both = first.index.intersection(second.index)
-    if both.empty or (column is None and set(both.get_level_values("column")) < {c.name for c in table.columns}):
-        return None
-    right_a, right_b, units, columns = pairs(table, lines, a, b, column, measure)
-    if len(right_a) == len(both):
-        return paired_bootstrap(right_a, right_b, units, columns)
-    return paired_runs(first.loc[both].to_numpy(), second.loc[both].to_numpy())
-
-
-def _by_run(table: Table, found: pd.DataFrame, name: str, column: str | None, measure: str) -> pd.Series:
-    row = table.row(name)
-    own = found[found["row"] == (row.same_as or name)]
-    own = own if column is None else own[own["column"] == column]
-    stream = row.measure or measure
-    own = own.dropna(subset=[stream]) if stream in own else own.iloc[:0]
-    return own.set_index(["column", "seed", "split"])[stream if stream in own else "row"]
-
-
-def starred(found: Interval | None) -> bool:
-    """Whether a difference is marked: zero outside its interval, from five paired runs on."""
-    return found is not None and found.clear and found.n >= STARRED_FROM
-
-
-def interval_text(found: Interval | None) -> str:
-    """`mean [low, high] (pairs) *`, 'not run' for None; the interval of one run is of its videos alone."""
-    if found is None:
-        return NOT_RUN
-    if not math.isfinite(found.low):
-        return f"{found.mean:+.1f} (one run)"
-    runs = found.n if found.n > 1 else "one run: videos only"
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({runs}){' *' if starred(found) else ''}"
-
-
-def differences(table: Table, found: pd.DataFrame, lines: pd.DataFrame, chosen: list[tuple[str, str]],
-                measure: str = "fused") -> pd.DataFrame:
-    """Differences of chosen pairs of rows, by column and over all of them."""
-    grid = {name: [interval_text(difference(table, found, lines, a, b, None if name == "all" else name, measure))
-                   for a, b in chosen] for name in [*(c.name for c in table.columns), "all"]}
-    return pd.DataFrame(grid, index=[f"{a} − {b}" for a, b in chosen])
-
-
 # --- both --------------------------------------------------------------------------------------------------------
 def tidy(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
-    """One line a cell, in numbers: what the paper printed, ours, the gap, both gains over the row's reference."""
+    """One line a cell, in numbers: what the paper printed, ours, the gap, both gains over the row's reference.
+
+    A row that reads one stream gains over that stream of its reference; the paper prints no such gain.
+    """
     out = []
     for column in _columns(table):
         for row in table.rows:
             values, paper = values_of(table, found, row.name, column, measure), row.printed.get(column, math.nan)
             against = table.against_of(row)
-            theirs = table.row(against).printed.get(column, math.nan) if against else math.nan
+            theirs = table.row(against).printed.get(column, math.nan) if against and not row.measure else math.nan
             gain = difference(table, found, lines, row.name, against, None if column == table.mean else column,
-                              measure) if against and row.runs and not (column == table.mean and not len(values)) else None
+                              row.measure or measure) if against and row.runs and len(values) else None
             ours = float(values.mean()) if len(values) else math.nan
             out.append({"row": row.name, "column": column, "paper": paper, "marks": flags_of(table, row, column),
                         "ours": ours, "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan, "runs": len(values),
                         "gap": ours - paper, "against": against, "paper_gain": paper - theirs,
                         **{k: getattr(gain, k) if gain else math.nan for k in ("mean", "low", "high")},
-                        "pairs": gain.n if gain else 0, "starred": starred(gain)})
+                        "pairs": gain.n if gain else 0, "splits": gain.splits if gain else 0, "starred": starred(gain)})
     return pd.DataFrame(out).rename(columns={"mean": "gain"})
 
 
@@ -214,37 +166,17 @@ def side_by_side(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure
         part = [(row, numbers.loc[(column, row.name)]) for row in table.rows]
         grid[column, "paper"] = [_printed_text(table, row, column) for row, _ in part]
         grid[column, "ours"] = [_ours_text(table, row, values_of(table, found, row.name, column, measure)) for row, _ in part]
-        grid[column, "gap"] = [_signed(x["gap"]) for _, x in part]
-        grid[column, "paper's gain"] = [_signed(x["paper_gain"]) for _, x in part]
+        grid[column, "gap"] = [signed(x["gap"]) for _, x in part]
+        grid[column, "paper's gain"] = [signed(x["paper_gain"]) for _, x in part]
         grid[column, "our gain"] = [_gain_text(table, row, x) for row, x in part]
     return pd.DataFrame(grid, index=[r.name for r in table.rows])
-
-
-def _signed(value: float) -> str:
-    return NOTHING if math.isnan(value) else f"{value:+.1f}"
 
 
 def _gain_text(table: Table, row: Line, x: pd.Series) -> str:
     if not table.against_of(row) or not row.runs:
         return NOTHING
-    return interval_text(None if math.isnan(x["gain"]) else Interval(x["gain"], x["low"], x["high"], int(x["pairs"])))
-
-
-def disagreements(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
-    """Pairs of rows that the paper prints in one order and we measure in the other, means over the columns.
-
-    The rows are compared as in `differences`, over all columns; a star says that the opposite order is clear.
-    """
-    means = {r.name: sum(r.printed[c.name] for c in table.columns) / len(table.columns) for r in table.rows
-             if all(c.name in r.printed for c in table.columns)}
-    out = []
-    for better, worse in sorted(((a, b) for a in means for b in means if means[a] > means[b]),
-                                key=lambda pair: means[pair[1]] - means[pair[0]]):
-        ours = difference(table, found, lines, better, worse, None, measure)
-        if ours is not None and ours.mean < 0:
-            out.append({"the paper's better row": better, "its worse row": worse,
-                        "paper": _signed(means[better] - means[worse]), "ours": interval_text(ours)})
-    return pd.DataFrame(out, columns=["the paper's better row", "its worse row", "paper", "ours"])
+    known = not math.isnan(x["gain"])
+    return interval_text(Interval(x["gain"], x["low"], x["high"], int(x["pairs"]), int(x["splits"])) if known else None)
 
 
 def marked(table: Table) -> pd.DataFrame:

@@ -12,6 +12,7 @@ its recording where the benchmark's splits keep recordings together.  Orders tha
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,16 @@ from nbkit.errors import NbkitError
 from nbkit.tables import MEASURES, Table, config_of, find_run
 
 COLUMNS = ["row", "column", "seed", "split", "videos", "order", *MEASURES]
+
+
+class Pairs(NamedTuple):
+    """Paired runs, ready for `paired_bootstrap`: right or wrong (videos,) of both rows, units, column and split of each."""
+
+    right_a: list[np.ndarray]
+    right_b: list[np.ndarray]
+    units: list[list[str]]
+    columns: list[str]
+    splits: list[int]
 
 
 def pack(right: np.ndarray) -> str:
@@ -88,10 +99,10 @@ def committed_right_wrong(name: str) -> pd.DataFrame:
 
 
 def pairs(table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None = None,
-          measure: str = "fused") -> tuple[list[np.ndarray], list[np.ndarray], list[list[str]], list[str]]:
-    """Right or wrong of rows `a` and `b` in runs that pair (same column, seed, split, videos), their units and columns.
+          measure: str = "fused") -> Pairs:
+    """Right or wrong of rows `a` and `b` in runs that pair (same column, seed, split, videos).
 
-    column: None pairs over all columns.  Ready for `paired_bootstrap`.
+    column: None pairs over all columns.
     """
     sides = []
     for name in (a, b):
@@ -103,4 +114,5 @@ def pairs(table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None 
         sides.append({(r["column"], r["split"], r["order"], r["seed"], r["units"]): unpack(r[stream], r["videos"])
                       for r in own.to_dict("records")})
     both = [key for key in sides[0] if key in sides[1]]
-    return [sides[0][k] for k in both], [sides[1][k] for k in both], [k[4].split() for k in both], [k[0] for k in both]
+    return Pairs([sides[0][k] for k in both], [sides[1][k] for k in both], [k[4].split() for k in both], [k[0] for k in both],
+                 [k[1] for k in both])

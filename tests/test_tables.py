@@ -12,20 +12,10 @@ import nbkit.batch as batch
 from nbkit.config import ROOT
 from nbkit.data import demo
 from nbkit.errors import NbkitError
+from nbkit.gains import difference, differences, disagreements, interval_text
 from nbkit.methods import METHODS
 from nbkit.parameters import page
-from nbkit.report import (
-    difference,
-    differences,
-    disagreements,
-    has_selection,
-    interval_text,
-    printed,
-    selection,
-    side_by_side,
-    summary,
-    tidy,
-)
+from nbkit.report import has_selection, printed, selection, side_by_side, summary, tidy
 from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, units_of_tests, unpack
 from nbkit.tables import (
     Table,
@@ -290,7 +280,7 @@ def test_a_cell_runs_through_papermill_and_is_not_repeated(tmp_path, smoke, monk
     assert 100 * unpack(line["fused"], line["videos"]).mean() == pytest.approx(marker["accuracy"]["fused"])
     units = units_of_tests(table, tmp_path).set_index("order")["units"]
     lines = right_wrong(table, tmp_path)
-    _, _, found, columns = pairs(table, lines.assign(units=lines["order"].map(units)), "low", "low")
+    _, _, found, columns, _ = pairs(table, lines.assign(units=lines["order"].map(units)), "low", "low")
     assert columns == ["a"] and len(found[0]) == len(set(found[0])) == line["videos"]
     assert batch.run_table("toy", runs_dir=str(tmp_path)) == 0 and len(list(tmp_path.glob("demo-*"))) == 1
 

@@ -12,12 +12,13 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """A mean difference with the ends of its interval, and the number of pairs it rests on."""
+    """A mean difference with the ends of its interval, the pairs of runs it rests on, and in how many splits (0: one)."""
 
     mean: float
     low: float
     high: float
     n: int
+    splits: int = 0
 
     @property
     def clear(self) -> bool:
@@ -53,17 +54,20 @@ def paired_runs(a: np.ndarray, b: np.ndarray, level: float = 0.95, draws: int = 
 
 
 def paired_bootstrap(right_a: Sequence[np.ndarray], right_b: Sequence[np.ndarray], units: Sequence[Sequence] | None = None,
-                     columns: Sequence | None = None, level: float = 0.95, draws: int = 2_000, seed: int = 0) -> Interval:
+                     columns: Sequence | None = None, splits: Sequence | None = None, level: float = 0.95,
+                     draws: int = 2_000, seed: int = 0) -> Interval:
     """Difference of accuracy in points, percentile bootstrap over the runs and what they were tested on.
 
     A draw takes the runs with replacement, and the test units with replacement, once for all runs: a video is as hard
-    for every run that sees it, also where grouped splits share videos.  Directions are fixed, and all weigh the same.
+    for every run that sees it, also where grouped splits share videos.  Runs of one split have their training videos in
+    common: where there are several splits, a draw takes splits, the same for all directions, and runs within them.
+    Directions are fixed, and all weigh the same.
 
     Args:
         right_a, right_b: for each paired run, booleans (videos,): was the video classified right.
         units: for each run, what its videos are counted as: a name of their own, or that of their recording where clips
             of one recording are not independent.  None: every run has the same videos, each on its own.
-        columns: for each run, its direction; None: all the same.
+        columns: for each run, its direction; None: all the same.   splits: for each run, its split, likewise.
     Raises:
         ValueError: no runs, or runs without `units` differ in the number of videos.
     """
@@ -74,15 +78,30 @@ def paired_bootstrap(right_a: Sequence[np.ndarray], right_b: Sequence[np.ndarray
     place = {u: i for i, u in enumerate(dict.fromkeys(u for names in units for u in names))}
     times = _draws(len(place), draws, seed + 1)                                # (draws, units)
     names = [0] * len(gaps) if columns is None else list(columns)
+    splits = [0] * len(gaps) if splits is None else list(splits)
+    several = {s: i for i, s in enumerate(dict.fromkeys(splits))} if len(set(splits)) > 1 else {}
     total, mean, kinds = np.zeros(draws), 0.0, list(dict.fromkeys(names))
     for i, name in enumerate(kinds):
         own = [r for r, column in enumerate(names) if column == name]
         drawn = np.stack([_drawn_mean(gaps[r], times[:, [place[u] for u in units[r]]]) for r in own], axis=1)  # (draws, R)
-        total += (_draws(len(own), draws, seed + 2 * i) * drawn).sum(axis=1) / (len(own) * len(kinds))
+        weight = _runs_drawn([splits[r] for r in own], several, draws, seed + 2 * i)                            # (draws, R)
+        total += (weight * drawn).sum(axis=1) / np.maximum(weight.sum(axis=1), 1) / len(kinds)
         mean += sum(float(gaps[r].mean()) for r in own) / (len(own) * len(kinds))
     tail = 50.0 * (1 - level)
     low, high = np.percentile(100 * total, [tail, 100 - tail])
-    return Interval(100 * mean, float(low), float(high), len(gaps))
+    return Interval(100 * mean, float(low), float(high), len(gaps), len(several))
+
+
+def _runs_drawn(splits: list, several: dict, draws: int, seed: int) -> np.ndarray:
+    """How often each run of a direction counts in each draw, (draws, R): drawn on its own, or within its drawn split."""
+    if not several:
+        return _draws(len(splits), draws, seed)
+    times, weight = _draws(len(several), draws, 104_729), np.empty((draws, len(splits)))  # one seed: all directions alike
+    for split, i in several.items():
+        own = [r for r, s in enumerate(splits) if s == split]
+        if own:
+            weight[:, own] = times[:, [i]] * _draws(len(own), draws, seed + 1000 * (i + 1))
+    return weight
 
 
 def _drawn_mean(gap: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
 
 
 def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Figure:
-    """One panel a column: a dot for every run, a bar at the mean; dotted, the mean of the row gains are counted from.
+    """One panel a column: a dot for every run, a bar at the mean; dotted, the mean of what the row's gain is counted from.
 
     Rows from top to bottom as in the table, those that have runs.  A row that reads one stream has that stream's colour.
     """
@@ -73,9 +73,10 @@ def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Fig
             ax.scatter(values, i + spread, s=20, color=STREAM_COLOURS[row.measure or measure], alpha=0.65, linewidths=0)
             if len(values):
                 ax.plot([values.mean()] * 2, [i - 0.34, i + 0.34], color="black", lw=2)
-        base = values_of(table, found, table.against, column.name, measure) if table.against else np.empty(0)
-        if len(base):
-            ax.axvline(base.mean(), color=GREY, lw=1, ls=":", zorder=0)
+            against = table.against_of(row)
+            base = values_of(table, found, against, column.name, row.measure or measure) if against else np.empty(0)
+            if len(base):
+                ax.plot([base.mean()] * 2, [i - 0.5, i + 0.5], color=GREY, lw=1.2, ls=":", zorder=0)
         ax.set(title=column.name, xlabel=f"target test accuracy, {measure} (%)")
         ax.grid(axis="x")
     axes[0][0].set_yticks(range(len(rows)), [r.name for r in rows])

@@ -58,7 +58,7 @@ class RunConfig(BaseModel):
     frames: int = Field(16, ge=2, description="T, frames a clip")
     frame_stride: int = Field(1, ge=1)
     cache_size: int = Field(256, ge=16, description="short side of cached frames, pixels")
-    crop: int = Field(224, ge=16, description="side of the square the network sees, pixels")
+    crop: int = Field(224, ge=16, description="side of the square the network sees, pixels; 128 for features")
     flow: Literal["dis", "tvl1", "raft", "precomputed"] = "dis"
     allow_partial: bool = Field(False, description="run on what is there of an incomplete data set; the result says so")
     flow_clip: float = Field(20.0, gt=0, description="flow beyond this many pixels is clipped; then scaled to [-1, 1]")

@@ -5,8 +5,9 @@ the same `order` were tested on the same videos in the same order), and for each
 hexadecimal string.  Its bits, most significant first, are the videos in the order of `predictions.csv`: 1 is right.
 The last digits are padded with zeros.  320 videos are 80 characters.
 
-`results/<table>.tests.csv` says what the videos of an `order` are counted as: one short hash a video, of its name, or of
-its recording where the benchmark's splits keep recordings together.  Orders that share a hash share that unit.
+`results/<table>.tests.csv` says what the videos of an `order` are counted as: one short hash a video, of its recording
+(clips of one recording are not independent), or of its name where each is its own, as in the demo.  Orders that share a
+hash share that unit.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import pandas as pd
 
 from nbkit.config import ROOT, digest
 from nbkit.data.domains import load_table
-from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
 from nbkit.tables import MEASURES, Table, config_of, find_run
 
@@ -66,7 +66,7 @@ def right_wrong(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
 def units_of_tests(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
     """One line a test set of the finished runs: column, order, and its units, separated by blanks.
 
-    Needs the data of a benchmark with grouped splits, to know the recordings; NbkitError where they are missing.
+    Needs the benchmark's data, to know the recordings; NbkitError where they are missing.
     """
     lines, groups = {}, {}
     for cell in table.cells():
@@ -78,7 +78,7 @@ def units_of_tests(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
         order = digest(videos, 8)
         if order in lines:
             continue
-        if load_manifest(cfg.benchmark).domains[cfg.target].split.rule == "grouped":
+        if cfg.benchmark != "demo":  # each of its videos is rendered on its own
             if cell["column"] not in groups:
                 groups[cell["column"]] = load_table(cfg)[1].set_index("video")["group"]
             names = groups[cell["column"]].loc[videos].tolist()

@@ -36,7 +36,7 @@ def test_every_row_trains_and_tests(tiny, name):
                                     {"modalities": "flow", "aggregation": "mean", "clips": 4, "cls_on": "clip"}], ids=str)
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_on_other_streams_and_clips(tiny, name, fields):
-    """One step: every term is finite, and each parameter that the stage's optimizer holds gets a gradient or is unused."""
+    """One step: every term is finite, and each parameter of the method's own heads gets a finite gradient."""
     method = built(tiny(method=name, **fields)).train()
     terms = method(*batches(method), at())
     torch.stack(list(terms.values())).sum().backward()

@@ -1,7 +1,8 @@
 """What one demo video looks like: body, viewpoint, tempo, camera, clutter, colours, drawn from two sets of ranges.
 
-The structure of the picture shifts from `studio` to `street`; colour, contrast, brightness and the level of noise vary
-as widely in one domain as in the other, so that matching global statistics alone does not undo the shift.
+The structure of the picture shifts from `studio` to `street`.  Brightness, tone and the level of noise are drawn from the
+same ranges in both (saturation, blur and texture are not), so that matching global statistics alone undoes little of the
+shift from studio to street.
 """
 from __future__ import annotations
 

@@ -117,6 +117,8 @@ def _feature_maker(cfg: RunConfig, cache):
     if cfg.frame_stride != 1:
         raise NbkitError(f"FRAME_STRIDE={cfg.frame_stride} with backbone mobilenet_features: features are of single frames, "
                          "read one after the other; leave it at 1")
+    if cfg.weights not in (None, "random"):
+        raise NbkitError(f"WEIGHTS={cfg.weights!r} with backbone mobilenet_features: its features are torchvision's; leave it out")
     features = build_features(cache, Path(cfg.data_root) / "features")
 
     def make(part: pd.DataFrame, **how) -> FeatureClipDataset:

@@ -15,7 +15,7 @@ from nbkit.methods.base import Method
 from nbkit.models.norm import DomainNorm, estimating_statistics
 from nbkit.models.two_stream import TwoStream
 
-DEPTHS = ("trained", "classifier drawn anew", "and the last convolution", "and every other layer")
+DEPTHS = ("trained", "all above the encoder anew", "and the last convolution", "and every other layer")
 
 
 def randomised(model: TwoStream, depth: int, seed: int = 0) -> TwoStream:

@@ -1,6 +1,7 @@
 """Normalisation with a say in whose statistics are used: the largest single effect in video domain adaptation.
 
-Modes: `shared` (one set of running statistics for both domains), `per_domain` (one set each, shared affine parameters;
+Modes: `shared` (one set of running statistics for both domains; in training each batch, of one domain, is normalised by
+itself), `per_domain` (one set each, shared affine parameters;
 what AdaBN, ICLR-W 2017, and CAN, CVPR 2019, use), `frozen` (running statistics always, never updated), `group`
 (GroupNorm: no statistics at all).
 """

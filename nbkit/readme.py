@@ -38,7 +38,7 @@ def results_block(name: str) -> str:
         return _localization(name)
     table = tables.load_table(name)
     grid = _beside(report.printed(table), report.summary(table, tables.committed(name)))
-    return _captioned(table.title, "accuracy in %, RGB and flow fused", markdown(grid, "row"), name)
+    return _captioned(table.title, "accuracy in %, the streams of a row fused", markdown(grid, "row"), name)
 
 
 def _localization(name: str) -> str:

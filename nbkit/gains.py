@@ -12,7 +12,7 @@ from nbkit.right_wrong import pairs
 from nbkit.tables import Table
 
 STARRED_FROM = 5  # runs, or splits where there are several: a bootstrap over fewer is too narrow to call anything clear
-NOT_RUN = "not run"
+NOT_RUN, NOTHING = "not run", "–"
 
 
 def difference(table: Table, found: pd.DataFrame, lines: pd.DataFrame, a: str, b: str, column: str | None = None,
@@ -70,7 +70,7 @@ def differences(table: Table, found: pd.DataFrame, lines: pd.DataFrame, chosen: 
 
 def signed(value: float) -> str:
     """A difference in points, '–' for none."""
-    return "–" if math.isnan(value) else f"{value:+.1f}"
+    return NOTHING if math.isnan(value) else f"{value:+.1f}"
 
 
 def disagreements(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from nbkit.evaluate.statistics import Interval, nearest_reachable, reachable
-from nbkit.gains import NOT_RUN, difference, interval_text, signed, starred
+from nbkit.gains import NOT_RUN, NOTHING, difference, interval_text, signed, starred
 from nbkit.tables import CHOICES, Line, Table, printed_videos
 
-NOTHING = "–"
 UNREACHABLE, COPIED, MEAN_OFF = "†", "‡", "§"
 FLAGS = {UNREACHABLE: "no number of right videos gives this: not a single evaluation on the test list of this benchmark",
          COPIED: "a method or baseline of another work, under that work's protocol",

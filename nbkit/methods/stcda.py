@@ -121,8 +121,9 @@ class STCDA(Method):
         if not self.clusters(stage):
             return plain
         cfg = self.cfg
+        own = self.pseudo if cfg.fusion == "per_modality" else self.pseudo[:1]
         by_stream = [class_aware_batches(self.domains.train["source"].labels, pseudo.cpu().numpy(), cfg.cas_classes,
-                                         self.per_class(), len(plain), cfg.seed, epoch) for pseudo in self.pseudo]
+                                         self.per_class(), len(plain), cfg.seed, epoch) for pseudo in own]
         return [by_stream[step % len(by_stream)][step] for step in range(len(plain))]
 
     # --- objective ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #   snakemake --cores 2 demo_localization  a localization table; snakemake -n demo_localization lists its runs
 #   snakemake --cores 2 localization   seed 0 of the demo's localization table, both directions, then notebook 05
 # A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook and the rest goes on.
+import json
 import sys
 from pathlib import Path
 
@@ -24,6 +25,9 @@ CELLS = {}
 for cell in (cell for cells in TABLES.values() for cell in cells):  # tables share cells
     cell["first"] = cell["first"] or CELLS.get(cell["key"], cell)["first"]
     CELLS[cell["key"]] = cell
+for marker in Path(RUNS, "cells").glob("*.json"):  # of a run that was deleted since: it is to be made again
+    if not Path(RUNS, json.loads(marker.read_text()).get("run", ""), "metrics.json").exists():
+        marker.unlink()
 DEMO = load_table("demo_table4").cells(
     seeds=[0], columns=["studio→street"], rows=["Source only", "AdaBN", "STCL", "VCA", "STCL+VCA", "Target only"])
 

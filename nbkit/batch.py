@@ -13,8 +13,9 @@ import papermill as pm
 
 from nbkit.config import RunConfig
 from nbkit.errors import NbkitError, reason
+from nbkit.result_files import KEY, committed, refuse_to_lose, results
 from nbkit.right_wrong import right_wrong, units_of_tests
-from nbkit.tables import ROOT, committed, config_of, find_run, load_table, refuse_to_lose, results
+from nbkit.tables import ROOT, config_of, find_run, load_table
 from nbkit.train.loop import read_run, run
 from nbkit.train.record import atomically, write_json
 
@@ -107,7 +108,7 @@ def export(table_name: str, runs_dir: str = "runs", replace: bool = False) -> li
     found = results(table, runs_dir)
     if found.empty:
         raise NbkitError(f"no finished cell of {table_name} in {runs_dir}/: run `snakemake {table_name}` first")
-    refuse_to_lose(committed(table_name), found, ["row", "column", "seed", "split"], f"results/{table_name}.csv", runs_dir, replace)
+    refuse_to_lose(committed(table_name), found, KEY, f"results/{table_name}.csv", runs_dir, replace)
     frames = {ROOT / "results" / f"{table_name}.csv": found,
               ROOT / "results" / f"{table_name}.videos.csv": right_wrong(table, runs_dir),
               ROOT / "results" / f"{table_name}.tests.csv": units_of_tests(table, runs_dir)}

@@ -6,13 +6,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from nbkit.config import ROOT
 from nbkit.errors import NbkitError
+from nbkit.profiles import PROFILES
 
 
 def _check_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("benchmark", help="name of a benchmark, or a manifest file")
-    parser.add_argument("--root", help="folder that holds the datasets (default: data/BENCHMARK)")
-    parser.add_argument("--size", type=int, default=112, help="side of the cached pictures, for the disk estimate")
+    parser.add_argument("--root", help="folder that holds the datasets (default: data/BENCHMARK, where runs look, too)")
+    parser.add_argument("--size", type=int, default=PROFILES["paper"]["cache_size"],
+                        help="side of the cached pictures, for the disk estimate (default: the paper profile's, %(default)s)")
     parser.add_argument("--split-seed", type=int, default=0, help="seed of grouped splits")
     parser.add_argument("--quick", action="store_true", help="look at file sizes only")
     parser.add_argument("--all", action="store_true", help="name every problem, however many there are")
@@ -20,8 +23,9 @@ def _check_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _check_data(arguments: argparse.Namespace) -> int:
     from nbkit.data.check import LISTED, check_data, format_report
+    from nbkit.data.localization import benchmark_root
 
-    root = arguments.root or f"data/{arguments.benchmark}"
+    root = arguments.root or benchmark_root(arguments.benchmark, ROOT / "data")
     watch = _watch if sys.stderr.isatty() else None
     report = check_data(
         arguments.benchmark,

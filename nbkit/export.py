@@ -10,8 +10,9 @@ import pandas as pd
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
 from nbkit.report import NOTHING, footnotes, has_selection, selection, side_by_side, tidy
+from nbkit.result_files import committed
 from nbkit.right_wrong import committed_right_wrong
-from nbkit.tables import Table, committed, load_table
+from nbkit.tables import Table, load_table
 from nbkit.train.record import atomically
 
 FORMATS = ("md", "tex", "csv")

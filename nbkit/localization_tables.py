@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError, reason
-from nbkit.tables import refuse_to_lose
+from nbkit.result_files import refuse_to_lose, without_strangers
 from nbkit.train.localization_cells import LocalizationCell, run_cell
 from nbkit.train.localization_run import ROWS
 from nbkit.train.record import atomically
@@ -58,6 +58,8 @@ class LocalizationTable(BaseModel):
     @model_validator(mode="after")
     def _coherent(self) -> "LocalizationTable":
         for row in self.rows:
+            if {k.upper(): v for k, v in {**self.set, **row.set}.items()}.get("ALLOW_PARTIAL"):
+                raise ValueError(f"row {row.name!r}: ALLOW_PARTIAL is for trying things out; a table counts whole data only")
             row.row = row.row or row.name
             if row.row not in ROWS:
                 raise ValueError(f"row {row.name!r} trains {row.row!r}, which is not one of {', '.join(ROWS)}")
@@ -127,7 +129,10 @@ def run_localization(name: str, rows: list[str] | None = None, seeds: list[int] 
 
 
 def results(table: LocalizationTable, runs_dir: str = "runs") -> pd.DataFrame:
-    """One line a finished cell: row, source, target, seed, split, every metric in percent, and where it comes from."""
+    """One line a finished cell: row, source, target, seed, split, every metric in percent, and where it comes from.
+
+    commit: at which its training began.  scored_at: at which its detector was evaluated, later where the metrics were redone.
+    """
     lines = []
     for row, cell in table.cells(runs_dir=runs_dir):
         if not cell.finished:
@@ -139,7 +144,7 @@ def results(table: LocalizationTable, runs_dir: str = "runs") -> pd.DataFrame:
                       "split": cell.split_seed, **values, "steps": cell.model.steps,
                       "train_seconds": round(metrics["seconds"]["train"], 1),
                       "evaluate_seconds": round(metrics["seconds"]["evaluate"], 1), "run": cell.folder.name,
-                      "commit": env["commit"], "torch": env["versions"]["torch"],
+                      "commit": env["commit"], "scored_at": env.get("scored_at", env["commit"]), "torch": env["versions"]["torch"],
                       "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"]})
     return pd.DataFrame(lines, columns=columns(table))
 
@@ -147,7 +152,7 @@ def results(table: LocalizationTable, runs_dir: str = "runs") -> pd.DataFrame:
 def columns(table: LocalizationTable) -> list[str]:
     """Columns of a results file."""
     return ["row", "source", "target", "seed", "split", *MEANS, *MORE, *(f"ap_{c}" for c in table.classes), "steps",
-            "train_seconds", "evaluate_seconds", "run", "commit", "torch", "device", "finished"]
+            "train_seconds", "evaluate_seconds", "run", "commit", "scored_at", "torch", "device", "finished"]
 
 
 def export_localization(name: str, runs_dir: str = "runs", replace: bool = False) -> Path:
@@ -166,9 +171,16 @@ def export_localization(name: str, runs_dir: str = "runs", replace: bool = False
 
 
 def committed(table: LocalizationTable) -> pd.DataFrame:
-    """The committed results of a table (`results/<name>.csv`), empty when there are none."""
+    """The committed results of a table (`results/<name>.csv`), empty when there are none.
+
+    A line of a row, seed or configuration that the table no longer has is left out, with a warning.
+    """
     path = ROOT / "results" / f"{table.name}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns(table))
+    if not path.exists():
+        return pd.DataFrame(columns=columns(table))
+    found, runs = pd.read_csv(path), {(row.name, cell.folder.name) for row, cell in table.cells()}
+    return without_strangers(found, [key in runs for key in zip(found["row"], found["run"])], f"results/{table.name}.csv",
+                             f"export-localization {table.name}")
 
 
 def summary(table: LocalizationTable, found: pd.DataFrame, direction: tuple[str, str],

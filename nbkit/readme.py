@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from nbkit import localization_tables, report, tables
+from nbkit import localization_tables, report, result_files, tables
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
 from nbkit.train.record import atomically
@@ -37,7 +37,7 @@ def results_block(name: str) -> str:
     if name in localization_tables.localization_tables():
         return _localization(name)
     table = tables.load_table(name)
-    grid = _beside(report.printed(table), report.summary(table, tables.committed(name)))
+    grid = _beside(report.printed(table), report.summary(table, result_files.committed(name)))
     return _captioned(table.title, "accuracy in %, the streams of a row fused", markdown(grid, "row"), name)
 
 
@@ -74,7 +74,7 @@ def tables_block() -> str:
     lines = {}
     for name in sorted(p.stem for p in (ROOT / "tables").glob("*.yaml")):
         table = tables.load_table(name)
-        done = _share(report.summary(table, tables.committed(name)))
+        done = _share(report.summary(table, result_files.committed(name)))
         lines[f"`{name}`"] = [table.title, done, f"`.venv/bin/snakemake --cores 2 {name}`"]
     for name in localization_tables.localization_tables():
         table = localization_tables.load_localization_table(name)

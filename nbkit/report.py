@@ -9,7 +9,8 @@ import pandas as pd
 
 from nbkit.evaluate.statistics import Interval, nearest_reachable, reachable
 from nbkit.gains import NOT_RUN, NOTHING, difference, interval_text, signed, starred
-from nbkit.tables import CHOICES, Line, Table, printed_videos
+from nbkit.result_files import CHOICES
+from nbkit.tables import Line, Table, printed_videos
 
 UNREACHABLE, COPIED, MEAN_OFF = "†", "‡", "§"
 FLAGS = {UNREACHABLE: "no number of right videos gives this: not a single evaluation on the test list of this benchmark",
@@ -93,18 +94,22 @@ def summary(table: Table, found: pd.DataFrame, measure: str = "fused") -> pd.Dat
 
     Cells with a run on an incomplete copy of the data end in 'partial data'.
     """
-    return pd.DataFrame({c: [_ours_text(table, r, values_of(table, found, r.name, c, measure)) + _partial(table, found, r, c)
-                             for r in table.rows] for c in _columns(table)}, index=[r.name for r in table.rows])
+    return pd.DataFrame({c: [_ours(table, found, r, c, measure) for r in table.rows] for c in _columns(table)},
+                        index=[r.name for r in table.rows])
 
 
-def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> str:
+def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: str) -> str:
+    if not row.runs:
+        return NOTHING
+    text = mean_text(values_of(table, found, row.name, column, measure))
+    return f"{text}, partial data" if _partial(table, found, row, column) else text
+
+
+def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> bool:
+    """Whether a run behind the cell was made on an incomplete copy of the data."""
     own = found[found["row"] == (row.same_as or row.name)]
     own = own if column == table.mean else own[own["column"] == column]
-    return ", partial data" if "partial" in own and own["partial"].fillna("").ne("").any() else ""
-
-
-def _ours_text(table: Table, row: Line, values: np.ndarray) -> str:
-    return mean_text(values) if row.runs else NOTHING
+    return bool("partial" in own and own["partial"].fillna("").ne("").any())
 
 
 def selection(table: Table, found: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +158,8 @@ def tidy(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = 
                         "ours": ours, "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan, "runs": len(values),
                         "gap": ours - paper, "against": against, "paper_gain": paper - theirs,
                         **{k: getattr(gain, k) if gain else math.nan for k in ("mean", "low", "high")},
-                        "pairs": gain.n if gain else 0, "splits": gain.splits if gain else 0, "starred": starred(gain)})
+                        "pairs": gain.n if gain else 0, "splits": gain.splits if gain else 0, "starred": starred(gain),
+                        "partial": _partial(table, found, row, column)})
     return pd.DataFrame(out).rename(columns={"mean": "gain"})
 
 
@@ -164,7 +170,7 @@ def side_by_side(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure
     for column in _columns(table):
         part = [(row, numbers.loc[(column, row.name)]) for row in table.rows]
         grid[column, "paper"] = [_printed_text(table, row, column) for row, _ in part]
-        grid[column, "ours"] = [_ours_text(table, row, values_of(table, found, row.name, column, measure)) for row, _ in part]
+        grid[column, "ours"] = [_ours(table, found, row, column, measure) for row, _ in part]
         grid[column, "gap"] = [signed(x["gap"]) for _, x in part]
         grid[column, "paper's gain"] = [signed(x["paper_gain"]) for _, x in part]
         grid[column, "our gain"] = [_gain_text(table, row, x) for row, x in part]

@@ -1,4 +1,4 @@
-"""Tables as data: `tables/<name>.yaml` says what every cell runs and what the paper printed; results come from runs.
+"""Tables as data: `tables/<name>.yaml` says what every cell runs and what the paper printed.
 
 A cell is a row's parameters, a column's parameters, a split and a seed, put together.  Its key is a hash of the
 resulting configuration, so that two tables that hold the same cell share one run.
@@ -12,17 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nbkit.config import ROOT, RunConfig, digest
 from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
-from nbkit.train.record import EVALUATION_VERSION, RESULT_VERSION
+from nbkit.train.record import versions
 
 MEASURES = ("fused", "rgb", "flow")
-CHOICES = ("source_val", "oracle")  # diagnostic choices of an epoch, see nbkit/train/selection.py
 
 
 class Line(BaseModel):
@@ -128,11 +126,17 @@ class Table(BaseModel):
                         if not row.runs or column.name not in (columns or [column.name]) or row.name not in (rows or [row.name]):
                             continue
                         parameters = {**self.set, **column.set, **row.set, "SEED": seed, "SPLIT_SEED": split}
-                        cfg = config_of(parameters)
+                        cfg = self._config(parameters, f"row {row.name!r}, column {column.name!r}")
                         found.append({"table": self.name, "row": row.name, "column": column.name, "seed": seed,
                                       "split": split, "parameters": parameters, "first": row.first,
-                                      "key": digest([cfg.identity(), RESULT_VERSION[cfg.backbone], EVALUATION_VERSION])})
+                                      "key": digest([cfg.identity(), *versions(cfg)])})
         return found
+
+    def _config(self, parameters: dict[str, Any], where: str) -> RunConfig:
+        try:
+            return config_of(parameters)
+        except NbkitError as error:
+            raise NbkitError(f"tables/{self.name}.yaml, {where}: {error}") from None
 
 
 def config_of(parameters: dict[str, Any], **more: Any) -> RunConfig:
@@ -199,7 +203,7 @@ def find_run(cfg: RunConfig) -> Path | None:
     """The finished run folder of a configuration, or None; one that an older version of the code left does not count.
 
     Where the data changed between two runs of a configuration, the later one counts.  The data itself is not looked at
-    here: `nbkit.train.loop.run`, which notebook 04 calls, compares it and trains anew where it changed.
+    here, so a batch does not notice that it changed: notebook 04 (`nbkit.train.loop.run`) does, and trains anew.
     """
     found = []
     pattern = f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-*/metrics.json"
@@ -210,48 +214,7 @@ def find_run(cfg: RunConfig) -> Path | None:
         except ValidationError:
             continue  # written by another version of the suite
         metrics = json.loads(path.read_text())
-        versions = metrics.get("result_version", 1), metrics.get("evaluation_version", 1)
-        if same and versions == (RESULT_VERSION[cfg.backbone], EVALUATION_VERSION):
+        made_with = [metrics.get("result_version", 1), metrics.get("evaluation_version", 1), *metrics.get("method_version", [])]
+        if same and made_with == versions(cfg):
             found.append(path)
     return max(found, key=lambda p: p.stat().st_mtime).parent if found else None
-
-
-def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
-    """One line a finished cell: row, column, seed, split, accuracies by stream, test videos, seconds, provenance.
-
-    `fused_source_val` and `fused_oracle` are the accuracies at an epoch chosen otherwise than as the last; empty where
-    the run did not record them. `partial` says what an incomplete copy of the data lacked, '' for the whole benchmark.
-    `cell` is the key of the configuration: a line whose key the table no longer has is of another one.
-    """
-    lines = []
-    for cell in table.cells():
-        folder = find_run(config_of(cell["parameters"], runs_dir=str(runs_dir)))
-        if folder is None:
-            continue
-        metrics = json.loads((folder / "metrics.json").read_text())
-        env = json.loads((folder / "env.json").read_text())
-        chosen = {f"fused_{c}": ((metrics.get("selected") or {}).get(c) or {}).get("accuracy", {}).get("fused") for c in CHOICES}
-        lines.append({**{k: cell[k] for k in ("row", "column", "seed", "split")},
-                      **{m: round(metrics["accuracy"].get(m, float("nan")), 4) for m in MEASURES}, **chosen,
-                      "videos": metrics["videos"], "partial": "; ".join(metrics.get("partial_data", [])),
-                      "train_seconds": round(float(pd.read_csv(folder / "history.csv")["seconds"].sum()), 1),
-                      "run": folder.name, "commit": env["commit"], "torch": env["versions"]["torch"],
-                      "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"],
-                      "cell": cell["key"]})
-    columns = ["row", "column", "seed", "split", *MEASURES, *(f"fused_{c}" for c in CHOICES), "videos", "partial",
-               "train_seconds", "run", "commit", "torch", "device", "finished", "cell"]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def committed(name: str) -> pd.DataFrame:
-    """The committed results of a table (`results/<name>.csv`), empty when there are none."""
-    path = ROOT / "results" / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "column", "seed", "split", *MEASURES])
-
-
-def refuse_to_lose(old: pd.DataFrame, new: pd.DataFrame, key: list[str], path: str, runs_dir: str | Path, replace: bool) -> None:
-    """NbkitError where `new` lacks lines (told apart by `key`) that the file at `path` holds, unless `replace`."""
-    there, here = (set(frame[key].itertuples(index=False, name=None)) for frame in (old, new))
-    if not replace and there - here:
-        raise NbkitError(f"{path} holds {len(there)} results, and {runs_dir}/ lacks {len(there - here)} of them: run what is "
-                         "missing, or pass --replace to write those that are there")

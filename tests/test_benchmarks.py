@@ -10,7 +10,8 @@ from nbkit.config import RunConfig
 from nbkit.data.check import check_data, format_report
 from nbkit.data.domains import load_domains
 from nbkit.errors import NbkitError
-from nbkit.report import summary
+from nbkit.report import side_by_side, summary, tidy
+from nbkit.right_wrong import COLUMNS
 from nbkit.tables import load_table
 from nbkit.train.loop import run
 
@@ -55,3 +56,8 @@ def test_a_table_of_partial_data_says_so():
                           for r, s, p in (("Source only", 0, ""), ("AdaBN", 0, ""), ("AdaBN", 1, "ucf train: 4 of 482"))])
     text = summary(table, found)["studio→street"]
     assert text["AdaBN"].endswith("(2), partial data") and "partial" not in text["Source only"]
+    lines = pd.DataFrame(columns=[*COLUMNS, "units"])
+    wide = side_by_side(table, found, lines)["studio→street", "ours"]
+    assert wide["AdaBN"].endswith(", partial data") and "partial" not in wide["Source only"]
+    marked = tidy(table, found, lines).set_index(["column", "row"])["partial"]
+    assert marked["studio→street", "AdaBN"] and marked.sum() == 1

@@ -156,6 +156,10 @@ def test_grouped_splits_need_all_domains(tmp_path):
     grouped = Manifest.model_validate(data)
     whole = resolve(grouped, root)
     assert resolve(grouped, root, domains=["ucf"]).equals(whole[whole["domain"] == "ucf"].reset_index(drop=True))
+    counted = {d: spec | {"expected": [{"counts": {"all": int((whole["domain"] == d).sum())}, "verified": True}]}
+               for d, spec in data["domains"].items()}
+    stated = Manifest.model_validate(data | {"domains": counted})  # the counts of the other domain are no matter
+    assert len(resolve(stated, root, domains=["ucf"])) == (whole["domain"] == "ucf").sum()
     (root / "hmdb51").rename(tmp_path / "gone")
     with pytest.raises(NbkitError, match=r"\[hmdb\] dataset not found"):
         resolve(grouped, root, domains=["ucf"])

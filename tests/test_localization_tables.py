@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from nbkit import localization_tables as lt
+from nbkit.config import ROOT
 from nbkit.data import localization as data_module
 from nbkit.errors import NbkitError
 from nbkit.localization_tables import (
@@ -21,6 +22,7 @@ from nbkit.localization_tables import (
 )
 from nbkit.train.localization_cells import LocalizationCell, cell_data, row_of, run_cell
 from nbkit.train.localization_run import ROWS
+from nbkit.train.record import write_json
 
 
 # ------------------------------------------------------------------------------------------------------ the paper
@@ -176,8 +178,10 @@ def test_a_run_is_read_when_finished_and_resumed_when_not(places, monkeypatch):
     assert run_cell(cell).metrics == first.metrics
     monkeypatch.undo()
     (cell.folder / "metrics.json").unlink()  # cut off before the evaluation: the checkpoint is used
-    before = (cell.folder / "checkpoint.pt").read_bytes()
+    before, begun = (cell.folder / "checkpoint.pt").read_bytes(), json.loads((cell.folder / "env.json").read_text())
+    write_json(cell.folder / "env.json", begun | {"commit": "begun", "scored_at": "begun"})
     again = run_cell(cell)
+    assert json.loads((cell.folder / "env.json").read_text()) == begun | {"commit": "begun"}  # evaluated by the code of now
     assert (cell.folder / "checkpoint.pt").read_bytes() == before
     timing = {"seconds": 0, "finished": ""}
     assert json.dumps(again.metrics | timing) == json.dumps(first.metrics | timing)
@@ -239,5 +243,20 @@ def test_a_manifest_path_is_no_benchmark_of_a_run():
 @pytest.mark.parametrize("name", lt.localization_tables())
 def test_committed_runs_are_of_the_tables_configurations(name):
     table = load_localization_table(name)
-    folders = {cell.folder.name for _, cell in table.cells()}
-    assert set(committed(table)["run"]) <= folders
+    folders = {(row.name, cell.folder.name) for row, cell in table.cells()}
+    path = ROOT / "results" / f"{name}.csv"
+    found = pd.read_csv(path) if path.exists() else committed(table)
+    assert set(found[["row", "run"]].itertuples(index=False, name=None)) <= folders
+
+
+def test_committed_runs_of_another_configuration_are_left_out_and_named():
+    table = load_localization_table("demo_localization")
+    table.set["STEPS"] = 7
+    with pytest.warns(UserWarning, match="results/demo_localization.csv: .*export-localization demo_localization"):
+        assert committed(table).empty
+
+
+def test_a_table_counts_whole_data_only():
+    fields = load_localization_table("demo_localization").model_dump()
+    with pytest.raises(ValueError, match="ALLOW_PARTIAL"):
+        lt.LocalizationTable(**{**fields, "set": {**fields["set"], "ALLOW_PARTIAL": True}})

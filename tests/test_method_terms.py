@@ -6,8 +6,10 @@ import pytest
 import torch
 from method_steps import at, batches, built, same
 
-from nbkit.methods.adapting import adversary
-from nbkit.methods.stcda import STCL_FIELDS, VCA_FIELDS
+from nbkit.methods.adapting import Adapting, adversary
+from nbkit.methods.base import Method
+from nbkit.methods.source_only import SourceOnly
+from nbkit.methods.stcda import STCDA, STCL_FIELDS, VCA_FIELDS
 from nbkit.models.clip_heads import DomainClassifier
 from nbkit.train.loop import run
 from nbkit.train.stages import stage_key
@@ -93,6 +95,30 @@ def test_stcda_adversarial_trains_without_pseudo_labels(tiny):
     method = built(tiny(alignment="adversarial", alpha=0.0, beta_schedule="constant"))
     undecided = method(*batches(method), at(progress=0.0))["domain"].item()
     assert undecided == pytest.approx(method.cfg.beta * 4 * math.log(2), rel=0.1)  # two streams, two levels
+
+
+def test_a_class_of_its_own_shares_no_stage_by_accident(tiny):
+    class Mine(Method):  # a row that is more than added terms, and says nothing of its stages
+        def forward(self, source, target, step):
+            return {"ce": 2 * super().forward(source, target, step)["ce"]}
+
+    class Other(STCDA):
+        pass
+
+    class Added(Adapting):
+        pass
+
+    domains = built(tiny()).domains
+
+    def keys(cls, stage, **fields):
+        first, raised = (cls(tiny(**fields), domains) for _ in range(2))
+        raised.version = 2  # as after a change of the code
+        return {stage_key(first, stage), stage_key(raised, stage)}
+
+    plain, found = keys(SourceOnly, 2), [keys(cls, 3) for cls in (SourceOnly, Mine, Other, Added, STCDA)]
+    assert len(plain) == 1 and plain == keys(Added, 2) == keys(STCDA, 2, alpha=0.0)
+    assert not plain & keys(Mine, 2) and len(keys(Mine, 2)) == 2
+    assert [len(pair) for pair in found] == [1, 2, 2, 2, 2] and len(set.union(*found)) == 9
 
 
 def test_stcda_stages_keep_their_names_and_the_option_has_its_own(tiny):

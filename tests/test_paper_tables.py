@@ -128,7 +128,7 @@ def test_exports_in_three_formats(tmp_path):
 def test_exported_numbers_are_those_of_the_committed_runs(tmp_path):
     import pandas as pd
 
-    from nbkit.tables import committed
+    from nbkit.result_files import committed
     path, = export_formatted("demo_table4", ["csv"], tmp_path)
     out, found = pd.read_csv(path).set_index(["row", "column"]), committed("demo_table4")
     for (row, column), part in found.groupby(["row", "column"]):

@@ -18,7 +18,7 @@ def test_environment_and_pyproject_name_the_same_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = set(project["dependencies"]) | set(project["optional-dependencies"]["test"])
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    assert set(next(d for d in environment["dependencies"] if isinstance(d, dict))["pip"]) == wanted
+    assert set(next(d for d in environment["dependencies"] if isinstance(d, dict))["pip"]) == wanted | {"-e ."}
 
 
 def test_every_dependency_is_locked_to_one_version_and_no_address_is_named():

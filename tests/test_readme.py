@@ -6,7 +6,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from nbkit import readme, tables
+from nbkit import readme, result_files, tables
 from nbkit.cli import COMMANDS
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
@@ -27,7 +27,7 @@ def test_a_typed_number_does_not_survive():
 
 
 def test_results_stand_beside_the_papers_and_not_run_where_nothing_ran(monkeypatch):
-    monkeypatch.setattr(tables, "committed", lambda name: pd.DataFrame(
+    monkeypatch.setattr(result_files, "committed", lambda name: pd.DataFrame(
         [{"row": "STCL", "column": "studio→street", "seed": s, "split": 0, "fused": v, "rgb": v, "flow": v}
          for s, v in enumerate((80.0, 82.0))]))
     text = readme.results_block("demo_table4")

@@ -185,7 +185,7 @@ def test_a_full_disk_says_so_and_keeps_the_last_epoch(smoke, monkeypatch):
             raise OSError(28, "No space left on device")
         return real(*args, **how)
 
-    monkeypatch.setattr("nbkit.train.stages.torch.save", full)
+    monkeypatch.setattr("nbkit.train.checkpoint.torch.save", full)
     with pytest.raises(NbkitError, match="disk space"):
         train(*prepare(cfg))
     monkeypatch.undo()

@@ -211,6 +211,8 @@ def _cost(report: DataReport) -> str:
     text = f"a cache at {side} pixels needs {_bytes(report.cache_bytes)} for {report.frames} frames"
     if report.seconds_per_frame is not None:
         text += f"; about {_duration(report.frames * report.seconds_per_frame)} on one core with stored or DIS flow"
+    if len(report.manifest.domains) > 2:
+        text += ". That is for all domains at once; each pair of them that is run has a cache of its own"
     return text
 
 

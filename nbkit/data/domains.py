@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 
 from nbkit.config import RunConfig, digest
 from nbkit.data.cache import build_cache
 from nbkit.data.clips import ClipDataset, load_batch
 from nbkit.data.demo import write_demo
+from nbkit.data.locks import one_at_a_time
 from nbkit.data.manifest import load_manifest
 from nbkit.data.resolve import resolve, shortfall
 from nbkit.errors import NbkitError
@@ -41,7 +41,7 @@ def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
     manifest = load_manifest(cfg.benchmark)
     root = Path(cfg.data_root) / cfg.benchmark
     if cfg.benchmark == "demo":
-        with one_at_a_time(cfg):
+        with one_at_a_time(cfg.data_root, cfg.benchmark):
             root = write_demo(demo_folder(cfg), videos_per_class=demo_counts(cfg), seed=cfg.demo_seed,
                               shift=cfg.demo_shift, workers=cfg.workers)
     for side in ("source", "target"):
@@ -51,12 +51,6 @@ def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
     table = resolve(manifest, root, split_seed=cfg.split_seed, allow_partial=cfg.allow_partial or cfg.benchmark == "demo",
                     domains=(cfg.source, cfg.target))
     return list(manifest.classes), table
-
-
-def one_at_a_time(cfg: RunConfig) -> FileLock:
-    """A lock on the data folder: of two runs that need the same data, one makes it and the other waits."""
-    Path(cfg.data_root).mkdir(parents=True, exist_ok=True)
-    return FileLock(Path(cfg.data_root) / ".making.lock")
 
 
 def demo_counts(cfg: RunConfig) -> dict[str, int]:
@@ -88,7 +82,7 @@ def load_domains(cfg: RunConfig, labelled: tuple[str, ...] = ("source",), table:
         _check_part(parts[d, "train"], classes, f"{names[d]} train", every_class=d == "source")
     _check_part(parts["target", cfg.eval_split], classes, f"{cfg.target} {cfg.eval_split}", every_class=False)
     manifest = load_manifest(cfg.benchmark)  # a source need not have test videos: UCF Sports has none
-    with one_at_a_time(cfg):
+    with one_at_a_time(cfg.data_root, cfg.benchmark):
         cache = build_cache(table, Path(cfg.data_root) / "cache", size=cfg.cache_size, flow=cfg.flow,
                             flow_clip=cfg.flow_clip, workers=cfg.workers, progress=cfg.progress,
                             flow_rate=manifest.flow.rate, image_clip=manifest.flow.clip)

@@ -4,9 +4,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
 from nbkit.data.demo import write_demo
+from nbkit.data.locks import one_at_a_time
 from nbkit.data.manifest import load_manifest
 from nbkit.data.resolve import resolve
 from nbkit.errors import NbkitError
@@ -20,10 +20,10 @@ UNTRIMMED = 0.25  # of the videos of each split: two performances, with standing
 SAME_FOLDER = {"jhmdb_camera_boxes": "jhmdb_camera"}
 
 
-def one_at_a_time(data_root: str | Path) -> FileLock:
-    """A lock on the data folder: of two runs that need the same data, one makes it and the other waits."""
-    Path(data_root).mkdir(parents=True, exist_ok=True)
-    return FileLock(Path(data_root) / ".making.lock")
+def benchmark_root(benchmark: str, data_root: str | Path) -> Path:
+    """The folder below `data_root` that holds a benchmark: its own, or the one it shares where that is there instead."""
+    places = [Path(data_root) / name for name in (benchmark, SAME_FOLDER.get(benchmark)) if name]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def write_untrimmed_demo(data_root: str | Path, *, counts: dict[str, int] | None = None, seed: int = 0,
@@ -36,7 +36,7 @@ def write_untrimmed_demo(data_root: str | Path, *, counts: dict[str, int] | None
     """
     counts = DEMO_COUNTS if counts is None else counts
     name = DEMO if (counts, seed) == (DEMO_COUNTS, 0) else f"{DEMO}_{'_'.join(map(str, counts.values()))}_s{seed}"
-    with one_at_a_time(data_root):
+    with one_at_a_time(data_root, DEMO):
         return write_demo(Path(data_root) / name, videos_per_class=counts, seed=seed, workers=workers,
                           untrimmed_fraction=UNTRIMMED, haze=HAZE)
 
@@ -59,6 +59,5 @@ def localization_table(benchmark: str, data_root: str | Path = "data", *, split_
     if manifest.task != "localization":
         raise NbkitError(f"BENCHMARK={benchmark!r} has no boxes (its task is {manifest.task}); "
                          f"take {DEMO}, jhmdb_camera_boxes, ucfsports_ucf101 or jhmdb_ucf101")
-    places = [Path(data_root) / name for name in (benchmark, SAME_FOLDER.get(benchmark)) if name]
-    root = next((place for place in places if place.exists()), places[0])
-    return list(manifest.classes), resolve(manifest, root, split_seed=split_seed, allow_partial=allow_partial, domains=domains)
+    return list(manifest.classes), resolve(manifest, benchmark_root(benchmark, data_root), split_seed=split_seed,
+                                           allow_partial=allow_partial, domains=domains)

@@ -65,10 +65,10 @@ def resolve(
         NbkitError: nothing found, files or folders missing (all are named), or counts that differ.
     """
     table, problems = scan(manifest, root, split_seed=split_seed)
-    if domains is not None and not any(s.split.rule == "grouped" for s in manifest.domains.values()):
-        manifest = manifest.model_copy(update={"domains": {d: manifest.domains[d] for d in domains}})
-        problems = {d: problems[d] for d in domains}
     if domains is not None:
+        if not any(s.split.rule == "grouped" for s in manifest.domains.values()):
+            problems = {d: problems[d] for d in domains}
+        manifest = manifest.model_copy(update={"domains": {d: manifest.domains[d] for d in domains}})
         table = table[table["domain"].isin(domains)].reset_index(drop=True)
     flat = [f"[{domain}] {p}" for domain, items in problems.items() for p in items if not p.expected]
     if table.empty:

@@ -14,7 +14,8 @@ from nbkit.data.flow import compute_flow
 from nbkit.figures.clips import flow_colours, strip
 from nbkit.figures.results import table_dots
 from nbkit.figures.style import DOMAIN_COLOURS, page, use_style
-from nbkit.tables import committed, load_table
+from nbkit.result_files import committed
+from nbkit.tables import load_table
 
 TABLE, ACTION = "demo_table4", "kick"
 DPI = 200

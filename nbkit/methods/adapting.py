@@ -66,8 +66,8 @@ class Adapting(Method):
         return self.uses_target and stage >= self.first_stage
 
     def signature(self, stage: int) -> dict[str, Any]:
-        own = {"method": type(self).__name__, **{k: getattr(self.cfg, k) for k in self.fields}}
-        return super().signature(stage) | (own if self.active(stage) else {})
+        own = self.own_signature() | {k: getattr(self.cfg, k) for k in self.fields}
+        return self.plain_signature() | (own if self.active(stage) else {})
 
     def forward(self, source: Batch, target: Batch | None, step: Step) -> dict[str, torch.Tensor]:
         out_s = self.outputs(source, "source")

@@ -40,11 +40,13 @@ class Method(nn.Module):
         labelled: whose training labels it may see, ('source',) in adaptation, ('target',) in the upper bound.
         statistics: whose normalisation statistics read the target's test videos.
         uses_target: whether training looks at the (unlabelled) target clips at all.
+        version: raise it when a change of the class alters its numbers; runs and stages of older versions no longer count.
     """
 
     labelled: tuple[str, ...] = ("source",)
     statistics = "target"
     uses_target = True
+    version = 1
 
     def __init__(self, cfg: RunConfig, domains: Domains):
         super().__init__()
@@ -53,8 +55,19 @@ class Method(nn.Module):
 
     # --- what a row defines ------------------------------------------------------------------------------------
     def signature(self, stage: int) -> dict[str, Any]:
-        """The fields, beyond the shared ones, that determine this stage.  Equal signatures share one training."""
+        """The fields, beyond the shared ones, that determine this stage.  Equal signatures share one training.
+
+        Two classes share none unless they say so: where a stage is that of *source only*, return `plain_signature()`.
+        """
+        return self.plain_signature() | self.own_signature()
+
+    def plain_signature(self) -> dict[str, Any]:
+        """Of a stage that trains with cross-entropy alone."""
         return {"labelled": self.labelled}
+
+    def own_signature(self) -> dict[str, Any]:
+        """The class by name, and its version where it was raised."""
+        return {"method": type(self).__name__} | ({"version": self.version} if self.version > 1 else {})
 
     def skips(self, stage: int) -> bool:
         """Whether the stage trains nothing for this method (stage 1 is contrastive only)."""

@@ -18,6 +18,9 @@ class SourceOnly(Method):
     statistics = "source"
     uses_target = False
 
+    def signature(self, stage: int) -> dict[str, Any]:
+        return self.plain_signature()
+
 
 class AdaBN(SourceOnly):
     """Source only, then the target's own normalisation statistics (Li et al., Pattern Recognition 2018).
@@ -46,7 +49,7 @@ class TargetOnly(Method):
 
     def signature(self, stage: int) -> dict[str, Any]:
         source, target = (len(self.domains.train[d]) for d in ("source", "target"))
-        return super().signature(stage) | ({} if source == target else {"steps": "of the source"})
+        return self.plain_signature() | ({} if source == target else {"steps": "of the source"})
 
 
 class SourceTarget(Method):

@@ -46,7 +46,9 @@ class STCDA(Method):
 
     def signature(self, stage: int) -> dict[str, Any]:
         """A stage is determined by the terms that are active in it, so rows share what they have in common."""
-        cfg, found = self.cfg, super().signature(stage)
+        cfg, found = self.cfg, self.plain_signature()
+        if (self.version > 1 or type(self) is not STCDA) and (cfg.alpha > 0 or cfg.beta > 0 and stage == 3):
+            found |= self.own_signature()
         if self.clusters(stage) or (cfg.alpha > 0 and cfg.bank_init == "forward"):
             found["passes"] = "random order"  # statistics and banks are filled so, and not in the order of the files
         if cfg.alpha > 0:

@@ -26,8 +26,9 @@ from nbkit.memory import keep_freed_memory
 from nbkit.models.localizer import Localizer
 from nbkit.models.localizer_sizes import build_discriminators, build_localizer, default_settings
 from nbkit.models.norm import use_domain
+from nbkit.train.checkpoint import read_checkpoint, write_checkpoint
 from nbkit.train.localization_config import LocalizationConfig
-from nbkit.train.record import atomically, write_csv
+from nbkit.train.record import write_csv
 
 
 class LocalizationModel(nn.Module):
@@ -156,19 +157,15 @@ def save_checkpoint(path: Path, cfg, classes, model, optimizer, step: int, histo
     """Everything a later call needs, in one atomic file."""
     state = {"config": cfg.key(), "classes": list(classes), "model": model.state_dict(),
              "optimizer": optimizer.state_dict(), "step": step, "history": history}
-    atomically(path, lambda p: torch.save(state, p))
+    write_checkpoint(path, state)
 
 
 def load_checkpoint(path: Path | None, cfg, classes, model, optimizer) -> tuple[int, list]:
     """-> (steps done, history). (0, []) without a file; NbkitError for a file of another run, or a broken one."""
-    if path is None or not path.is_file():
+    state = None if path is None else read_checkpoint(path)
+    if state is None:
         return 0, []
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        same = state["config"] == cfg.key() and state["classes"] == list(classes)
-    except Exception as error:  # a cut file fails in many ways
-        raise NbkitError(f"{path}: not a readable checkpoint ({error}). Delete it to start again.") from error
-    if not same:
+    if (state.get("config"), state.get("classes")) != (cfg.key(), list(classes)):
         raise NbkitError(f"{path}: belongs to a run with another configuration. Choose another folder, or delete it.")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nbkit.config import ROOT, digest, notebook_parameters, refuse_a_path
 from nbkit.data.demo import VERSION as DEMO_VERSION
-from nbkit.data.localization import DEMO, DEMO_COUNTS, localization_table, one_at_a_time
+from nbkit.data.localization import DEMO, DEMO_COUNTS, localization_table
+from nbkit.data.locks import one_at_a_time
 from nbkit.data.manifest import load_manifest
 from nbkit.errors import NbkitError
 from nbkit.models.discriminators import check_adapt
@@ -146,7 +147,7 @@ def cell_data(cell: LocalizationCell, *, progress: bool = False) -> Localization
                              f"{', '.join(sorted(known))}")
     classes, table = localization_table(cell.benchmark, cell.data_root, split_seed=cell.split_seed, counts=counts,
                                         allow_partial=cell.allow_partial, domains=(cell.source, cell.target))
-    with one_at_a_time(cell.data_root):
+    with one_at_a_time(cell.data_root, cell.benchmark):
         return load_localization(table, classes, cell.source, cell.target, cell.model, Path(cell.data_root) / "cache",
                                  split=cell.eval_split, progress=progress)
 
@@ -165,7 +166,7 @@ def run_cell(cell: LocalizationCell, data: LocalizationData | None = None, *, pr
         if cell.row == "AdaBN":  # its weights are the baseline's: only the statistics differ
             run_cell(cell.with_row("I3D+RPN"), data, progress=progress)
             cell.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("checkpoint.pt", "history.csv"):
+            for name in ("checkpoint.pt", "history.csv", "env.json"):
                 shutil.copyfile(cell.with_row("I3D+RPN").folder / name, cell.folder / name)
         run_row(cell.model, data, cell.row, cell.folder, fabric=fabric, progress=progress)
     return read_run(cell)

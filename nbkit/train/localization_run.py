@@ -20,7 +20,7 @@ from nbkit.models.localizer import Localizer
 from nbkit.train.localization import LocalizationModel, load_detector, train_localizer
 from nbkit.train.localization_config import LocalizationConfig
 from nbkit.train.localization_eval import Scores, adapt_statistics, evaluate
-from nbkit.train.record import atomically, environment, write_json
+from nbkit.train.record import atomically, commit, environment, write_json
 
 #: name of a table row -> adaptation modules; the paper prints all but 'T_img + T_ins'
 ROWS: dict[str, tuple[str, ...]] = {
@@ -90,7 +90,7 @@ def refuse_other_data(folder: Path, data: LocalizationData) -> None:
     begun = json.loads(path.read_text()) if path.is_file() else {}
     if begun.get("data", data.key) != data.key or begun.get("boxes", data.boxes) != data.boxes:
         raise NbkitError(f"{folder}: this run was made with other videos, splits or boxes than those there are now; "
-                         "delete it to train anew, or take another RUNS_DIR")
+                         "delete it and run `nbkit run-localization` (or notebook 05) to train anew, or take another RUNS_DIR")
 
 
 def row_config(cfg: LocalizationConfig, row: str) -> LocalizationConfig:
@@ -131,11 +131,11 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
     """
     cfg = row_config(cfg, row)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    source = data.oracle if row == "oracle" else data.source
+    source, made_with = data.oracle if row == "oracle" else data.source, environment(fabric.device)
     if folder is not None and fabric.global_rank == 0:
         refuse_other_data(folder, data)
         write_json(Path(folder) / "config.json", {"row": row, "data": data.key, "boxes": data.boxes, **cfg.model_dump(mode="json")})
-    made_with = environment(fabric.device)
+        made_with = _begun_with(Path(folder), made_with)
     model, history = train_localizer(cfg, data.classes, source, data.target if cfg.adapt else None, folder,
                                      fabric=fabric, progress=progress)
     trained = time.perf_counter()
@@ -145,13 +145,22 @@ def run_row(cfg: LocalizationConfig, data: LocalizationData, row: str, folder: s
         folder = Path(folder)
         step = float(np.mean([h["seconds"] for h in history]))  # of the logged steps: right for a resumed run, too
         seconds = {"train": step * cfg.steps, "evaluate": time.perf_counter() - trained}
-        write_json(folder / "env.json", made_with)
+        write_json(folder / "env.json", {**made_with, "scored_at": commit()})
         columns = {k: getattr(found, k) for k in ("video", "frame", "label", "score", "box")}
         atomically(folder / "detections.npz", lambda p: _savez(p, columns | {"videos": np.array(data.test.videos)}))
         write_json(folder / "metrics.json", {  # last: its presence says that the run is finished
             "row": row, "seed": cfg.seed, **scores.summary(), "videos": len(data.test.videos), "selection": "last step",
             "seconds": seconds, "finished": time.strftime("%FT%TZ", time.gmtime())})
     return scores, model, history
+
+
+def _begun_with(folder: Path, now: dict) -> dict:
+    """The environment in which the training in `folder` began: `now`, unless a checkpoint there is of an earlier call."""
+    path = folder / "env.json"
+    if (folder / "checkpoint.pt").is_file() and path.is_file():
+        return json.loads(path.read_text())
+    write_json(path, now)
+    return now
 
 
 def _savez(path: Path, arrays: dict) -> None:

@@ -20,7 +20,7 @@ from nbkit.memory import keep_freed_memory
 from nbkit.methods import METHODS
 from nbkit.methods.base import STAGES, Method
 from nbkit.train.features import Features, test_features
-from nbkit.train.record import EVALUATION_VERSION, RESULT_VERSION, environment, run_id, write_csv, write_json
+from nbkit.train.record import EVALUATION_VERSION, RESULT_VERSION, environment, run_id, versions, write_csv, write_json
 from nbkit.train.selection import own_history, selected
 from nbkit.train.stages import train_stage
 
@@ -98,7 +98,7 @@ def write_run(folder: Path, method: Method, history: list, features: Features, t
         "per_class": dict(zip(classes, per_class(predicted["fused"], labels, len(classes)))),
         "videos": int(len(labels)), "selection": "last epoch", "split": cfg.eval_split,
         "partial_data": method.domains.partial, "result_version": RESULT_VERSION[cfg.backbone],
-        "evaluation_version": EVALUATION_VERSION,
+        "evaluation_version": EVALUATION_VERSION, "method_version": versions(cfg)[2:],
         "parameters": sum(p.numel() for p in method.model.parameters()),
         "train_seconds": round(sum(row["seconds"] for row in history), 1),  # of all stages, shared ones included
         "test_seconds": round(test_seconds, 1), "finished": time.strftime("%FT%TZ", time.gmtime()),

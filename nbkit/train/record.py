@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
+import uuid
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from nbkit.config import RunConfig, digest
+from nbkit.methods import METHODS
 
 #: raise it when a change of the code alters the numbers of a backbone's finished runs
 RESULT_VERSION = {"small": 2, "mobilenet_features": 1, "mobilenet": 1, "bn_inception": 1, "i3d": 1}
@@ -23,23 +24,27 @@ RESULT_VERSION = {"small": 2, "mobilenet_features": 1, "mobilenet": 1, "bn_incep
 EVALUATION_VERSION = 2
 
 
+def versions(cfg: RunConfig) -> list[int]:
+    """Of the backbone's numbers, of the evaluation, and of the method's class where its own was raised above 1."""
+    own = getattr(METHODS.get(cfg.method), "version", 1)
+    return [RESULT_VERSION[cfg.backbone], EVALUATION_VERSION] + ([own] if own > 1 else [])
+
+
 def run_id(cfg: RunConfig, data_key: str) -> str:
     """Name of a run: readable, and unique to configuration, data and result version."""
-    version = [RESULT_VERSION[cfg.backbone], EVALUATION_VERSION]
-    key = digest({"config": cfg.identity(), "data": data_key, "version": version}, 10)
+    key = digest({"config": cfg.identity(), "data": data_key, "version": versions(cfg)}, 10)
     return f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-{key}"
 
 
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Write to a temporary file beside `path`, then rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")  # not mkstemp: nobody else could read its files
     try:
-        write(Path(name))
-        os.replace(name, path)
+        write(part)
+        os.replace(part, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 

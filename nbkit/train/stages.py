@@ -16,7 +16,8 @@ from nbkit.config import RunConfig, digest
 from nbkit.data.domains import get_batch
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Method, Step
-from nbkit.train.record import RESULT_VERSION, atomically
+from nbkit.train.checkpoint import read_checkpoint, write_checkpoint
+from nbkit.train.record import RESULT_VERSION
 from nbkit.train.selection import due, record
 
 # Fields that determine every stage; a method's own fields come from its signature().
@@ -41,7 +42,7 @@ def train_stage(fabric: Fabric, method: Method, stage: int) -> list[dict[str, An
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage_key(method, stage)}.pt"
     with FileLock(f"{path}.lock"):  # a second run that needs the same stage waits and then loads it
-        state = load_checkpoint(path, fabric.device)
+        state = read_checkpoint(path)
         if state and state["epoch"] == cfg.epochs[stage - 1]:
             restore(method, stage, state, path)
             return state["history"]
@@ -139,21 +140,7 @@ def save_checkpoint(path: Path, method: Method, stage: int, optimizer, epoch: in
     """Everything a killed run needs to go on with the same numbers, written atomically."""
     state = {"epoch": epoch, "history": history, "optimizer": optimizer.state_dict(),
              "model": method.model.state_dict(), "extra": own_state(method, stage)}
-    try:
-        atomically(path, lambda p: torch.save(state, p))
-    except OSError as error:
-        raise NbkitError(f"{path}: the checkpoint could not be written ({error}). Free some disk space and run again: "
-                         "training goes on from the last epoch that was saved") from None
-
-
-def load_checkpoint(path: Path, device: torch.device) -> dict | None:
-    """The checkpoint at `path`, or None; a damaged file is named, not trusted."""
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise NbkitError(f"{path}: not a readable checkpoint ({error}). Delete the file and run again") from None
+    write_checkpoint(path, state)
 
 
 def own_state(method: Method, stage: int) -> dict[str, torch.Tensor]:
@@ -166,7 +153,7 @@ def restore(method: Method, stage: int, state: dict, path: Path) -> None:
     try:
         method.model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise NbkitError(f"{path}: weights of another network, written by another version of the suite. Delete the file and "
-                         f"run again ({error})") from None
+        raise NbkitError(f"{path}: weights of another network, written by another version of the suite. Move the file away "
+                         f"and run again ({error})") from None
     own = own_state(method, stage)
     method.load_state_dict({k: v for k, v in state["extra"].items() if k in own}, strict=False)

@@ -140,6 +140,8 @@ def test_every_row_runs_and_leaves_a_folder(squares_table, tmp_path):
         assert 0 <= scores.summary()["frame_map"] <= 100
         names = {p.name for p in (tmp_path / row).iterdir()}
         assert names == {"config.json", "history.csv", "checkpoint.pt", "metrics.json", "env.json", "detections.npz"}
+    baseline, adabn = (np.load(tmp_path / row / "detections.npz") for row in ("I3D+RPN", "AdaBN"))
+    assert not np.array_equal(baseline["score"], adabn["score"])  # the same weights, other statistics
     assert len(ROWS) == 10
     with pytest.raises(NbkitError, match="AdaBN"):
         row_config(config(), "AdaBN")

@@ -86,11 +86,11 @@ class Contrast(nn.Module):
     # --- views -------------------------------------------------------------------------------------------------
     def views(self, batch: Batch, outputs: Outputs, domain: str, step: Step) -> dict[str, dict[str, torch.Tensor]]:
         """Per stream: v, V, their negatives, and a second view where there is one stream only; all behind the head."""
-        found = {}
+        found, live = {}, torch.is_grad_enabled() and self.cfg.neg_grad == "live"
         with use_domain(self.model, domain):
             for m, out in outputs.items():
                 stream = self.model.streams[m]
-                with keep_statistics(self.model), torch.set_grad_enabled(self.cfg.neg_grad == "live"):
+                with keep_statistics(self.model), torch.set_grad_enabled(live):
                     v_neg, V_neg = self.negative_views(stream, batch, m, out.v, step.generator)
                     found[m] = {"v_neg": stream.head(v_neg), "V_neg": stream.head(V_neg)}
                 found[m] |= {"v": stream.head(out.v), "V": stream.head(out.V)}

@@ -21,8 +21,9 @@ class SAVA(Adapting):
     Kept from the paper: the adversary sees the attended video feature only; three shuffled clips, six orders, on source
     and target.
     Approximated, our reading: w is a softmax over clips of a two-layer score, and learns what is discriminative from
-    the classification of attended source videos; the order head is a two-layer perceptron; the weights of the three
-    terms are equal; the prediction at test time uses no attention.
+    the classification of attended source videos (it lies before the reversal, so the adversary moves it, too); the
+    order head is a two-layer perceptron; the weights of the three terms are equal; the prediction at test time uses no
+    attention.
     Hyper-parameters (the paper's weights are not known): trade_off (lambda) = 1, grl_max.
     """
 

@@ -18,8 +18,9 @@ class TCoN(Adapting):
 
     Kept from the paper: cross-domain co-attention between a source and a target video, adversarial matching of what it
     aligned, clip (segment) and video level.
-    Approximated, our reading: the form of A (`co_attention`; self-attention scaled to mean 1); videos are paired as the
-    batch has them; the classifier reads clips and videos without attention, at test time too; DANN's ramp.
+    Approximated, our reading: the form of A (`co_attention`; self-attention scaled to mean 1, before the reversal: the
+    reversed domain loss is all that it learns from); videos are paired as the batch has them; the
+    classifier reads clips and videos without attention, at test time too; DANN's ramp.
     Hyper-parameters (the paper's are not known): trade_off (lambda) = 1, grl_max.
     """
 

@@ -14,6 +14,7 @@ from nbkit.config import ROOT
 from nbkit.dry_run import Messages
 from nbkit.localization_tables import load_localization_table
 from nbkit.tables import load_table
+from nbkit.train.record import write_json
 
 
 def messages(*asked, dry=True, names=("table2", "table4", "hmdb_arid")):
@@ -22,6 +23,10 @@ def messages(*asked, dry=True, names=("table2", "table4", "hmdb_arid")):
 
 
 def test_a_dry_run_says_what_nbkit_cost_says(tmp_path, capsys):
+    first, second = load_table("table4").cells()[:2]
+    for cell, run in ((first, "deleted-since"), (second, "there")):  # a cell whose run is gone is listed again
+        write_json(tmp_path / "cells" / f"{cell['key']}.json", {"run": run})
+    write_json(tmp_path / "there" / "metrics.json", {})
     done = subprocess.run([sys.executable, "-m", "snakemake", "-n", "table4", "--config", f"runs_dir={tmp_path}"],
                           cwd=ROOT, capture_output=True, text=True)
     shown = done.stdout + done.stderr
@@ -31,7 +36,8 @@ def test_a_dry_run_says_what_nbkit_cost_says(tmp_path, capsys):
     runs = re.findall(r"^[0-9a-f]{12}  .* \| GPU ([\d.]+) h, or CPU [\d.]+ h; disk [\d.]+ GB$", predicted, re.M)
     assert len(runs) == len({c["key"] for c in load_table("table4").cells()}) and max(map(float, runs)) > 1
     lines = [line for line in predicted.splitlines()[1:] if line]
-    assert not [line for line in lines if line not in shown], shown
+    assert [line for line in lines if line not in shown] == [line for line in lines if line.startswith(second["key"])], shown
+    assert [p.stem for p in (tmp_path / "cells").iterdir()] == [second["key"]]
     assert re.search(r"Job \d+: [0-9a-f]{12}  STCL\+VCA.* \| paper ucf→hmdb .*GPU [1-9]", shown), shown
 
 

@@ -13,8 +13,8 @@ import papermill as pm
 
 from nbkit.config import RunConfig
 from nbkit.errors import NbkitError, reason
-from nbkit.result_files import KEY, committed, refuse_to_lose, results
-from nbkit.right_wrong import right_wrong, units_of_tests
+from nbkit.result_files import KEY, Existing, added, committed, in_order, results, to_write
+from nbkit.right_wrong import committed_videos, right_wrong, units_of_tests
 from nbkit.tables import ROOT, config_of, find_run, load_table
 from nbkit.train.loop import read_run, run
 from nbkit.train.record import atomically, write_json
@@ -97,21 +97,25 @@ def run_table(name: str, rows: list[str] | None = None, columns: list[str] | Non
     return failed
 
 
-def export(table_name: str, runs_dir: str = "runs", replace: bool = False) -> list[Path]:
+def export(table_name: str, runs_dir: str = "runs", existing: Existing = "refuse") -> list[Path]:
     """Write the finished cells of a table to `results/`, the files that README and notebook 08 quote.
 
     `<table>.csv`: one line a run; `<table>.videos.csv` and `<table>.tests.csv`: which test videos it had right (see
-    nbkit/right_wrong.py).  Raises NbkitError without a finished cell, and, unless `replace`, where the file holds
-    results that `runs_dir` lacks.
+    nbkit/right_wrong.py).  existing: what becomes of results that the file holds and `runs_dir` lacks (`to_write`).
+    Raises NbkitError without a finished cell, or where `existing` refuses.
     """
     table = load_table(table_name)
     found = results(table, runs_dir)
     if found.empty:
         raise NbkitError(f"no finished cell of {table_name} in {runs_dir}/: run `snakemake {table_name}` first")
-    refuse_to_lose(committed(table_name), found, KEY, f"results/{table_name}.csv", runs_dir, replace)
-    frames = {ROOT / "results" / f"{table_name}.csv": found,
-              ROOT / "results" / f"{table_name}.videos.csv": right_wrong(table, runs_dir),
-              ROOT / "results" / f"{table_name}.tests.csv": units_of_tests(table, runs_dir)}
-    for path, frame in frames.items():
+    old, order = committed(table_name), [tuple(cell[k] for k in KEY) for cell in table.cells()]
+    found = to_write(old, found, KEY, f"results/{table_name}.csv", runs_dir, existing)
+    videos, tests = right_wrong(table, runs_dir), units_of_tests(table, runs_dir)
+    if existing == "add":
+        old_videos, old_tests = committed_videos(table_name, old)
+        videos, tests = added(old_videos, videos, KEY), added(old_tests, tests, ["order"])
+    frames = {"csv": in_order(found, KEY, order), "videos.csv": in_order(videos, KEY, order), "tests.csv": tests}
+    paths = [ROOT / "results" / f"{table_name}.{kind}" for kind in frames]
+    for path, frame in zip(paths, frames.values(), strict=True):
         atomically(path, lambda p, frame=frame: frame.to_csv(p, index=False))
-    return list(frames)
+    return paths

@@ -89,7 +89,11 @@ def _run_table(arguments: argparse.Namespace) -> int:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="a file of tables/, without .yaml")
-    parser.add_argument("--replace", action="store_true", help="also where results of the file are not among these runs")
+    lacking = parser.add_mutually_exclusive_group()
+    lacking.add_argument("--add", dest="existing", action="store_const", const="add", default="refuse",
+                         help="keep the lines of the file as they are, and add what these runs have beyond them")
+    lacking.add_argument("--replace", dest="existing", action="store_const", const="replace",
+                         help="write these runs only, also where the file holds results that are not among them")
     _runs_dir(parser)
 
 
@@ -107,7 +111,7 @@ def _export(arguments: argparse.Namespace) -> int:
         formats = FORMATS if arguments.all_formats else (arguments.format,)
         print(*export_formatted(arguments.table, formats), sep="\n")
     else:
-        print(*export(arguments.table, arguments.runs_dir, arguments.replace), sep="\n")
+        print(*export(arguments.table, arguments.runs_dir, arguments.existing), sep="\n")
     return 0
 
 
@@ -128,7 +132,7 @@ def _run_localization(arguments: argparse.Namespace) -> int:
 def _export_localization(arguments: argparse.Namespace) -> int:
     from nbkit.localization_tables import export_localization
 
-    print(export_localization(arguments.table, arguments.runs_dir, arguments.replace))
+    print(export_localization(arguments.table, arguments.runs_dir, arguments.existing))
     return 0
 
 

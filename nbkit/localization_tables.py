@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError, reason
-from nbkit.result_files import refuse_to_lose, without_strangers
+from nbkit.result_files import TEXTS, Existing, in_order, to_write, without_strangers
 from nbkit.train.localization_cells import LocalizationCell, run_cell
 from nbkit.train.localization_run import ROWS
 from nbkit.train.record import atomically
 
 FOLDER = ROOT / "tables" / "localization"
+KEY = ["row", "source", "target", "seed", "split"]
 MEANS = ("frame_map", "video_map_0.5")
 MORE = ("video_map_0.2", "video_map_0.5:0.95", "proposal_recall", "class_given_box", "box_iou")
 HEADINGS = {"frame_map": "Fr. mAP", "video_map_0.5": "Vid. mAP", "video_map_0.2": "Vid. mAP @0.2",
@@ -151,21 +152,23 @@ def results(table: LocalizationTable, runs_dir: str = "runs") -> pd.DataFrame:
 
 def columns(table: LocalizationTable) -> list[str]:
     """Columns of a results file."""
-    return ["row", "source", "target", "seed", "split", *MEANS, *MORE, *(f"ap_{c}" for c in table.classes), "steps",
+    return [*KEY, *MEANS, *MORE, *(f"ap_{c}" for c in table.classes), "steps",
             "train_seconds", "evaluate_seconds", "run", "commit", "scored_at", "torch", "device", "finished"]
 
 
-def export_localization(name: str, runs_dir: str = "runs", replace: bool = False) -> Path:
+def export_localization(name: str, runs_dir: str = "runs", existing: Existing = "refuse") -> Path:
     """Write the finished cells of a table to `results/<name>.csv`.
 
-    Raises NbkitError when there is none, and, unless `replace`, where the file holds results that `runs_dir` lacks.
+    existing: what becomes of results that the file holds and `runs_dir` lacks (`nbkit.result_files.to_write`).
+    Raises NbkitError when there is no finished cell, or where `existing` refuses.
     """
     table = load_localization_table(name)
     found = results(table, runs_dir)
     if found.empty:
         raise NbkitError(f"no finished cell of {name} in {runs_dir}/: run `nbkit run-localization {name}` first")
-    refuse_to_lose(committed(table), found, ["row", "source", "target", "seed", "split"], f"results/{name}.csv", runs_dir, replace)
-    path = ROOT / "results" / f"{name}.csv"
+    found = to_write(committed(table), found, KEY, f"results/{name}.csv", runs_dir, existing)
+    order = [(row.name, c.source, c.target, c.model.seed, c.split_seed) for row, c in table.cells(runs_dir=runs_dir)]
+    found, path = in_order(found, KEY, order), ROOT / "results" / f"{name}.csv"
     atomically(path, lambda p: found.to_csv(p, index=False))
     return path
 
@@ -178,7 +181,7 @@ def committed(table: LocalizationTable) -> pd.DataFrame:
     path = ROOT / "results" / f"{table.name}.csv"
     if not path.exists():
         return pd.DataFrame(columns=columns(table))
-    found, runs = pd.read_csv(path), {(row.name, cell.folder.name) for row, cell in table.cells()}
+    found, runs = pd.read_csv(path, dtype=TEXTS), {(row.name, cell.folder.name) for row, cell in table.cells()}
     return without_strangers(found, [key in runs for key in zip(found["row"], found["run"])], f"results/{table.name}.csv",
                              f"export-localization {table.name}")
 

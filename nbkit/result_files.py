@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -14,6 +15,9 @@ from nbkit.tables import MEASURES, Table, config_of, find_run, load_table
 
 CHOICES = ("source_val", "oracle")  # diagnostic choices of an epoch, see nbkit/train/selection.py
 KEY = ["row", "column", "seed", "split"]
+TEXTS = dict.fromkeys(["run", "commit", "scored_at", "torch", "cell"], str)  # some have digits only, and are no numbers
+# What an export does with lines of its file that this machine has no run of: refuse, keep them, or drop them.
+Existing = Literal["refuse", "add", "replace"]
 
 
 def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
@@ -51,7 +55,7 @@ def committed(name: str) -> pd.DataFrame:
     path = ROOT / "results" / f"{name}.csv"
     if not path.exists():
         return pd.DataFrame(columns=[*KEY, *MEASURES])
-    found = pd.read_csv(path)
+    found = pd.read_csv(path, dtype=TEXTS)
     keys = {tuple(cell[k] for k in KEY): cell["key"] for cell in load_table(name).cells()}
     return without_strangers(found, [keys.get(tuple(line[k] for k in KEY)) == line["cell"] for line in found.to_dict("records")],
                              f"results/{name}.csv", f"export-results {name}")
@@ -67,9 +71,32 @@ def without_strangers(found: pd.DataFrame, current: list[bool], path: str, expor
     return found.drop(index=strangers.index).reset_index(drop=True)
 
 
-def refuse_to_lose(old: pd.DataFrame, new: pd.DataFrame, key: list[str], path: str, runs_dir: str | Path, replace: bool) -> None:
-    """NbkitError where `new` lacks lines (told apart by `key`) that the file at `path` holds, unless `replace`."""
-    there, here = (set(frame[key].itertuples(index=False, name=None)) for frame in (old, new))
-    if not replace and there - here:
-        raise NbkitError(f"{path} holds {len(there)} results, and {runs_dir}/ lacks {len(there - here)} of them: run what is "
-                         "missing, or pass --replace to write those that are there")
+def to_write(old: pd.DataFrame, new: pd.DataFrame, key: list[str], path: str, runs_dir: str | Path,
+             existing: Existing) -> pd.DataFrame:
+    """The lines for the file at `path`, which holds `old` now; `new` are those of the runs here, told apart by `key`.
+
+    "replace": `new`.  "add": `old` as it is, and what it lacks of `new`.  "refuse": `new`, or NbkitError where it lacks
+    lines of `old`.
+    """
+    lost = set(_keys(old, key)) - set(_keys(new, key))
+    if existing == "refuse" and lost:
+        raise NbkitError(f"{path} holds {len(old)} results, and {runs_dir}/ lacks {len(lost)} of them: run what is missing, "
+                         "pass --add to keep the file's lines and add what they lack, or --replace to write these runs only")
+    return added(old, new, key) if existing == "add" else new
+
+
+def added(old: pd.DataFrame, new: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """The lines of `old` as they are, then those of `new` that it lacks, told apart by `key`."""
+    known = set(_keys(old, key))
+    return pd.concat([old, new[[k not in known for k in _keys(new, key)]]], ignore_index=True) if known else new
+
+
+def _keys(lines: pd.DataFrame, key: list[str]) -> list[tuple]:
+    return list(lines[key].itertuples(index=False, name=None))
+
+
+def in_order(lines: pd.DataFrame, key: list[str], order: list[tuple]) -> pd.DataFrame:
+    """The lines in the `order` of their keys, whatever machine they are from."""
+    place = {k: i for i, k in enumerate(order)}
+    places = [place[k] for k in _keys(lines, key)]
+    return lines.iloc[sorted(range(len(lines)), key=places.__getitem__)].reset_index(drop=True)

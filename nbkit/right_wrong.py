@@ -21,9 +21,10 @@ import pandas as pd
 from nbkit.config import ROOT, digest
 from nbkit.data.domains import load_table
 from nbkit.errors import NbkitError
+from nbkit.result_files import KEY
 from nbkit.tables import MEASURES, Table, config_of, find_run
 
-COLUMNS = ["row", "column", "seed", "split", "videos", "order", *MEASURES]
+COLUMNS = [*KEY, "videos", "order", *MEASURES]
 
 
 class Pairs(NamedTuple):
@@ -96,6 +97,13 @@ def committed_right_wrong(name: str) -> pd.DataFrame:
     lines = pd.read_csv(path, dtype=dict.fromkeys(["order", *MEASURES], str))
     units = pd.read_csv(tests, dtype=str).drop_duplicates("order").set_index("order")["units"]
     return lines.assign(units=lines["order"].map(units))
+
+
+def committed_videos(name: str, found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the two files hold of the runs in `found` (the committed results): lines of runs, and lines of test sets."""
+    lines, runs = committed_right_wrong(name), set(found[KEY].itertuples(index=False, name=None))
+    lines = lines[[k in runs for k in lines[KEY].itertuples(index=False, name=None)]]
+    return lines[COLUMNS], lines[["column", "order", "units"]].drop_duplicates("order")
 
 
 def pairs(table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None = None,

@@ -201,12 +201,12 @@ def test_a_table_runs_what_is_missing_and_survives_a_failing_row(places, tmp_pat
         "BENCHMARK": "demo_untrimmed", "STEPS": 1, "BATCH": 2, "HEIGHT": 48, "WIDTH": 48, "EVAL_STRIDE": 8, "MIN_TUBE_LEN": 1,
         "NORM": "group"}
     (tmp_path / "tiny.yaml").write_text(json.dumps({
-        "title": "tiny", "set": settings, "directions": [["studio", "street"]], "seeds": [3],
+        "title": "tiny", "set": settings, "directions": [["studio", "street"]], "seeds": [3, 4],
         "classes": ["wave", "jumping_jack", "walk", "squat", "throw", "kick", "cartwheel", "lift"],
         "rows": [{"name": "AdaBN"}, {"name": "I3D+RPN"}]}))  # group normalisation has no AdaBN: that row fails
-    assert run_localization("tiny", runs_dir=str(tmp_path / "runs")) == 1
+    assert run_localization("tiny", seeds=[3], runs_dir=str(tmp_path / "runs")) == 1
     assert "AdaBN, studio→street, seed 3, split 0: failed" in capsys.readouterr().out
-    run_localization("tiny", rows=["I3D+RPN"], runs_dir=str(tmp_path / "runs"))
+    run_localization("tiny", rows=["I3D+RPN"], seeds=[3], runs_dir=str(tmp_path / "runs"))
     assert "was finished" in capsys.readouterr().out
     found = results(load_localization_table("tiny"), str(tmp_path / "runs"))
     assert found["row"].tolist() == ["I3D+RPN"] and found["seed"].tolist() == [3]
@@ -215,6 +215,12 @@ def test_a_table_runs_what_is_missing_and_survives_a_failing_row(places, tmp_pat
     assert committed(load_localization_table("tiny"))["run"].tolist() == found["run"].tolist() and path.name == "tiny.csv"
     with pytest.raises(NbkitError, match="run-localization tiny"):
         lt.export_localization("tiny", str(tmp_path / "nothing"))
+    text = path.read_text()
+    run_localization("tiny", rows=["I3D+RPN"], seeds=[4], runs_dir=str(tmp_path / "runs2"))
+    with pytest.raises(NbkitError, match="tiny.csv holds 1 results, .*runs2/ lacks 1 of them.*--add"):
+        lt.export_localization("tiny", str(tmp_path / "runs2"))
+    lt.export_localization("tiny", str(tmp_path / "runs2"), "add")  # another machine's seed beside ours
+    assert path.read_text().startswith(text) and committed(load_localization_table("tiny"))["seed"].tolist() == [3, 4]
 
 
 def test_a_run_is_refused_on_other_boxes_than_its_own(places):

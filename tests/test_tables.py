@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from nbkit.gains import difference, differences, disagreements, interval_text
 from nbkit.methods import METHODS
 from nbkit.parameters import page
 from nbkit.report import has_selection, printed, selection, side_by_side, summary, tidy
-from nbkit.result_files import committed, refuse_to_lose, results
+from nbkit.result_files import KEY, committed, results, to_write
 from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, units_of_tests, unpack
 from nbkit.tables import (
     Table,
@@ -257,11 +258,15 @@ def test_a_new_version_of_a_method_is_run_anew(tmp_path, monkeypatch):
 
 
 def test_an_export_never_drops_results_unasked(tmp_path):
-    old = pd.DataFrame({"row": ["a", "b"], "seed": [0, 0]})
-    refuse_to_lose(old, old, ["row", "seed"], "results/t.csv", tmp_path, False)
-    with pytest.raises(NbkitError, match="results/t.csv holds 2 results, .* lacks 1 of them.*--replace"):
-        refuse_to_lose(old, old.iloc[:1], ["row", "seed"], "results/t.csv", tmp_path, False)
-    refuse_to_lose(old, old.iloc[:1], ["row", "seed"], "results/t.csv", tmp_path, True)
+    old = pd.DataFrame({"row": ["a", "b"], "seed": [0, 0], "fused": [1.0, 2.0]})
+    new = pd.DataFrame({"row": ["b", "c"], "seed": [0, 0], "fused": [3.0, 4.0]})
+    write = partial(to_write, key=["row", "seed"], path="results/t.csv", runs_dir=tmp_path)
+    assert write(old, old, existing="refuse") is old
+    with pytest.raises(NbkitError, match="results/t.csv holds 2 results, .* lacks 1 of them.*--add .*--replace"):
+        write(old, new, existing="refuse")
+    assert write(old, new, existing="replace") is new
+    found = write(old, new, existing="add")  # what the file holds is not touched
+    assert found["row"].tolist() == ["a", "b", "c"] and found["fused"].tolist() == [1.0, 2.0, 4.0]
 
 
 def test_a_cell_that_fails_in_any_way_does_not_stop_the_table(tmp_path, monkeypatch, capsys):
@@ -321,6 +326,38 @@ def test_a_cell_runs_through_papermill_and_is_not_repeated(tmp_path, smoke, monk
     _, _, found, columns, _ = pairs(table, lines.assign(units=lines["order"].map(units)), "low", "low")
     assert columns == ["a"] and len(found[0]) == len(set(found[0])) == line["videos"]
     assert batch.run_table("toy", runs_dir=str(tmp_path)) == 0 and len(list(tmp_path.glob("demo-*"))) == 1
+
+
+def test_seeds_of_another_machine_are_added_to_a_results_file(tmp_path, smoke, monkeypatch):
+    cfg = smoke(method="source_only", epochs=(0, 1, 0))
+    fields = {"PROFILE": "smoke", "METHOD": "source_only", "DATA_ROOT": cfg.data_root}
+    rows = [{"name": "low"}, {"name": "aligned", "set": {"METHOD": "adabn"}}]
+    table = Table(name="toy", title="toy", set=fields, seeds=[0, 1], columns=[{"name": "a"}], rows=rows)
+    for module in ("result_files", "batch"):
+        monkeypatch.setattr(f"nbkit.{module}.load_table", lambda name: table)
+        monkeypatch.setattr(f"nbkit.{module}.ROOT", tmp_path)
+    monkeypatch.setattr("nbkit.right_wrong.ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    assert batch.run_table("toy", seeds=[1], runs_dir=there) == 0 and batch.run_table("toy", rows=["low"], runs_dir=here) == 0
+    paths = batch.export("toy", there)
+    first = [p.read_text() for p in paths]
+    with pytest.raises(NbkitError, match="holds 2 results, .*here/ lacks 1 of them"):
+        batch.export("toy", here)
+    assert [p.read_text() for p in paths] == first
+    batch.export("toy", here, "add")
+    lines, packed = committed("toy"), committed_right_wrong("toy")
+    expected = [tuple(c[k] for k in KEY) for c in table.cells() if c["row"] == "low" or c["seed"] == 1]
+    assert [tuple(k) for k in lines[KEY].to_numpy()] == [tuple(k) for k in packed[KEY].to_numpy()] == expected
+    for path, text in zip(paths, first, strict=True):  # each line of the file is there, letter for letter
+        assert len(path.read_text().splitlines()) == 4 if path.name != "toy.tests.csv" else path.read_text() == text
+        assert set(text.splitlines()) < set(path.read_text().splitlines()) or path.read_text() == text
+    for line, bits in zip(lines.to_dict("records"), packed.to_dict("records"), strict=True):
+        assert 100 * unpack(bits["fused"], bits["videos"]).mean() == pytest.approx(line["fused"], abs=1e-3)
+    table.row("aligned").set["BN_MODE"] = "shared"  # what the table no longer has does not come along, in no file
+    with pytest.warns(UserWarning, match="1 of 3 lines"):
+        batch.export("toy", here, "add")
+    assert set(committed("toy")["row"]) == set(committed_right_wrong("toy")["row"]) == {"low"}
 
 
 def test_the_parameters_page_is_current():

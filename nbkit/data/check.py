@@ -17,6 +17,7 @@ from nbkit.data.manifest import Manifest, load_manifest
 from nbkit.data.resolve import CountRow, check_counts, scan
 from nbkit.data.sources import count_frames, read_flow, read_frames, source_of
 from nbkit.errors import NbkitError
+from nbkit.profiles import PROFILES
 
 BYTES_PER_PIXEL = 5  # three of RGB, two of flow
 SAMPLE_FRAMES = 9  # frames of one video per domain that are decoded and timed
@@ -60,7 +61,7 @@ def check_data(
     benchmark: str,
     root: str | Path,
     *,
-    size: int = 112,
+    size: int = PROFILES["paper"]["cache_size"],
     split_seed: int = 0,
     quick: bool = False,
     watch: Callable[[int, int], None] | None = None,

@@ -15,6 +15,8 @@ from nbkit.tables import MEASURES, Table, config_of, find_run, load_table
 
 CHOICES = ("source_val", "oracle")  # diagnostic choices of an epoch, see nbkit/train/selection.py
 KEY = ["row", "column", "seed", "split"]
+COLUMNS = [*KEY, *MEASURES, *(f"fused_{c}" for c in CHOICES), "videos", "partial", "train_seconds", "run", "commit", "torch",
+           "device", "finished", "cell"]
 TEXTS = dict.fromkeys(["run", "commit", "scored_at", "torch", "cell"], str)  # some have digits only, and are no numbers
 # What an export does with lines of its file that this machine has no run of: refuse, keep them, or drop them.
 Existing = Literal["refuse", "add", "replace"]
@@ -42,9 +44,7 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
                       "run": folder.name, "commit": env["commit"], "torch": env["versions"]["torch"],
                       "device": env["gpu"] or f"CPU, {env['threads']} thread", "finished": metrics["finished"],
                       "cell": cell["key"]})
-    columns = ["row", "column", "seed", "split", *MEASURES, *(f"fused_{c}" for c in CHOICES), "videos", "partial",
-               "train_seconds", "run", "commit", "torch", "device", "finished", "cell"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def committed(name: str) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def committed(name: str) -> pd.DataFrame:
     """
     path = ROOT / "results" / f"{name}.csv"
     if not path.exists():
-        return pd.DataFrame(columns=[*KEY, *MEASURES])
+        return pd.DataFrame(columns=COLUMNS)
     found = pd.read_csv(path, dtype=TEXTS)
     keys = {tuple(cell[k] for k in KEY): cell["key"] for cell in load_table(name).cells()}
     return without_strangers(found, [keys.get(tuple(line[k] for k in KEY)) == line["cell"] for line in found.to_dict("records")],

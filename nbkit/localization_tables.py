@@ -181,7 +181,8 @@ def committed(table: LocalizationTable) -> pd.DataFrame:
     path = ROOT / "results" / f"{table.name}.csv"
     if not path.exists():
         return pd.DataFrame(columns=columns(table))
-    found, runs = pd.read_csv(path, dtype=TEXTS), {(row.name, cell.folder.name) for row, cell in table.cells()}
+    found = pd.read_csv(path, dtype=TEXTS, float_precision="round_trip")
+    runs = {(row.name, cell.folder.name) for row, cell in table.cells()}
     return without_strangers(found, [key in runs for key in zip(found["row"], found["run"])], f"results/{table.name}.csv",
                              f"export-localization {table.name}")
 

@@ -55,7 +55,7 @@ def committed(name: str) -> pd.DataFrame:
     path = ROOT / "results" / f"{name}.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    found = pd.read_csv(path, dtype=TEXTS)
+    found = pd.read_csv(path, dtype=TEXTS, float_precision="round_trip")
     keys = {tuple(cell[k] for k in KEY): cell["key"] for cell in load_table(name).cells()}
     return without_strangers(found, [keys.get(tuple(line[k] for k in KEY)) == line["cell"] for line in found.to_dict("records")],
                              f"results/{name}.csv", f"export-results {name}")

@@ -100,7 +100,7 @@ def run_epoch(fabric: Fabric, module, method: Method, optimizer, stage: int, epo
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             raise NbkitError(f"the loss is {loss.item()} in stage {stage}, epoch {epoch + 1}, step {i + 1} "
-                             f"({ {k: float(x) for k, x in terms.items()} }); lower LR or ALPHA, or set GRAD_CLIP")
+                             f"({ {k: float(x.detach()) for k, x in terms.items()} }); lower LR or ALPHA, or set GRAD_CLIP")
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         if cfg.grad_clip:

@@ -55,7 +55,7 @@ def test_the_small_temporal_branch_sees_motion_and_starts_with_a_classifier_that
     hook.remove()
     assert (seen[0][:, 3:] == 0).all()
     torch.testing.assert_close(seen[1][:, 3:, 1:], 4 * (moved[:, :, 1:] - moved[:, :, :-1]))
-    spread = {size: float(build_localizer(size, 3).classify.weight.std()) for size in ("small", "laptop")}
+    spread = {size: float(build_localizer(size, 3).classify.weight.detach().std()) for size in ("small", "laptop")}
     assert min(spread.values()) > 0.03  # 0.01 left the class at chance after a hundred steps
     s = LocalizerSettings()
     assert s.classifier_std == 0.01  # the paper size starts from trained weights

@@ -37,7 +37,7 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
         metrics = json.loads((folder / "metrics.json").read_text())
         env = json.loads((folder / "env.json").read_text())
         chosen = {f"fused_{c}": ((metrics.get("selected") or {}).get(c) or {}).get("accuracy", {}).get("fused") for c in CHOICES}
-        lines.append({**{k: cell[k] for k in ("row", "column", "seed", "split")},
+        lines.append({**{k: cell[k] for k in KEY},
                       **{m: round(metrics["accuracy"].get(m, float("nan")), 4) for m in MEASURES}, **chosen,
                       "videos": metrics["videos"], "partial": "; ".join(metrics.get("partial_data", [])),
                       "train_seconds": round(float(pd.read_csv(folder / "history.csv")["seconds"].sum()), 1),

@@ -58,7 +58,7 @@ def right_wrong(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
         if folder is None:
             continue
         found = pd.read_csv(folder / "predictions.csv")
-        lines.append({**{k: cell[k] for k in ("row", "column", "seed", "split")}, "videos": len(found),
+        lines.append({**{k: cell[k] for k in KEY}, "videos": len(found),
                       "order": digest(found["video"].tolist(), 8),
                       **{m: pack(found[m] == found["label"]) for m in MEASURES if m in found}})
     return pd.DataFrame(lines, columns=COLUMNS)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from nbkit.dry_run import Messages
-from nbkit.tables import load_table
+from nbkit.tables.dry_run import Messages
+from nbkit.tables.table import load_table
 
 RUNS = config.get("runs_dir", "runs")
 NB = f"{RUNS}/notebooks"

@@ -1,14 +1,16 @@
-"""Our BN-Inception and I3D beside the public modules whose weights they load: same names, shapes, outputs, gradients.
+"""Our BN-Inception and I3D beside the public modules whose weights they load: same names, shapes,
+outputs, gradients.
 
 Nothing of the peers is kept here.  Get them first (neither is needed to use the suite):
 
-    pip download --no-deps --no-binary :all: pretrainedmodels==0.7.4 && tar xzf pretrainedmodels-0.7.4.tar.gz
-    git clone https://github.com/piergiaj/pytorch-i3d
-    git -C pytorch-i3d checkout 05783d11f9632b25fe3d50395a9c9bb51f848d6d
-    python benchmarks/backbone_parity.py --bn-inception pretrainedmodels-0.7.4 --i3d pytorch-i3d
+    pip download --no-deps --no-binary :all: pretrainedmodels==0.7.4 && tar xzf
+    pretrainedmodels-0.7.4.tar.gz git clone https://github.com/piergiaj/pytorch-i3d git -C
+    pytorch-i3d checkout 05783d11f9632b25fe3d50395a9c9bb51f848d6d python
+    benchmarks/backbone_parity.py --bn-inception pretrainedmodels-0.7.4 --i3d pytorch-i3d
 
-Both networks get the same random weights (numpy, seeded) and the same input.  The largest difference is given relative
-to the largest value of the peer's output.  Exits with 1 when one case is over 1e-5.
+Both networks get the same random weights (numpy, seeded) and the same input.  The largest
+difference is given relative to the largest value of the peer's output.  Exits with 1 when one case
+is over 1e-5.
 """
 
 import argparse
@@ -28,7 +30,12 @@ from nbkit.models.weights import digest, seeded_state
 
 TOLERANCE = 1e-5
 IMAGES = [(2, 224, 224), (2, 96, 160), (3, 64, 64), (1, 256, 320)]
-CLIPS = [(1, 16, 224, 224), (2, 16, 112, 112), (1, 24, 97, 131), (1, 9, 64, 250)]  # the last two: odd sides, odd length
+CLIPS = [
+    (1, 16, 224, 224),
+    (2, 16, 112, 112),
+    (1, 24, 97, 131),
+    (1, 9, 64, 250),
+]  # the last two: odd sides, odd length
 
 
 def import_file(name: str, place: Path) -> tuple[object, Path]:
@@ -63,13 +70,19 @@ def same_state(ours: nn.Module, peer: nn.Module) -> dict:
     }
 
 
-def compare(ours: nn.Module, peer: nn.Module, x: torch.Tensor, peer_map, gradient: bool, head: bool) -> dict:
-    """Ours against the peer: map, statistics after the pass, if asked the head and all the parameters' gradients."""
+def compare(
+    ours: nn.Module, peer: nn.Module, x: torch.Tensor, peer_map, gradient: bool, head: bool
+) -> dict:
+    """Ours against the peer: map, statistics after the pass, if asked the head and all the
+    parameters' gradients.
+    """
     map_ours = ours.features(x)
     map_peer = peer_map(ours.normalise(x))
     figures = {"map": relative(map_ours, map_peer)}
     if head:  # the peers' pools need 7 x 7 cells
-        logits = peer(ours.normalise(x))  # (N, classes), or (N, classes, positions) of the 3-D network
+        logits = peer(
+            ours.normalise(x)
+        )  # (N, classes), or (N, classes, positions) of the 3-D network
         figures["head"] = relative(ours(x), logits if x.dim() == 4 else logits.mean(2))
     if ours.training:
         theirs = peer.state_dict()
@@ -79,7 +92,8 @@ def compare(ours: nn.Module, peer: nn.Module, x: torch.Tensor, peer_map, gradien
         map_ours.square().mean().backward()
         map_peer.square().mean().backward()
         theirs = dict(peer.named_parameters())
-        # A bias before a batch norm has no gradient but rounding, so the scale is that of the whole gradient.
+        # A bias before a batch norm has no gradient but rounding, so the scale is that of the whole
+        # gradient.
         pairs = [(p.grad, theirs[k].grad) for k, p in ours.named_parameters() if p.grad is not None]
         scale = max(g.abs().max().item() for _, g in pairs)
         figures["gradient"] = max((a - b).abs().max().item() for a, b in pairs) / scale
@@ -87,7 +101,9 @@ def compare(ours: nn.Module, peer: nn.Module, x: torch.Tensor, peer_map, gradien
 
 
 def cases(make_ours, make_peer, sizes, peer_map, channels: int) -> tuple[dict, list[dict]]:
-    """All sizes in train and eval mode; a fresh pair of networks each time, so no case sees another's statistics."""
+    """All sizes in train and eval mode; a fresh pair of networks each time, so no case sees
+    another's statistics.
+    """
     rows, state = [], {}
     for number, size in enumerate(sizes):
         for mode in ("eval", "train"):
@@ -109,7 +125,9 @@ def cases(make_ours, make_peer, sizes, peer_map, channels: int) -> tuple[dict, l
 
 
 def control(ours: nn.Module, peer: nn.Module) -> float:
-    """What the figure reads when one kernel of our last block is 0.1 % larger: the comparison must see it."""
+    """What the figure reads when one kernel of our last block is 0.1 % larger: the comparison must
+    see it.
+    """
     same_state(ours, peer)
     with torch.no_grad():
         ours.get_parameter("inception_5b_3x3.weight").mul_(1.001)
@@ -135,28 +153,62 @@ def i3d_map(peer):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bn-inception", type=Path, required=True, help="file or folder with bninception.py")
-    parser.add_argument("--i3d", type=Path, required=True, help="file or folder with pytorch_i3d.py")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "backbone_parity.json")
+    parser.add_argument(
+        "--bn-inception", type=Path, required=True, help="file or folder with bninception.py"
+    )
+    parser.add_argument(
+        "--i3d", type=Path, required=True, help="file or folder with pytorch_i3d.py"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "backbone_parity.json"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     bn, bn_file = import_file("bninception.py", args.bn_inception)
     i3d, i3d_file = import_file("pytorch_i3d.py", args.i3d)
     result = {
         "command": "python benchmarks/backbone_parity.py --bn-inception pretrainedmodels-0.7.4 --i3d pytorch-i3d",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
         "device": "cpu, 1 thread, float32",
         "peers": {
-            "bn_inception": {"source": "pretrainedmodels 0.7.4 (PyPI), bninception.py", "sha256": digest(bn_file)},
-            "i3d": {"source": "piergiaj/pytorch-i3d 05783d1, pytorch_i3d.py", "sha256": digest(i3d_file)},
+            "bn_inception": {
+                "source": "pretrainedmodels 0.7.4 (PyPI), bninception.py",
+                "sha256": digest(bn_file),
+            },
+            "i3d": {
+                "source": "piergiaj/pytorch-i3d 05783d1, pytorch_i3d.py",
+                "sha256": digest(i3d_file),
+            },
         },
         "figure": "largest difference / largest value of the peer",
         "tolerance": TOLERANCE,
     }
     runs = {
-        "bn_inception_rgb": (lambda: BNInception(3, 1000), lambda: bn.BNInception(1000), IMAGES, bn_map, 3),
-        "i3d_rgb": (lambda: InceptionI3D(3, 400), lambda: i3d.InceptionI3d(400, in_channels=3), CLIPS, i3d_map, 3),
-        "i3d_flow": (lambda: InceptionI3D(2, 400), lambda: i3d.InceptionI3d(400, in_channels=2), CLIPS[1:], i3d_map, 2),
+        "bn_inception_rgb": (
+            lambda: BNInception(3, 1000),
+            lambda: bn.BNInception(1000),
+            IMAGES,
+            bn_map,
+            3,
+        ),
+        "i3d_rgb": (
+            lambda: InceptionI3D(3, 400),
+            lambda: i3d.InceptionI3d(400, in_channels=3),
+            CLIPS,
+            i3d_map,
+            3,
+        ),
+        "i3d_flow": (
+            lambda: InceptionI3D(2, 400),
+            lambda: i3d.InceptionI3d(400, in_channels=2),
+            CLIPS[1:],
+            i3d_map,
+            2,
+        ),
     }
     result["control"] = control(BNInception(3, 1000), bn.BNInception(1000))
     worst, names_equal = 0.0, True
@@ -164,7 +216,10 @@ def main() -> int:
         state, rows = cases(*run)
         figures = [v for row in rows for k, v in row.items() if k not in ("input", "mode")]
         result[name] = {**state, "worst": max(figures), "cases": rows}
-        worst, names_equal = max(worst, *figures), names_equal and state["keys_equal"] and state["shapes_equal"]
+        worst, names_equal = (
+            max(worst, *figures),
+            names_equal and state["keys_equal"] and state["shapes_equal"],
+        )
     result |= {"worst": worst, "passed": worst <= TOLERANCE < result["control"] and names_equal}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")

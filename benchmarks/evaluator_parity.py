@@ -3,10 +3,12 @@
     python benchmarks/evaluator_parity.py --peer <checkout of MCG-NJU/MOC-Detector> \\
         --annotations <folder with pyannot.pkl and testlist01.txt>
 
-The peer's own functions (`src/ACT.py`, `src/ACT_utils/`) do the counting; nothing of it is copied here. They are run
-twice: as they are (float32 precision and recall), and with float64 in place of float32, which shows that what is left
-of the difference is the peer's rounding. Result: benchmarks/results/evaluator_parity.json.
+The peer's own functions (`src/ACT.py`, `src/ACT_utils/`) do the counting; nothing of it is copied
+here. They are run twice: as they are (float32 precision and recall), and with float64 in place of
+float32, which shows that what is left of the difference is the peer's rounding. Result:
+benchmarks/results/evaluator_parity.json.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -39,10 +41,15 @@ class PeerDataset:
 
     def __init__(self, videos, n_frames, tubes):
         self.labels, self._test_videos = list(CLASSES), [videos]
-        self._nframes, self._resolution = dict(zip(videos, n_frames)), {v: (240, 320) for v in videos}
+        self._nframes, self._resolution = (
+            dict(zip(videos, n_frames)),
+            {v: (240, 320) for v in videos},
+        )
         self._gttubes = {v: {} for v in videos}
         for t in tubes:  # frame (from 1), x1, y1, x2, y2
-            self._gttubes[videos[t.video]].setdefault(t.label, []).append(np.c_[t.frames + 1, t.boxes])
+            self._gttubes[videos[t.video]].setdefault(t.label, []).append(
+                np.c_[t.frames + 1, t.boxes]
+            )
 
 
 class _SilentBar:
@@ -61,8 +68,13 @@ def load_peer(path: Path, dataset: PeerDataset, float64: bool):
     """The peer's modules, its imports of training code and progress bar replaced by stand-ins."""
     for name in [m for m in sys.modules if m == "ACT" or m.startswith(("ACT_utils", "datasets"))]:
         del sys.modules[name]
-    stand_ins = {"datasets": {}, "opts": {"opts": object}, "progress": {}, "progress.bar": {"Bar": _SilentBar},
-                 "datasets.init_dataset": {"get_dataset": lambda _name: lambda _opt, _split: dataset}}
+    stand_ins = {
+        "datasets": {},
+        "opts": {"opts": object},
+        "progress": {},
+        "progress.bar": {"Bar": _SilentBar},
+        "datasets.init_dataset": {"get_dataset": lambda _name: lambda _opt, _split: dataset},
+    }
     for name, members in stand_ins.items():
         sys.modules[name] = types.ModuleType(name)
         vars(sys.modules[name]).update(members)
@@ -70,6 +82,7 @@ def load_peer(path: Path, dataset: PeerDataset, float64: bool):
     import ACT
     import ACT_utils.ACT_build as build
     import ACT_utils.ACT_utils as utils
+
     sys.path.remove(str(path / "src"))
     # NumPy 2 no longer turns a one-element array into an int, which the peer relies on
     utils.int = lambda x: builtins.int(np.asarray(x).reshape(-1)[0])
@@ -80,13 +93,15 @@ def load_peer(path: Path, dataset: PeerDataset, float64: bool):
 
 
 def options(folder: Path, threshold: float):
-    return types.SimpleNamespace(redo=False, th=threshold, model_name="", dataset="", inference_dir=str(folder),
-                                 split=1, K=1)
+    return types.SimpleNamespace(
+        redo=False, th=threshold, model_name="", dataset="", inference_dir=str(folder), split=1, K=1
+    )
 
 
 def write_for_peer(folder: Path, found: Detections, videos, n_frames) -> None:
-    """The peer's files: one table for frame AP, one pickle per frame for linking (its suppression at 0.6 leaves
-    boxes alone that no longer overlap that much)."""
+    """The peer's files: one table for frame AP, one pickle per frame for linking (its suppression
+    at 0.6 leaves boxes alone that no longer overlap that much).
+    """
     table = np.c_[found.video, found.frame + 1, found.label, found.score, found.box]
     (folder / "frame_detections.pkl").write_bytes(pickle.dumps(table))
     rows = np.c_[found.box, found.score]
@@ -101,16 +116,26 @@ def write_for_peer(folder: Path, found: Detections, videos, n_frames) -> None:
 
 def without_overlaps(found: Detections) -> Detections:
     """Hard suppression at 0.5 per frame and class, so that the peer's soft one changes no score."""
-    key = np.unique(np.c_[found.video, found.frame, found.label], axis=0, return_inverse=True)[1].reshape(-1)
+    key = np.unique(np.c_[found.video, found.frame, found.label], axis=0, return_inverse=True)[
+        1
+    ].reshape(-1)
     order = np.argsort(key, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
-    return found.select(np.sort(np.concatenate([g[nms(found.box[g], found.score[g])] for g in groups])))
+    return found.select(
+        np.sort(np.concatenate([g[nms(found.box[g], found.score[g])] for g in groups]))
+    )
 
 
 def ours(found, truth):
-    frame = {t: frame_map(found, truth, CLASSES, eval_background=True, iou_threshold=t).mean / 100 for t in THRESHOLDS}
+    frame = {
+        t: frame_map(found, truth, CLASSES, eval_background=True, iou_threshold=t).mean / 100
+        for t in THRESHOLDS
+    }
     tubes = link(found, AS_THE_PEER)
-    video = {t: r.mean / 100 for t, r in video_maps(tubes, truth, CLASSES, iou_thresholds=THRESHOLDS).items()}
+    video = {
+        t: r.mean / 100
+        for t, r in video_maps(tubes, truth, CLASSES, iou_thresholds=THRESHOLDS).items()
+    }
     return frame, video, len(tubes)
 
 
@@ -120,11 +145,15 @@ def peers(path, dataset, folder, float64):
     act, build = load_peer(path, dataset, float64)
     frame = {t: float(act.frameAP(options(folder, t), print_info=False)) / 100 for t in THRESHOLDS}
     build.BuildTubes(options(folder, 0.5))
-    n_tubes = sum(len(per_class) for f in folder.rglob("*_tubes.pkl")
-                  for per_class in pickle.loads(f.read_bytes()).values())
+    n_tubes = sum(
+        len(per_class)
+        for f in folder.rglob("*_tubes.pkl")
+        for per_class in pickle.loads(f.read_bytes()).values()
+    )
     video = {}
     for t in THRESHOLDS:
-        # the peer deletes matched ground truths from the data set's own lists: give it a copy each time
+        # the peer deletes matched ground truths from the data set's own lists: give it a copy each
+        # time
         act.get_dataset = lambda _n: lambda _o, _s: _copy(dataset)
         video[t] = float(act.videoAP(options(folder, t), print_info=False)) / 100
     return frame, video, n_tubes
@@ -132,7 +161,9 @@ def peers(path, dataset, folder, float64):
 
 def _copy(dataset):
     fresh = types.SimpleNamespace(**vars(dataset))
-    fresh._gttubes = {v: {c: list(tubes) for c, tubes in d.items()} for v, d in dataset._gttubes.items()}
+    fresh._gttubes = {
+        v: {c: list(tubes) for c, tubes in d.items()} for v, d in dataset._gttubes.items()
+    }
     return fresh
 
 
@@ -141,7 +172,9 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--videos", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluator_parity.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "evaluator_parity.json"
+    )
     args = parser.parse_args()
     videos, n_frames, tubes = load_test_set(args.annotations)
     chosen = np.linspace(0, len(videos) - 1, args.videos).astype(int)
@@ -152,21 +185,48 @@ def main() -> None:
         t.video = number[t.video]
     runs, dataset = [], PeerDataset(videos, n_frames, tubes)
     for seed, jitter, keep in ((0, 0.02, 1.0), (1, 0.04, 0.999), (2, 0.08, 0.995)):
-        found = without_overlaps(perturbed(tubes, len(CLASSES), seed, jitter=jitter, keep=keep, wrong=0.02))
+        found = without_overlaps(
+            perturbed(tubes, len(CLASSES), seed, jitter=jitter, keep=keep, wrong=0.02)
+        )
         with tempfile.TemporaryDirectory() as folder:
             write_for_peer(Path(folder), found, videos, n_frames)
             mine = ours(found, tubes)
-            theirs = {w: peers(args.peer, dataset, Path(folder), w == "float64") for w in ("float32", "float64")}
-        runs.append({"seed": seed, "jitter": jitter, "detections": len(found), "tubes": mine[2],
-                     "peer_tubes": theirs["float64"][2], "frame_map": mine[0], "video_map": mine[1],
-                     "peer_frame_map": theirs["float64"][0], "peer_video_map": theirs["float64"][1],
-                     **{f"max_difference_{w}": max(abs(a[t] - b[t]) for a, b in zip(mine[:2], theirs[w][:2])
-                                                   for t in THRESHOLDS) for w in theirs}})
+            theirs = {
+                w: peers(args.peer, dataset, Path(folder), w == "float64")
+                for w in ("float32", "float64")
+            }
+        runs.append(
+            {
+                "seed": seed,
+                "jitter": jitter,
+                "detections": len(found),
+                "tubes": mine[2],
+                "peer_tubes": theirs["float64"][2],
+                "frame_map": mine[0],
+                "video_map": mine[1],
+                "peer_frame_map": theirs["float64"][0],
+                "peer_video_map": theirs["float64"][1],
+                **{
+                    f"max_difference_{w}": max(
+                        abs(a[t] - b[t])
+                        for a, b in zip(mine[:2], theirs[w][:2])
+                        for t in THRESHOLDS
+                    )
+                    for w in theirs
+                },
+            }
+        )
         print(json.dumps(runs[-1]))
-    commit = subprocess.run(["git", "-C", str(args.peer), "rev-parse", "HEAD"], capture_output=True, text=True)
-    result = {"peer": "github.com/MCG-NJU/MOC-Detector (MIT)", "peer_commit": commit.stdout.strip() or "unknown",
-              "data": f"UCF101-24 test split 1, {len(videos)} videos of {len(CLASSES)} classes, "
-                      f"{sum(map(len, tubes))} boxes, {len(tubes)} tubes; AP in [0, 1]", "runs": runs}
+    commit = subprocess.run(
+        ["git", "-C", str(args.peer), "rev-parse", "HEAD"], capture_output=True, text=True
+    )
+    result = {
+        "peer": "github.com/MCG-NJU/MOC-Detector (MIT)",
+        "peer_commit": commit.stdout.strip() or "unknown",
+        "data": f"UCF101-24 test split 1, {len(videos)} videos of {len(CLASSES)} classes, "
+        f"{sum(map(len, tubes))} boxes, {len(tubes)} tubes; AP in [0, 1]",
+        "runs": runs,
+    }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     worst = max(r["max_difference_float64"] for r in runs)
     assert worst < 1e-6, worst

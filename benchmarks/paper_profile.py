@@ -1,13 +1,16 @@
-"""Real training steps of stage 3 of the paper profile on a GPU: seconds, clips a second, memory, both precisions.
+"""Real training steps of stage 3 of the paper profile on a GPU: seconds, clips a second, memory,
+both precisions.
 
-    python benchmarks/paper_profile.py                        both backbones, batch 64, 50 steps; needs a GPU
-    python benchmarks/paper_profile.py --benchmark jhmdb_camera --source static --target moving       on its real videos
-    python benchmarks/paper_profile.py --device cpu --out /tmp/try.json --batch 4 --steps 2 --crop 32 --frames 2 --videos 2 \\
+    python benchmarks/paper_profile.py                        both backbones, batch 64, 50 steps;
+    needs a GPU python benchmarks/paper_profile.py --benchmark jhmdb_camera --source static --target
+    moving       on its real videos python benchmarks/paper_profile.py --device cpu --out
+    /tmp/try.json --batch 4 --steps 2 --crop 32 --frames 2 --videos 2 \\
         --nce-k 4 --backbones bn_inception
 
-The steps are those of the training loop (nbkit/train/stages.py): contrastive, cross-entropy and alignment terms, backward
-pass and update.  Random weights: what is measured does not depend on them.  The default videos are the rendered ones; they
-are decoded and cached once in --data.  nbkit/cost_speed.py reads the result.
+The steps are those of the training loop (nbkit/train/stages.py): contrastive, cross-entropy and
+alignment terms, backward pass and update.  Random weights: what is measured does not depend on
+them.  The default videos are the rendered ones; they are decoded and cached once in --data.
+nbkit/cost_speed.py reads the result.
 """
 
 import argparse
@@ -19,12 +22,13 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from nbkit.config import RunConfig
-from nbkit.cost import clip_flops, encoder_clips, plan
-from nbkit.data.domains import get_batch, load_domains
+from nbkit.config.recognition import RunConfig
+from nbkit.files import write_json
 from nbkit.methods import METHODS
 from nbkit.methods.base import Step
-from nbkit.train.record import environment, write_json
+from nbkit.tables.cost import clip_flops, encoder_clips, plan
+from nbkit.train.domains import get_batch, load_domains
+from nbkit.train.record import environment
 from nbkit.train.stages import make_optimizer
 
 OUT = Path(__file__).parent / "results" / "paper_profile.json"
@@ -35,19 +39,46 @@ WARM_UP = 3  # steps that are not counted
 def config(args, backbone, precision):
     """The paper's configuration; at 224 pixels the cache has the paper's 256."""
     classes = min(8, args.batch // 2)
-    demo = {"demo_train": args.videos, "demo_test": 2} if args.benchmark == "demo" else {"allow_partial": True}
-    return RunConfig.make(profile="paper", benchmark=args.benchmark, source=args.source, target=args.target, **demo,
-                          backbone=backbone, weights="random", precision=precision, batch=args.batch, crop=args.crop,
-                          frames=args.frames, cache_size=round(args.crop * 8 / 7), data_root=args.data, device=args.device,
-                          cas_classes=classes, cas_per_class=args.batch // (2 * classes), nce_k=args.nce_k)
+    demo = (
+        {"demo_train": args.videos, "demo_test": 2}
+        if args.benchmark == "demo"
+        else {"allow_partial": True}
+    )
+    return RunConfig.make(
+        profile="paper",
+        benchmark=args.benchmark,
+        source=args.source,
+        target=args.target,
+        **demo,
+        backbone=backbone,
+        weights="random",
+        precision=precision,
+        batch=args.batch,
+        crop=args.crop,
+        frames=args.frames,
+        cache_size=round(args.crop * 8 / 7),
+        data_root=args.data,
+        device=args.device,
+        cas_classes=classes,
+        cas_per_class=args.batch // (2 * classes),
+        nce_k=args.nce_k,
+    )
 
 
 def case(args, backbone, precision):
     """Steps of one backbone and precision; a case that does not fit is recorded as such."""
     cfg = config(args, backbone, precision)
     fabric = Fabric(accelerator=args.device, devices=1, precision=precision)
-    found = {"backbone": backbone, "precision": precision, "batch": args.batch, "clips": cfg.clips, "frames": cfg.frames,
-             "crop": cfg.crop, "steps": args.steps, "device": _device(fabric.device)}
+    found = {
+        "backbone": backbone,
+        "precision": precision,
+        "batch": args.batch,
+        "clips": cfg.data.clips,
+        "frames": cfg.data.frames,
+        "crop": cfg.data.crop,
+        "steps": args.steps,
+        "device": _device(fabric.device),
+    }
     try:
         return {**found, **measure(cfg, fabric, args.steps)}
     except torch.cuda.OutOfMemoryError as error:
@@ -59,14 +90,18 @@ def case(args, backbone, precision):
 
 
 def measure(cfg, fabric, steps):
-    """Seconds of the update alone and with assembling its batch, the peak of memory, operations a second."""
+    """Seconds of the update alone and with assembling its batch, the peak of memory, operations a
+    second.
+    """
     torch.manual_seed(cfg.seed)
     domains = load_domains(cfg)
     method = fabric.to_device(METHODS[cfg.method](cfg, domains))
     optimizer = make_optimizer(method, cfg, STAGE)
     module, optimizer = fabric.setup(method, optimizer)
     method.train()
-    truth = torch.arange(len(domains.train["target"])) % len(domains.classes)  # any labels: only their number matters
+    truth = torch.arange(len(domains.train["target"])) % len(
+        domains.classes
+    )  # any labels: only their number matters
     method.pseudo[:] = truth.to(method.pseudo.device)
     pairs, read, update = method.batches(STAGE, 0), [], []
     if fabric.device.type == "cuda":
@@ -74,7 +109,10 @@ def measure(cfg, fabric, steps):
     for i in range(steps + WARM_UP):
         start = time.perf_counter()
         a, b = pairs[i % len(pairs)]
-        batches = [get_batch(domains.train[d], index, cfg, fabric.device, True) for d, index in (("source", a), ("target", b))]
+        batches = [
+            get_batch(domains.train[d], index, cfg, fabric.device, True)
+            for d, index in (("source", a), ("target", b))
+        ]
         _wait(fabric.device)
         ready = time.perf_counter()
         terms = module(*batches, Step(STAGE, 0, 0.5, torch.Generator().manual_seed(i)))
@@ -86,15 +124,26 @@ def measure(cfg, fabric, steps):
         read.append(ready - start)
         update.append(time.perf_counter() - ready)
     assert torch.isfinite(loss), "the loss is not finite"
-    seconds, reading = (sorted(x[WARM_UP:])[len(x[WARM_UP:]) // 2] for x in (update, read))  # medians
+    seconds, reading = (
+        sorted(x[WARM_UP:])[len(x[WARM_UP:]) // 2] for x in (update, read)
+    )  # medians
     planned, _ = plan(cfg)
     passes, _ = encoder_clips(planned, STAGE, pairs[0])
     videos = sum(map(len, pairs[0]))
-    return {"videos_per_step": videos, "seconds_per_step": seconds, "seconds_per_batch": reading,
-            "clips_per_second": videos * cfg.clips / seconds, "loss": float(loss.detach()),
-            "terms": {k: float(v.detach()) for k, v in terms.items()},
-            "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if fabric.device.type == "cuda" else None,
-            "flops_per_second": passes * clip_flops(cfg.backbone, cfg.frames, cfg.crop, cfg.modalities) / seconds}
+    return {
+        "videos_per_step": videos,
+        "seconds_per_step": seconds,
+        "seconds_per_batch": reading,
+        "clips_per_second": videos * cfg.data.clips / seconds,
+        "loss": float(loss.detach()),
+        "terms": {k: float(v.detach()) for k, v in terms.items()},
+        "memory_gb": torch.cuda.max_memory_allocated() / 1e9
+        if fabric.device.type == "cuda"
+        else None,
+        "flops_per_second": passes
+        * clip_flops(cfg.model.backbone, cfg.data.frames, cfg.data.crop, cfg.data.modalities)
+        / seconds,
+    }
 
 
 def _wait(device):
@@ -107,20 +156,28 @@ def _device(device):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--benchmark", default="demo", help="whose videos: a file of data_manifests/, without .yaml")
+    parser.add_argument(
+        "--benchmark", default="demo", help="whose videos: a file of data_manifests/, without .yaml"
+    )
     parser.add_argument("--source", default="studio")
     parser.add_argument("--target", default="street")
-    parser.add_argument("--data", default="data", help="folder that holds the benchmark, and the cache")
+    parser.add_argument(
+        "--data", default="data", help="folder that holds the benchmark, and the cache"
+    )
     parser.add_argument("--backbones", nargs="*", default=["bn_inception", "i3d"])
     parser.add_argument("--precisions", nargs="*", default=["bf16-mixed", "32-true"])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--videos", type=int, default=16, help="rendered training videos a class and domain")
+    parser.add_argument(
+        "--videos", type=int, default=16, help="rendered training videos a class and domain"
+    )
     parser.add_argument("--nce-k", type=int, default=1024)
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -128,9 +185,18 @@ def main(arguments=None):
     if args.device == "cpu" and args.out == OUT:
         parser.error(f"{OUT.name} holds measurements of a GPU: give --out for a CPU")
     cases = [case(args, b, p) for b in args.backbones for p in args.precisions]
-    command = "python benchmarks/paper_profile.py " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    write_json(args.out, {"command": command.strip(), "tf32_convolutions": torch.backends.cudnn.allow_tf32, "cases": cases,
-                          "environment": environment()})
+    command = "python benchmarks/paper_profile.py " + " ".join(
+        sys.argv[1:] if arguments is None else arguments
+    )
+    write_json(
+        args.out,
+        {
+            "command": command.strip(),
+            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+            "cases": cases,
+            "environment": environment(),
+        },
+    )
     print(args.out.read_text())
 
 

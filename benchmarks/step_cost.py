@@ -1,8 +1,11 @@
-"""What nbkit/cost.py rests on, measured here: training steps by backbone, batches from a cache, decoding and flow.
+"""What nbkit/cost.py rests on, measured here: training steps by backbone, batches from a cache,
+decoding and flow.
 
-    python benchmarks/step_cost.py            a minute or two on one core; writes benchmarks/results/step_cost.json
+    python benchmarks/step_cost.py            a minute or two on one core; writes
+    benchmarks/results/step_cost.json
 
-Every figure is the processor time of one thread, so that other programs on the machine change it little.
+Every figure is the processor time of one thread, so that other programs on the machine change it
+little.
 """
 
 import argparse
@@ -16,18 +19,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nbkit.config import RunConfig
-from nbkit.cost import FEATURES, clip_flops
+from nbkit.config.recognition import RunConfig
 from nbkit.data.cache import prepare_video, square
 from nbkit.data.clips import ClipDataset, load_batch
 from nbkit.data.decode import read_video
-from nbkit.data.demo import encode
+from nbkit.demo.write import encode
 from nbkit.memory import keep_freed_memory
 from nbkit.models.two_stream import TwoStream
+from nbkit.tables.cost import FEATURES, clip_flops
 from nbkit.train.record import environment
 
-CASES = {"small": (40, 8, 32), "mobilenet_features": (160, 8, 64), "mobilenet": (128, 4, 2), "bn_inception": (128, 4, 2),
-         "i3d": (112, 8, 1)}  # crop, frames, batch
+CASES = {
+    "small": (40, 8, 32),
+    "mobilenet_features": (160, 8, 64),
+    "mobilenet": (128, 4, 2),
+    "bn_inception": (128, 4, 2),
+    "i3d": (112, 8, 1),
+}  # crop, frames, batch
 
 
 def processor_seconds(job, times):
@@ -41,25 +49,45 @@ def processor_seconds(job, times):
 
 def step_case(backbone, crop, frames, batch, times):
     """One optimisation step of both streams on random clips."""
-    cfg = RunConfig.make(profile="paper", backbone=backbone, crop=crop, frames=frames, weights="random")
+    cfg = RunConfig.make(
+        profile="paper", backbone=backbone, crop=crop, frames=frames, weights="random"
+    )
     torch.manual_seed(0)
     model = TwoStream(cfg, 12)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     if backbone == "mobilenet_features":
-        x = {m: torch.rand(batch, cfg.clips, frames, FEATURES) for m in cfg.streams}
+        x = {m: torch.rand(batch, cfg.data.clips, frames, FEATURES) for m in cfg.streams}
     else:
-        x = {m: torch.rand(batch, cfg.clips, c, frames, crop, crop) for m, c in (("rgb", 3), ("flow", 2))}
+        x = {
+            m: torch.rand(batch, cfg.data.clips, c, frames, crop, crop)
+            for m, c in (("rgb", 3), ("flow", 2))
+        }
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        sum(z.logsumexp(-1).mean() for out in model(x).values() for z in model.logits(out)).backward()
+        sum(
+            z.logsumexp(-1).mean() for out in model(x).values() for z in model.logits(out)
+        ).backward()
         optimizer.step()
 
     seconds = processor_seconds(step, times)
-    flops = 3 * batch * cfg.clips * len(cfg.streams) * clip_flops(backbone, frames, crop, cfg.modalities)
-    return {"crop": crop, "frames": frames, "clips": cfg.clips, "batch": batch, "parameters": sum(
-        p.numel() for p in model.parameters()), "flops_per_step": flops, "seconds_per_step": round(seconds, 4),
-        "flops_per_second": flops / seconds}
+    flops = (
+        3
+        * batch
+        * cfg.data.clips
+        * len(cfg.streams)
+        * clip_flops(backbone, frames, crop, cfg.data.modalities)
+    )
+    return {
+        "crop": crop,
+        "frames": frames,
+        "clips": cfg.data.clips,
+        "batch": batch,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "flops_per_step": flops,
+        "seconds_per_step": round(seconds, 4),
+        "flops_per_second": flops / seconds,
+    }
 
 
 class FilledCache:
@@ -68,7 +96,9 @@ class FilledCache:
     def __init__(self, size, frames=80):
         rng = np.random.default_rng(0)
         self.size, self.flow_clip = size, 20.0
-        self.stored = {c: rng.integers(0, 256, (frames, size, size, c), dtype=np.uint8) for c in (3, 2)}
+        self.stored = {
+            c: rng.integers(0, 256, (frames, size, size, c), dtype=np.uint8) for c in (3, 2)
+        }
 
     def n_frames(self, video):
         return len(self.stored[3])
@@ -92,14 +122,16 @@ def seconds_per_frame(size, tvl1):
     rng = np.random.default_rng(0)
     ground = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     wide = square(np.repeat(np.repeat(ground, 30, 0), 30, 1)[None], 360)[0][0]  # a smooth texture
-    frames = np.stack([wide[t:t + 240, t:t + 320] for t in range(16)])
+    frames = np.stack([wide[t : t + 240, t : t + 320] for t in range(16)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "v.avi"
         encode(str(path), frames)
         found = {"decode": processor_seconds(lambda: read_video(path), 2) / len(frames)}
         for method, cut in (("dis", None), ("tvl1", 3)) if tvl1 else (("dis", None),):
             n = cut or len(frames)
-            found[method] = processor_seconds(partial(prepare_video, path, size, method, 20.0, cut), 1) / n
+            found[method] = (
+                processor_seconds(partial(prepare_video, path, size, method, 20.0, cut), 1) / n
+            )
     return found
 
 
@@ -112,9 +144,12 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()  # as in training
-    found = {"backbones": {b: step_case(b, *CASES[b], args.times) for b in args.only},
-             "batch_bytes_per_second": batch_bytes_per_second(256, 224),
-             "cache_seconds_per_frame": seconds_per_frame(256, not args.no_tvl1), "environment": environment()}
+    found = {
+        "backbones": {b: step_case(b, *CASES[b], args.times) for b in args.only},
+        "batch_bytes_per_second": batch_bytes_per_second(256, 224),
+        "cache_seconds_per_frame": seconds_per_frame(256, not args.no_tvl1),
+        "environment": environment(),
+    }
     Path(args.out).write_text(json.dumps(found, indent=1) + "\n")
     print(Path(args.out).read_text())
 

@@ -7,23 +7,32 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nbkit.config import ROOT
+from nbkit.config.profiles import PROFILES
 from nbkit.errors import NbkitError
-from nbkit.profiles import PROFILES
 
 
 def _check_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("benchmark", help="name of a benchmark, or a manifest file")
-    parser.add_argument("--root", help="folder that holds the datasets (default: data/BENCHMARK, where runs look, too)")
-    parser.add_argument("--size", type=int, default=PROFILES["paper"]["cache_size"],
-                        help="side of the cached pictures, for the disk estimate (default: the paper profile's, %(default)s)")
+    parser.add_argument(
+        "--root",
+        help="folder that holds the datasets (default: data/BENCHMARK, where runs look, too)",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=PROFILES["paper"]["cache_size"],
+        help="side of the cached pictures, for the disk estimate (default: the paper profile's, %(default)s)",
+    )
     parser.add_argument("--split-seed", type=int, default=0, help="seed of grouped splits")
     parser.add_argument("--quick", action="store_true", help="look at file sizes only")
-    parser.add_argument("--all", action="store_true", help="name every problem, however many there are")
+    parser.add_argument(
+        "--all", action="store_true", help="name every problem, however many there are"
+    )
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
-    from nbkit.data.check import LISTED, check_data, format_report
-    from nbkit.data.localization import benchmark_root
+    from nbkit.benchmarks.check import LISTED, check_data, format_report
+    from nbkit.train.localization_data import benchmark_root
 
     root = arguments.root or benchmark_root(arguments.benchmark, ROOT / "data")
     watch = _watch if sys.stderr.isatty() else None
@@ -45,7 +54,9 @@ def _watch(done: int, total: int) -> None:
 
 
 def _runs_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs-dir", default="runs", help="folder for checkpoints, results and executed notebooks")
+    parser.add_argument(
+        "--runs-dir", default="runs", help="folder for checkpoints, results and executed notebooks"
+    )
 
 
 def _run_cell_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +66,7 @@ def _run_cell_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_cell(arguments: argparse.Namespace) -> int:
-    from nbkit.batch import run_cell
+    from nbkit.tables.batch import run_cell
 
     run_cell(arguments.table, arguments.key, arguments.runs_dir)
     return 0
@@ -67,7 +78,7 @@ def _run_notebook_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_notebook(arguments: argparse.Namespace) -> int:
-    from nbkit.batch import run_notebook
+    from nbkit.tables.batch import run_notebook
 
     print(run_notebook(arguments.notebook, arguments.runs_dir))
     return 0
@@ -82,30 +93,47 @@ def _run_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_table(arguments: argparse.Namespace) -> int:
-    from nbkit.batch import run_table
+    from nbkit.tables.batch import run_table
 
-    return run_table(arguments.table, arguments.rows, arguments.columns, arguments.seeds, arguments.runs_dir)
+    return run_table(
+        arguments.table, arguments.rows, arguments.columns, arguments.seeds, arguments.runs_dir
+    )
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="a file of tables/, without .yaml")
     lacking = parser.add_mutually_exclusive_group()
-    lacking.add_argument("--add", dest="existing", action="store_const", const="add", default="refuse",
-                         help="keep the lines of the file as they are, and add what these runs have beyond them")
-    lacking.add_argument("--replace", dest="existing", action="store_const", const="replace",
-                         help="write these runs only, also where the file holds results that are not among them")
+    lacking.add_argument(
+        "--add",
+        dest="existing",
+        action="store_const",
+        const="add",
+        default="refuse",
+        help="keep the lines of the file as they are, and add what these runs have beyond them",
+    )
+    lacking.add_argument(
+        "--replace",
+        dest="existing",
+        action="store_const",
+        const="replace",
+        help="write these runs only, also where the file holds results that are not among them",
+    )
     _runs_dir(parser)
 
 
 def _export_results_arguments(parser: argparse.ArgumentParser) -> None:
     _export_arguments(parser)
-    parser.add_argument("--format", choices=["md", "tex", "csv"], help="write results/formatted/TABLE.FORMAT from results/")
+    parser.add_argument(
+        "--format",
+        choices=["md", "tex", "csv"],
+        help="write results/formatted/TABLE.FORMAT from results/",
+    )
     parser.add_argument("--all-formats", action="store_true", help="the same in all three formats")
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from nbkit.batch import export
-    from nbkit.export import FORMATS, export_formatted
+    from nbkit.tables.batch import export
+    from nbkit.tables.export import FORMATS, export_formatted
 
     if arguments.format or arguments.all_formats:
         formats = FORMATS if arguments.all_formats else (arguments.format,)
@@ -119,18 +147,22 @@ def _run_localization_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="a file of tables/localization/, without .yaml")
     parser.add_argument("--rows", nargs="*", help="only these rows")
     parser.add_argument("--seeds", nargs="*", type=int, help="only these seeds")
-    parser.add_argument("--directions", nargs="*", help="only these, written source→target or source:target")
+    parser.add_argument(
+        "--directions", nargs="*", help="only these, written source→target or source:target"
+    )
     _runs_dir(parser)
 
 
 def _run_localization(arguments: argparse.Namespace) -> int:
-    from nbkit.localization_tables import run_localization
+    from nbkit.tables.localization_tables import run_localization
 
-    return run_localization(arguments.table, arguments.rows, arguments.seeds, arguments.directions, arguments.runs_dir)
+    return run_localization(
+        arguments.table, arguments.rows, arguments.seeds, arguments.directions, arguments.runs_dir
+    )
 
 
 def _export_localization(arguments: argparse.Namespace) -> int:
-    from nbkit.localization_tables import export_localization
+    from nbkit.tables.localization_tables import export_localization
 
     print(export_localization(arguments.table, arguments.runs_dir, arguments.existing))
     return 0
@@ -138,20 +170,30 @@ def _export_localization(arguments: argparse.Namespace) -> int:
 
 def _cost_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="a file of tables/ or tables/localization/, without .yaml")
-    parser.add_argument("--gpu", default="A100", help="whose published peak the estimate rests on: A100, H100, H200, V100, "
-                                                      "RTX4090; localization tables have hours on a CPU only")
-    parser.add_argument("--utilisation", type=float, default=0.25, help="assumed share of that peak, in (0, 1]")
+    parser.add_argument(
+        "--gpu",
+        default="A100",
+        help="whose published peak the estimate rests on: A100, H100, H200, V100, "
+        "RTX4090; localization tables have hours on a CPU only",
+    )
+    parser.add_argument(
+        "--utilisation", type=float, default=0.25, help="assumed share of that peak, in (0, 1]"
+    )
     _runs_dir(parser)
 
 
 def _cost(arguments: argparse.Namespace) -> int:
-    from nbkit.cost_report import format_costs, table_costs
-    from nbkit.cost_speed import Machine
-    from nbkit.localization_cost import format_localization_costs, localization_costs
-    from nbkit.localization_tables import localization_tables
+    from nbkit.tables.cost_report import format_costs, table_costs
+    from nbkit.tables.cost_speed import Machine
+    from nbkit.tables.localization_cost import format_localization_costs, localization_costs
+    from nbkit.tables.localization_tables import localization_tables
 
     if arguments.table in localization_tables():
-        print(format_localization_costs(arguments.table, localization_costs(arguments.table, arguments.runs_dir)))
+        print(
+            format_localization_costs(
+                arguments.table, localization_costs(arguments.table, arguments.runs_dir)
+            )
+        )
         return 0
     machine = Machine(arguments.gpu, arguments.utilisation)
     lines = table_costs(arguments.table, machine, arguments.runs_dir)
@@ -161,18 +203,46 @@ def _cost(arguments: argparse.Namespace) -> int:
 
 # name -> (help, function that adds arguments, function that runs it and returns the exit code)
 COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
-    "check-data": ("say what of a benchmark's data is there, missing or broken", _check_data_arguments, _check_data),
-    "cost": ("list a table's runs with their configuration, predicted hours and disk", _cost_arguments, _cost),
-    "run-cell": ("execute one cell of a table unless it is finished", _run_cell_arguments, _run_cell),
-    "run-notebook": ("execute one notebook with its own parameters", _run_notebook_arguments, _run_notebook),
-    "run-table": ("run a table's cells one after another in this process, without notebooks", _run_table_arguments,
-                  _run_table),
-    "run-localization": ("run a localization table's cells one after another", _run_localization_arguments,
-                         _run_localization),
-    "export-localization": ("write a localization table's finished cells to results/TABLE.csv", _export_arguments,
-                            _export_localization),
-    "export-results": ("write a table's finished cells to results/, or what is there as Markdown, LaTeX or CSV",
-                       _export_results_arguments, _export),
+    "check-data": (
+        "say what of a benchmark's data is there, missing or broken",
+        _check_data_arguments,
+        _check_data,
+    ),
+    "cost": (
+        "list a table's runs with their configuration, predicted hours and disk",
+        _cost_arguments,
+        _cost,
+    ),
+    "run-cell": (
+        "execute one cell of a table unless it is finished",
+        _run_cell_arguments,
+        _run_cell,
+    ),
+    "run-notebook": (
+        "execute one notebook with its own parameters",
+        _run_notebook_arguments,
+        _run_notebook,
+    ),
+    "run-table": (
+        "run a table's cells one after another in this process, without notebooks",
+        _run_table_arguments,
+        _run_table,
+    ),
+    "run-localization": (
+        "run a localization table's cells one after another",
+        _run_localization_arguments,
+        _run_localization,
+    ),
+    "export-localization": (
+        "write a localization table's finished cells to results/TABLE.csv",
+        _export_arguments,
+        _export_localization,
+    ),
+    "export-results": (
+        "write a table's finished cells to results/, or what is there as Markdown, LaTeX or CSV",
+        _export_results_arguments,
+        _export,
+    ),
 }
 
 

@@ -2,9 +2,13 @@
 
 
 class NbkitError(ValueError):
-    """Something the user gave cannot work.  The message names the file or the field, and the way out."""
+    """Something the user gave cannot work.  The message names the file or the field, and the way
+    out.
+    """
 
 
 def reason(error: Exception) -> str:
-    """What a batch prints of a failure: an NbkitError speaks for itself, any other exception is named first."""
+    """What a batch prints of a failure: an NbkitError speaks for itself, any other exception is
+    named first.
+    """
     return str(error) if isinstance(error, NbkitError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,6 @@
-"""The page docs/THIRD_PARTY.md: licences of the locked packages and of the datasets. `python -m nbkit.licences`."""
+"""The page docs/THIRD_PARTY.md: licences of the locked packages and of the datasets. `python -m
+nbkit.licences`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import importlib.metadata
 import re
 from pathlib import Path
 
+from nbkit.benchmarks.manifest import load_manifest
 from nbkit.config import ROOT
-from nbkit.data.manifest import load_manifest
-from nbkit.train.record import atomically
+from nbkit.files import atomically
 
 PAGE = ROOT / "docs" / "THIRD_PARTY.md"
 NOT_STATED = "not stated in its metadata"
@@ -27,36 +29,55 @@ def locked() -> list[tuple[str, str]]:
 
 
 def licence_of(name: str) -> str | None:
-    """What a package's metadata says, the most exact statement first; None where the package is not installed.
+    """What a package's metadata says, the most exact statement first; None where the package is not
+    installed.
 
-    Some old packages put the whole text, or only a copyright line, into the field "License": then the classifiers count,
-    and where there are none the first line of the licence file that the package brings.
+    Some old packages put the whole text, or only a copyright line, into the field "License": then
+    the classifiers count, and where there are none the first line of the licence file that the
+    package brings.
     """
     try:
         package = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
     said = package.metadata
-    classifiers = [c.split(" :: ")[-1] for c in said.get_all("Classifier") or [] if c.startswith("License ::")]
+    classifiers = [
+        c.split(" :: ")[-1] for c in said.get_all("Classifier") or [] if c.startswith("License ::")
+    ]
     field = (said.get("License") or "").strip()
     short = field if field and "\n" not in field and len(field) < 60 and field != "UNKNOWN" else ""
-    return said.get("License-Expression") or ", ".join(classifiers) or short or _from_file(package) or NOT_STATED
+    return (
+        said.get("License-Expression")
+        or ", ".join(classifiers)
+        or short
+        or _from_file(package)
+        or NOT_STATED
+    )
 
 
 def _from_file(package: importlib.metadata.Distribution) -> str:
     for file in package.files or []:
         if re.match(r"(licen[cs]e|copying)", file.name, re.I):
             text = Path(package.locate_file(file)).read_text(errors="replace")
-            if "permission is hereby granted, free of charge" in " ".join(text.lower().split())[:600]:
+            if (
+                "permission is hereby granted, free of charge"
+                in " ".join(text.lower().split())[:600]
+            ):
                 return "MIT License"
-            return next((line for line in (x.strip(" #=*-\t") for x in text.splitlines()) if line), "")[:60]
+            return next(
+                (line for line in (x.strip(" #=*-\t") for x in text.splitlines()) if line), ""
+            )[:60]
     return ""
 
 
 def package_rows() -> dict[str, str]:
     """{name: Markdown row} of the locked packages that are installed here."""
     found = {name: (version, licence_of(name)) for name, version in locked()}
-    return {name: f"| {name} | {version} | {licence} |" for name, (version, licence) in found.items() if licence}
+    return {
+        name: f"| {name} | {version} | {licence} |"
+        for name, (version, licence) in found.items()
+        if licence
+    }
 
 
 def dataset_rows() -> list[str]:
@@ -65,22 +86,42 @@ def dataset_rows() -> list[str]:
     for path in sorted((ROOT / "data_manifests").glob("*.yaml")):
         manifest = load_manifest(path.stem)
         for domain in manifest.domains.values():
-            benchmarks = found.setdefault((re.sub(r"[,(].*", "", domain.dataset).strip(), domain.licence, domain.homepage), [])
+            benchmarks = found.setdefault(
+                (re.sub(r"[,(].*", "", domain.dataset).strip(), domain.licence, domain.homepage), []
+            )
             if path.stem not in benchmarks:
                 benchmarks.append(path.stem)
-    return [f"| {dataset} | {licence} | {homepage} | {', '.join(f'`{b}`' for b in benchmarks)} |"
-            for (dataset, licence, homepage), benchmarks in sorted(found.items())]
+    return [
+        f"| {dataset} | {licence} | {homepage} | {', '.join(f'`{b}`' for b in benchmarks)} |"
+        for (dataset, licence, homepage), benchmarks in sorted(found.items())
+    ]
 
 
 def page() -> str:
-    """The whole page. A package that is locked but not installed here keeps the row that the page has."""
+    """The whole page. A package that is locked but not installed here keeps the row that the page
+    has.
+    """
     old, rows = PAGE.read_text() if PAGE.exists() else "", package_rows()
     for name, version in locked():
         if name not in rows:
             kept = re.search(rf"^\| {re.escape(name)} \| {re.escape(version)} \|.*$", old, re.M)
             rows[name] = kept[0] if kept else f"| {name} | {version} | not installed here |"
-    datasets = ["## Datasets", "", "| dataset | terms | home page | benchmarks |", "|---|---|---|---|", *dataset_rows(), ""]
-    packages = ["## Packages", "", "| package | version | licence |", "|---|---|---|", *(rows[name] for name, _ in locked()), ""]
+    datasets = [
+        "## Datasets",
+        "",
+        "| dataset | terms | home page | benchmarks |",
+        "|---|---|---|---|",
+        *dataset_rows(),
+        "",
+    ]
+    packages = [
+        "## Packages",
+        "",
+        "| package | version | licence |",
+        "|---|---|---|",
+        *(rows[name] for name, _ in locked()),
+        "",
+    ]
     return "\n".join([HEAD, *datasets, *packages])
 
 

@@ -1,4 +1,6 @@
-"""Freed memory kept for the next step: a training loop asks for the same large arrays again and again."""
+"""Freed memory kept for the next step: a training loop asks for the same large arrays again and
+again.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,13 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep what is freed; returns whether it listened (glibc only, nothing happens elsewhere).
+    """Tell the C library to keep what is freed; returns whether it listened (glibc only, nothing
+    happens elsewhere).
 
-    By default large arrays are mapped anew from the system, page by page, and given back when they are freed: a quarter
-    of a training step of the demo network and a third of an evaluation pass (benchmarks/freed_memory.py).  The process
-    grows to its largest size and stays there.  No number changes.  Calling it again is harmless.
+    By default large arrays are mapped anew from the system, page by page, and given back when they
+    are freed: a quarter of a training step of the demo network and a third of an evaluation pass
+    (benchmarks/freed_memory.py).  The process grows to its largest size and stays there.  No number
+    changes.  Calling it again is harmless.
     """
     if not sys.platform.startswith("linux"):
         return False

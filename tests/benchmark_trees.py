@@ -1,4 +1,6 @@
-"""A tiny copy of every benchmark in the official layout of its datasets: all classes, a few videos of ten frames each."""
+"""A tiny copy of every benchmark in the official layout of its datasets: all classes, a few videos
+of ten frames each.
+"""
 
 import pickle
 from pathlib import Path
@@ -7,7 +9,7 @@ import numpy as np
 from fake_trees import jhmdb_clip, write_jpegs, write_text, write_video
 from scipy.io import savemat
 
-from nbkit.data.manifest import DomainSpec, load_manifest
+from nbkit.benchmarks.manifest import DomainSpec, load_manifest
 
 FRAMES, HEIGHT, WIDTH = 10, 32, 48
 TRAIN, TEST = 2, 1  # videos of a dataset's class
@@ -15,7 +17,9 @@ BOX = (6, 4, 20, 20)  # x1, y1, x2, y2 of every actor
 
 
 def write_benchmark(benchmark: str, root: Path, domains: tuple[str, ...] = ()) -> Path:
-    """Write the (named) domains of a benchmark below `root`, each into the first folder its manifest looks for."""
+    """Write the (named) domains of a benchmark below `root`, each into the first folder its
+    manifest looks for.
+    """
     manifest = load_manifest(benchmark)
     for name in domains or manifest.domains:
         spec = manifest.domains[name]
@@ -38,7 +42,9 @@ def ucf101(base: Path, spec: DomainSpec) -> None:
         for group in range(TRAIN + TEST):
             name = f"{own}/v_{own}_g{group + 1:02d}_c01.avi"
             clip(base / "UCF-101" / name)
-            lists["train" if group < TRAIN else "test"].append(f"{name} {number}\t" if group < TRAIN else name)
+            lists["train" if group < TRAIN else "test"].append(
+                f"{name} {number}\t" if group < TRAIN else name
+            )
     for split, lines in lists.items():
         write_text(base / f"ucfTrainTestlist/{split}list01.txt", "\n".join([*lines, ""]), "\r\n")
 
@@ -69,30 +75,43 @@ def epic(base: Path, spec: DomainSpec) -> None:
     kitchen = {"D1": "P08", "D2": "P01", "D3": "P22"}[domain]
     verbs = classes_of(spec)
     for number, (split, count) in enumerate((("train", TRAIN), ("test", TEST)), 1):
-        video, rows = f"{kitchen}_{number:02d}", ["uid,participant_id,video_id,start_frame,stop_frame,verb_class"]
+        video, rows = (
+            f"{kitchen}_{number:02d}",
+            ["uid,participant_id,video_id,start_frame,stop_frame,verb_class"],
+        )
         for i, verb in enumerate(verbs * count):
-            rows.append(f"{number}{i:03d},{kitchen},{video},{1 + FRAMES * i},{FRAMES * (i + 1)},{verb}")
+            rows.append(
+                f"{number}{i:03d},{kitchen},{video},{1 + FRAMES * i},{FRAMES * (i + 1)},{verb}"
+            )
         last = FRAMES * len(verbs) * count
         write_text(base / f"Annotations/{domain}_{split}.csv", "\n".join(rows))
-        write_jpegs(base / f"frames_rgb_flow/rgb/train/{kitchen}/{video}", range(1, last + 1), lambda n: 30 + n % 200)
+        write_jpegs(
+            base / f"frames_rgb_flow/rgb/train/{kitchen}/{video}",
+            range(1, last + 1),
+            lambda n: 30 + n % 200,
+        )
         for side in ("u", "v"):
             folder = base / f"frames_rgb_flow/flow/train/{kitchen}/{video}/{side}"
             write_jpegs(folder, range(1, last // 2), lambda n: 100 + n % 50, colour=False)
 
 
 def jhmdb(base: Path, spec: DomainSpec) -> None:
-    """Videos, or with the option `frames` folders of frames; puppet masks; as many films as grouped splits need."""
+    """Videos, or with the option `frames` folders of frames; puppet masks; as many films as grouped
+    splits need.
+    """
     for own in classes_of(spec):
         lines = []
         for i in range(2 * (TRAIN + TEST)):
             mark = spec.options.get("mark") or "nm"
             name = jhmdb_clip(f"Film{i}{mark}", own, mark)
             if spec.options.get("frames"):
-                write_jpegs(base / "Rename_Images" / own / name[:-4], range(1, FRAMES + 1), lambda n: 20 * n)
+                write_jpegs(
+                    base / "Rename_Images" / own / name[:-4], range(1, FRAMES + 1), lambda n: 20 * n
+                )
             else:
                 clip(base / "ReCompressed_Videos" / own / name)
             mask = np.zeros((HEIGHT, WIDTH, FRAMES), np.uint8)
-            mask[BOX[1]:BOX[3], BOX[0]:BOX[2]] = 1
+            mask[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 1
             folder = base / "puppet_mask" / own / name[:-4]
             folder.mkdir(parents=True)
             savemat(folder / "puppet_mask.mat", {"part_mask": mask})
@@ -132,5 +151,13 @@ def ucfsports(base: Path, spec: DomainSpec) -> None:
                 write_text(folder / f"gt/x-{n}.tif.txt", f"{x1}\t{y1}\t{x2 - x1}\t{y2 - y1}\tx")
 
 
-WRITERS = {"ucf101": ucf101, "hmdb51": hmdb51, "olympic": olympic, "epic": epic, "jhmdb": jhmdb, "arid": arid,
-           "ucf101_24": ucf101_24, "ucfsports": ucfsports}
+WRITERS = {
+    "ucf101": ucf101,
+    "hmdb51": hmdb51,
+    "olympic": olympic,
+    "epic": epic,
+    "jhmdb": jhmdb,
+    "arid": arid,
+    "ucf101_24": ucf101_24,
+    "ucfsports": ucfsports,
+}

@@ -16,27 +16,39 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """`smoke(**fields)`: a smoke-profile configuration over shared data, with a run folder of its own unless given."""
-    from nbkit.config import RunConfig
+    """`smoke(**fields)`: a smoke-profile configuration over shared data, with a run folder of its
+    own unless given.
+    """
+    from nbkit.config.recognition import RunConfig
 
     data = tmp_path_factory.mktemp("data")
 
     def make(**fields):
-        fields = {"profile": "smoke", "data_root": str(data), "runs_dir": str(tmp_path_factory.mktemp("runs")), **fields}
+        fields = {
+            "profile": "smoke",
+            "data_root": str(data),
+            "runs_dir": str(tmp_path_factory.mktemp("runs")),
+            **fields,
+        }
         return RunConfig.make(**fields)
+
     return make
 
 
 @pytest.fixture
 def tiny(smoke, monkeypatch):
-    """`tiny(**fields)`: a configuration of two short stages; the data of equal ones is loaded once for all tests."""
-    from nbkit.data.domains import load_domains
+    """`tiny(**fields)`: a configuration of two short stages; the data of equal ones is loaded once
+    for all tests.
+    """
+    from nbkit.train.domains import load_domains
 
     def load(cfg, labelled=("source",)):
-        key = (cfg.data_root, cfg.backbone, cfg.clips, labelled)
+        key = (cfg.watch.data_root, cfg.model.backbone, cfg.data.clips, labelled)
         if key not in LOADED:
             LOADED[key] = load_domains(cfg, labelled)
         return LOADED[key]
 
     monkeypatch.setattr("nbkit.train.loop.load_domains", load)
-    return lambda **fields: smoke(**{"epochs": (0, 1, 1), "demo_train": 2, "demo_test": 2, **fields})
+    return lambda **fields: smoke(
+        **{"epochs": (0, 1, 1), "demo_train": 2, "demo_test": 2, **fields}
+    )

@@ -1,10 +1,12 @@
-"""What tests of methods share: a method as a run builds it, a batch of each domain, a step of a stage."""
+"""What tests of methods share: a method as a run builds it, a batch of each domain, a step of a
+stage.
+"""
 
 import numpy as np
 import torch
 
-from nbkit.data.domains import get_batch
 from nbkit.methods.base import Step
+from nbkit.train.domains import get_batch
 from nbkit.train.loop import prepare
 
 
@@ -14,7 +16,10 @@ def built(cfg):
 
 def batches(method, n=8):
     cfg = method.cfg
-    return [get_batch(method.domains.train[d], np.arange(n), cfg, torch.device("cpu"), False) for d in ("source", "target")]
+    return [
+        get_batch(method.domains.train[d], np.arange(n), cfg, torch.device("cpu"), False)
+        for d in ("source", "target")
+    ]
 
 
 def at(stage=3, progress=0.5):

@@ -1,25 +1,29 @@
 """Two domains of bright squares that move up or down: a localization problem of eight short videos."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from nbkit.config.localization import LocalizationConfig
 from nbkit.data.frame_cache import build_frame_cache
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.train.localization import train_localizer
-from nbkit.train.localization_config import LocalizationConfig
 
 CLASSES, SIDE = ["up", "down"], 48
 
 
 def write_video(path, frames):
-    from nbkit.data.demo import encode
+    from nbkit.demo.write import encode
+
     path.parent.mkdir(parents=True, exist_ok=True)
     encode(str(path), frames)
 
 
 @pytest.fixture(scope="module")
 def squares_table(tmp_path_factory):
-    """Two domains of bright squares that move up or down; video 3 of each is untrimmed: no action on frames 0-3."""
+    """Two domains of bright squares that move up or down; video 3 of each is untrimmed: no action
+    on frames 0-3.
+    """
     root, rows = tmp_path_factory.mktemp("squares"), []
     for d, domain in enumerate(("a", "b")):
         for i in range(4):
@@ -33,14 +37,24 @@ def squares_table(tmp_path_factory):
             action = np.arange(n) >= (4 if i == 3 else 0)
             write_video(root / f"{domain}{i}.avi", frames.astype(np.uint8))
             np.savez(root / f"{domain}{i}.npz", boxes=boxes.astype(np.float32), action=action)
-            rows.append({"video": f"{domain}/{i}", "path": str(root / f"{domain}{i}.avi"), "class_name": CLASSES[label],
-                         "label": label, "domain": domain, "boxes": str(root / f"{domain}{i}.npz")})
+            rows.append(
+                {
+                    "video": f"{domain}/{i}",
+                    "path": str(root / f"{domain}{i}.avi"),
+                    "class_name": CLASSES[label],
+                    "label": label,
+                    "domain": domain,
+                    "boxes": str(root / f"{domain}{i}.npz"),
+                }
+            )
     return pd.DataFrame(rows)
 
 
 @pytest.fixture(scope="module")
 def squares_cache(squares_table, tmp_path_factory):
-    return build_frame_cache(squares_table, tmp_path_factory.mktemp("cache"), size=(SIDE, SIDE), progress=False)
+    return build_frame_cache(
+        squares_table, tmp_path_factory.mktemp("cache"), size=(SIDE, SIDE), progress=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +62,24 @@ def squares(squares_table, squares_cache):
     def make(domain, **how):
         part = squares_table[squares_table["domain"] == domain].reset_index(drop=True)
         return KeyframeDataset(squares_cache, part, **{"clip_len": 4, "key_stride": 2, **how})
+
     return make
 
 
 def config(**fields):
-    small = {"height": SIDE, "width": SIDE, "clip_len": 4, "steps": 3, "batch": 2, "log_every": 1, "warmup": 0,
-             "min_tube_len": 2, "beta_ramp": False, "norm": "group", "beta": 0.2}
+    small = {
+        "height": SIDE,
+        "width": SIDE,
+        "clip_len": 4,
+        "steps": 3,
+        "batch": 2,
+        "log_every": 1,
+        "warmup": 0,
+        "min_tube_len": 2,
+        "beta_ramp": False,
+        "norm": "group",
+        "beta": 0.2,
+    }
     return LocalizationConfig.make("small", **{**small, **fields})
 
 

@@ -1,4 +1,6 @@
-"""Optional real data for the tests: the folder in NBKIT_REAL_DATA, or `shared/real` beside the repository."""
+"""Optional real data for the tests: the folder in NBKIT_REAL_DATA, or `shared/real` beside the
+repository.
+"""
 
 import os
 from pathlib import Path
@@ -11,5 +13,7 @@ def real_path(*parts: str) -> Path:
     root = Path(os.environ.get("NBKIT_REAL_DATA") or Path(__file__).parents[2] / "shared" / "real")
     path = root.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"no real data at {path}; set NBKIT_REAL_DATA to a folder that has {'/'.join(parts)}")
+        pytest.skip(
+            f"no real data at {path}; set NBKIT_REAL_DATA to a folder that has {'/'.join(parts)}"
+        )
     return path

@@ -1,4 +1,6 @@
-"""The page docs/ADDING_A_METHOD.md, followed to the letter: its class trains, and at weight 0 it is source only."""
+"""The page docs/ADDING_A_METHOD.md, followed to the letter: its class trains, and at weight 0 it is
+source only.
+"""
 
 import re
 

@@ -1,4 +1,5 @@
 """Localization losses: Eqs. (1)-(7) against slow loops, closed forms and gradcheck."""
+
 import math
 
 import pytest
@@ -22,16 +23,25 @@ def test_gradient_reversal_is_identity_forward_and_minus_beta_backward():
     for beta in (0.0, 0.3, 1.0, 4.0):
         y = A.gradient_reversal(x, beta)
         assert torch.equal(y, x)
-        assert torch.allclose(torch.autograd.grad((y.sin() * weight).sum(), x)[0], -beta * plain, atol=0, rtol=1e-12)
+        assert torch.allclose(
+            torch.autograd.grad((y.sin() * weight).sum(), x)[0], -beta * plain, atol=0, rtol=1e-12
+        )
 
 
 def test_beta_and_lambda_are_two_things():
     """beta scales only the features' gradient; lambda scales the discriminator's too."""
+
     def gradients(beta, lam):
-        feature, weight = torch.ones(1, dtype=D, requires_grad=True), torch.full((1,), 0.7, dtype=D, requires_grad=True)
+        feature, weight = (
+            torch.ones(1, dtype=D, requires_grad=True),
+            torch.full((1,), 0.7, dtype=D, requires_grad=True),
+        )
         logit = A.gradient_reversal(feature, beta) * weight
-        A.localization_objective(torch.zeros((), dtype=D), A.spatial_image_loss(logit, logit - 1, 0.0), lam).backward()
+        A.localization_objective(
+            torch.zeros((), dtype=D), A.spatial_image_loss(logit, logit - 1, 0.0), lam
+        ).backward()
         return feature.grad.item(), weight.grad.item()
+
     f0, w0 = gradients(1.0, 1.0)
     f1, w1 = gradients(0.1, 1.0)
     f2, w2 = gradients(1.0, 0.1)
@@ -40,7 +50,11 @@ def test_beta_and_lambda_are_two_things():
 
 
 def test_ramp():
-    assert A.ramp(0) == 0 and A.ramp(1) == pytest.approx(math.tanh(5)) and 0 < A.ramp(0.1) < A.ramp(0.2)
+    assert (
+        A.ramp(0) == 0
+        and A.ramp(1) == pytest.approx(math.tanh(5))
+        and 0 < A.ramp(0.1) < A.ramp(0.2)
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 3.0, 5.0])
@@ -49,7 +63,7 @@ def test_focal_slow_loop(gamma):
     slow = 0.0
     for x in s.tolist():
         p = 1 / (1 + math.exp(-x))
-        slow -= p ** gamma * math.log(1 - p) / 4
+        slow -= p**gamma * math.log(1 - p) / 4
     for x in t.tolist():
         p = 1 / (1 + math.exp(-x))
         slow -= (1 - p) ** gamma * math.log(p) / 3
@@ -61,14 +75,16 @@ def test_focal_gamma_zero_is_the_bce_of_eq_4():
     bce = A.temporal_image_loss(s[:, None, None], t[:, None, None], "sum")
     assert A.spatial_image_loss(s, t, 0.0).item() == pytest.approx(bce.item(), rel=1e-12)
     torch_bce = torch.nn.functional.binary_cross_entropy_with_logits
-    assert bce.item() == pytest.approx((torch_bce(s, 0 * s) + torch_bce(t, 0 * t + 1)).item(), rel=1e-12)
+    assert bce.item() == pytest.approx(
+        (torch_bce(s, 0 * s) + torch_bce(t, 0 * t + 1)).item(), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0, 5.0])
 def test_focal_hand_value_at_one_half(gamma):
     zero = torch.zeros(2, dtype=D)
-    assert A.focal_source(zero, gamma).item() == pytest.approx(0.5 ** gamma * math.log(2))
-    assert A.focal_target(zero, gamma).item() == pytest.approx(0.5 ** gamma * math.log(2))
+    assert A.focal_source(zero, gamma).item() == pytest.approx(0.5**gamma * math.log(2))
+    assert A.focal_target(zero, gamma).item() == pytest.approx(0.5**gamma * math.log(2))
 
 
 def test_focal_ignores_frames_already_told_apart():
@@ -102,7 +118,11 @@ def test_eq_5_slow_loop_with_ragged_proposals(reduction):
     for side, sign in ((s, 1), (t, -1)):
         for r in side:
             for x in r.tolist():
-                slow += math.log1p(math.exp(sign * x)) / len(side) / (1 if reduction == "sum" else len(r))
+                slow += (
+                    math.log1p(math.exp(sign * x))
+                    / len(side)
+                    / (1 if reduction == "sum" else len(r))
+                )
     assert A.temporal_instance_loss(s, t, reduction).item() == pytest.approx(slow, rel=1e-12)
 
 
@@ -117,13 +137,18 @@ def test_undecided_discriminator_closed_form():
 def test_domains_are_symmetric():
     s, t = logits(2, 3, 3), logits(4, 3, 3, seed=1)
     assert torch.allclose(A.temporal_image_loss(s, t), A.temporal_image_loss(-t, -s))
-    assert torch.allclose(A.spatial_image_loss(s[:, 0, 0], t[:, 0, 0]), A.spatial_image_loss(-t[:, 0, 0], -s[:, 0, 0]))
+    assert torch.allclose(
+        A.spatial_image_loss(s[:, 0, 0], t[:, 0, 0]), A.spatial_image_loss(-t[:, 0, 0], -s[:, 0, 0])
+    )
 
 
 def test_confident_discriminators_stay_finite():
     big = torch.tensor([200.0], requires_grad=True)
-    for loss in (A.spatial_image_loss(big, -big), A.temporal_image_loss(big[:, None], -big[:, None]),
-                 A.temporal_instance_loss([big], [-big])):
+    for loss in (
+        A.spatial_image_loss(big, -big),
+        A.temporal_image_loss(big[:, None], -big[:, None]),
+        A.temporal_instance_loss([big], [-big]),
+    ):
         assert torch.isfinite(loss) and torch.isfinite(torch.autograd.grad(loss, big)[0]).all()
 
 

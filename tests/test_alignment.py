@@ -26,8 +26,10 @@ YT = torch.tensor([1, 0, 0, 2, 2, -1])  # one target video is left out
 
 def features(n, seed, shift=0.0):
     g = torch.Generator().manual_seed(seed)
-    return VideoFeatures(torch.randn(n, K, D, generator=g, dtype=torch.float64) + shift,
-                         torch.randn(n, D, generator=g, dtype=torch.float64) + shift)
+    return VideoFeatures(
+        torch.randn(n, K, D, generator=g, dtype=torch.float64) + shift,
+        torch.randn(n, D, generator=g, dtype=torch.float64) + shift,
+    )
 
 
 @pytest.fixture
@@ -35,20 +37,26 @@ def pair():
     return features(len(YS), 0), features(len(YT), 1, 0.5)
 
 
-# --- the slow twin: lists, loops, no tensor algebra ---------------------------------------------------------------
+# --- the slow twin: lists, loops, no tensor algebra
+# ---------------------------------------------------------------
+
 
 def slow_d2(a, b):
     return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
 
 
 def slow_level_distances(a, b, level):
-    """Squared distances of all clip pairs (or of the one video pair) of two videos a = (clips, video)."""
+    """Squared distances of all clip pairs (or of the one video pair) of two videos a = (clips,
+    video).
+    """
     return [slow_d2(x, y) for x in a[0] for y in b[0]] if level == "clip" else [slow_d2(a[1], b[1])]
 
 
 def slow_gamma(source, target, level):
     points = source + target
-    values = [sum(d) / len(d) for d in (slow_level_distances(a, b, level) for a in points for b in points)]
+    values = [
+        sum(d) / len(d) for d in (slow_level_distances(a, b, level) for a in points for b in points)
+    ]
     return sum(values) / len(values)
 
 
@@ -61,9 +69,12 @@ def slow_kernel(a, b, gammas):
 
 
 def slow_relation(first, y1, second, y2, c1, c2, gammas):
-    values = [slow_kernel(a, b, gammas)
-              for a, la in zip(first, y1, strict=True) for b, lb in zip(second, y2, strict=True)
-              if la == c1 and lb == c2]
+    values = [
+        slow_kernel(a, b, gammas)
+        for a, la in zip(first, y1, strict=True)
+        for b, lb in zip(second, y2, strict=True)
+        if la == c1 and lb == c2
+    ]
     return sum(values) / len(values)
 
 
@@ -74,28 +85,40 @@ def as_lists(f):
 def slow_discrepancy(pair, ys, yt, c1, c2, levels=("clip", "video"), scope="classpair", share=True):
     s, t = as_lists(pair[0]), as_lists(pair[1])
     ys, yt = ys.tolist(), yt.tolist()
-    own = ([x for x, y in zip(s, ys, strict=True) if y == c1], [x for x, y in zip(t, yt, strict=True) if y == c2])
+    own = (
+        [x for x, y in zip(s, ys, strict=True) if y == c1],
+        [x for x, y in zip(t, yt, strict=True) if y == c2],
+    )
     inside = own if scope == "classpair" else (s, t)
     gammas = {level: slow_gamma(*inside, level) for level in levels}
     if share:
         gammas = dict.fromkeys(levels, sum(gammas.values()) / len(gammas))
-    return (slow_relation(s, ys, s, ys, c1, c1, gammas) + slow_relation(t, yt, t, yt, c2, c2, gammas)
-            - 2 * slow_relation(s, ys, t, yt, c1, c2, gammas))
+    return (
+        slow_relation(s, ys, s, ys, c1, c1, gammas)
+        + slow_relation(t, yt, t, yt, c2, c2, gammas)
+        - 2 * slow_relation(s, ys, t, yt, c1, c2, gammas)
+    )
 
 
-# --- agreement ----------------------------------------------------------------------------------------------------
+# --- agreement
+# ----------------------------------------------------------------------------------------------------
+
 
 def test_kernel_by_hand():
     d2 = torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64)
     slow = [sum(math.exp(-d / (2.0 * 2 ** (u - 2))) for u in range(5)) for d in d2.tolist()]
     assert gaussian_mixture_kernel(d2, 2.0).tolist() == pytest.approx(slow, abs=1e-12)
     assert gaussian_mixture_kernel(d2, 0.0).tolist() == [5.0, 0.0, 0.0]  # no division by zero
-    assert gaussian_mixture_kernel(d2, 3.0, num=1).tolist() == pytest.approx([math.exp(-d / 3) for d in d2.tolist()])
+    assert gaussian_mixture_kernel(d2, 3.0, num=1).tolist() == pytest.approx(
+        [math.exp(-d / 3) for d in d2.tolist()]
+    )
 
 
 def test_distances_survive_a_large_common_offset():
     a, b = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 3)
-    assert squared_distances(a + 1000, b + 1000).allclose(squared_distances(a, b), rtol=1e-3, atol=1e-3)
+    assert squared_distances(a + 1000, b + 1000).allclose(
+        squared_distances(a, b), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_eq6_mask():
@@ -110,14 +133,18 @@ def test_eq5_relation(pair):
     kernel = pair_kernel(pair_distances(*pair), [torch.tensor(3.0), torch.tensor(2.0)])
     for c1 in range(C):
         for c2 in range(C):
-            slow = slow_relation(as_lists(pair[0]), YS.tolist(), as_lists(pair[1]), YT.tolist(), c1, c2, gammas)
+            slow = slow_relation(
+                as_lists(pair[0]), YS.tolist(), as_lists(pair[1]), YT.tolist(), c1, c2, gammas
+            )
             assert abs(relation(kernel, YS, YT, c1, c2).item() - slow) < 1e-10
     assert relation(kernel, YS, YT, 0, 9).item() == 0
 
 
 @pytest.mark.parametrize("scope", ["classpair", "batch"])
-@pytest.mark.parametrize(("levels", "share"), [(("clip", "video"), True), (("clip", "video"), False), (("clip",), True),
-                                              (("video",), True)])
+@pytest.mark.parametrize(
+    ("levels", "share"),
+    [(("clip", "video"), True), (("clip", "video"), False), (("clip",), True), (("video",), True)],
+)
 def test_eq7_all_pairs(pair, levels, scope, share):
     options = {"levels": levels, "gamma_scope": scope, "share_bandwidth": share}
     matrix = discrepancies(pair, YS, YT, C, **options)
@@ -130,7 +157,11 @@ def test_eq7_all_pairs(pair, levels, scope, share):
 
 @pytest.mark.parametrize("scope", ["classpair", "batch"])
 def test_eq8(pair, scope):
-    D_ = {(a, b): slow_discrepancy(pair, YS, YT, a, b, scope=scope) for a in range(C) for b in range(C)}
+    D_ = {
+        (a, b): slow_discrepancy(pair, YS, YT, a, b, scope=scope)
+        for a in range(C)
+        for b in range(C)
+    }
     intra = sum(D_[c, c] for c in range(C)) / C
     inter = sum(sum(D_[c, o] for o in range(C) if o != c) / (C - 1) for c in range(C)) / C
     result = vca(pair, YS, YT, C, gamma_scope=scope)
@@ -139,7 +170,9 @@ def test_eq8(pair, scope):
     assert abs(result.total.item() - (intra - inter)) < 1e-10
 
 
-# --- invariances --------------------------------------------------------------------------------------------------
+# --- invariances
+# --------------------------------------------------------------------------------------------------
+
 
 def test_identical_domains_have_no_intra_discrepancy(pair):
     same = (pair[0], pair[0])
@@ -157,13 +190,17 @@ def test_symmetric_in_the_domains(pair):
 def test_intra_grows_with_the_shift():
     source = features(9, 0)
     y = torch.arange(9) % C
-    values = [vca((source, VideoFeatures(source.v + s, source.V + s)), y, y, C).intra.item()
-              for s in (0, 0.3, 1, 3, 10)]
+    values = [
+        vca((source, VideoFeatures(source.v + s, source.V + s)), y, y, C).intra.item()
+        for s in (0, 0.3, 1, 3, 10)
+    ]
     assert values == sorted(values) and values[0] < 1e-12 < values[1]
 
 
 def test_unchanged_by_a_common_shift_rotation_and_scale(pair):
-    q = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64))[0]
+    q = torch.linalg.qr(
+        torch.randn(D, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    )[0]
     moved = tuple(VideoFeatures(7 * f.v @ q + 3, 7 * f.V @ q + 3) for f in pair)
     assert vca(moved, YS, YT, C).total.allclose(vca(pair, YS, YT, C).total, atol=1e-10)
 
@@ -179,10 +216,14 @@ def test_unchanged_by_the_order_of_videos_clips_and_classes(pair):
 
 def test_missing_classes_take_no_part(pair):
     """Class 3 exists nowhere, class 4 in the source only: the result is that of the common classes."""
-    extra = VideoFeatures(torch.cat([pair[0].v, pair[0].v[:1] + 5]), torch.cat([pair[0].V, pair[0].V[:1] + 5]))
+    extra = VideoFeatures(
+        torch.cat([pair[0].v, pair[0].v[:1] + 5]), torch.cat([pair[0].V, pair[0].V[:1] + 5])
+    )
     base = vca(pair, YS, YT, C)
     wide = vca((extra, pair[1]), torch.cat([YS, torch.tensor([4])]), YT, 5)
-    assert wide.total.allclose(base.total, atol=1e-12) and wide.inter.allclose(base.inter, atol=1e-12)
+    assert wide.total.allclose(base.total, atol=1e-12) and wide.inter.allclose(
+        base.inter, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(("ys", "yt"), [([0, 0], [1, 1]), ([0, 1], [-1, -1])])
@@ -214,6 +255,7 @@ def test_collapsed_features_stay_finite():
 def test_gradcheck_with_the_bandwidth_held(pair, scope, monkeypatch):
     """The bandwidth is a constant for the gradient, so the finite differences hold it too."""
     from nbkit.losses import alignment
+
     ys, yt = torch.tensor([0, 0, 1]), torch.tensor([1, 0, 0])
     small = tuple(VideoFeatures(f.v[:3, :, :2], f.V[:3, :2]) for f in pair)
     held = []
@@ -227,14 +269,19 @@ def test_gradcheck_with_the_bandwidth_held(pair, scope, monkeypatch):
     monkeypatch.setattr(alignment, "bandwidths", once)
 
     def f(vs, Vs, vt, Vt):
-        return vca((VideoFeatures(vs, Vs), VideoFeatures(vt, Vt)), ys, yt, C, gamma_scope=scope).total
+        return vca(
+            (VideoFeatures(vs, Vs), VideoFeatures(vt, Vt)), ys, yt, C, gamma_scope=scope
+        ).total
 
     assert torch.autograd.gradcheck(f, [t.clone().requires_grad_() for t in (*small[0], *small[1])])
 
 
 def test_gradient_of_the_pair_form_equals_that_of_the_matrix_form(pair):
     grads = []
-    for form in (lambda p: discrepancies(p, YS, YT, C)[0, 2], lambda p: discrepancy(p, YS, YT, 0, 2)):
+    for form in (
+        lambda p: discrepancies(p, YS, YT, C)[0, 2],
+        lambda p: discrepancy(p, YS, YT, 0, 2),
+    ):
         v = pair[0].v.clone().requires_grad_()
         form((VideoFeatures(v, pair[0].V), pair[1])).backward()
         grads.append(v.grad)

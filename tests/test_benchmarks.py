@@ -1,4 +1,6 @@
-"""Every benchmark in its official layout, small and incomplete: checked, resolved, decoded, trained on, evaluated."""
+"""Every benchmark in its official layout, small and incomplete: checked, resolved, decoded, trained
+on, evaluated.
+"""
 
 import json
 
@@ -6,28 +8,47 @@ import pandas as pd
 import pytest
 from benchmark_trees import write_benchmark
 
-from nbkit.config import RunConfig
-from nbkit.data.check import check_data, format_report
-from nbkit.data.domains import load_domains
+from nbkit.benchmarks.check import check_data, format_report
+from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.report import side_by_side, summary, tidy
-from nbkit.right_wrong import COLUMNS
-from nbkit.tables import load_table
+from nbkit.tables.report import side_by_side, summary, tidy
+from nbkit.tables.right_wrong import COLUMNS
+from nbkit.tables.table import load_table
+from nbkit.train.domains import load_domains
 from nbkit.train.loop import run
 
 DIRECTIONS = {
-    "ucf_hmdb_small": ("ucf", "hmdb"), "ucf_hmdb_full": ("hmdb", "ucf"), "ucf_olympic": ("olympic", "ucf"),
-    "epic_kitchens": ("D2", "D1"), "ucfsports_ucf101": ("ucfsports", "ucf101"), "jhmdb_ucf101": ("jhmdb", "ucf101"),
-    "hmdb_arid": ("hmdb", "arid"), "jhmdb_camera": ("static", "moving"),
+    "ucf_hmdb_small": ("ucf", "hmdb"),
+    "ucf_hmdb_full": ("hmdb", "ucf"),
+    "ucf_olympic": ("olympic", "ucf"),
+    "epic_kitchens": ("D2", "D1"),
+    "ucfsports_ucf101": ("ucfsports", "ucf101"),
+    "jhmdb_ucf101": ("jhmdb", "ucf101"),
+    "hmdb_arid": ("hmdb", "arid"),
+    "jhmdb_camera": ("static", "moving"),
 }
 
 
 def config(benchmark, folder, **fields):
     source, target = DIRECTIONS[benchmark]
-    small = {"profile": "smoke", "epochs": (0, 1, 1), "batch": 8, "cas_classes": 2, "nce_k": 4, "workers": 1,
-             "flow": "precomputed" if benchmark == "epic_kitchens" else "dis"}
-    return RunConfig.make(benchmark=benchmark, source=source, target=target, data_root=str(folder / "data"),
-                          runs_dir=str(folder / "runs"), allow_partial=True, **{**small, **fields})
+    small = {
+        "profile": "smoke",
+        "epochs": (0, 1, 1),
+        "batch": 8,
+        "cas_classes": 2,
+        "nce_k": 4,
+        "workers": 1,
+        "flow": "precomputed" if benchmark == "epic_kitchens" else "dis",
+    }
+    return RunConfig.make(
+        benchmark=benchmark,
+        source=source,
+        target=target,
+        data_root=str(folder / "data"),
+        runs_dir=str(folder / "runs"),
+        allow_partial=True,
+        **{**small, **fields},
+    )
 
 
 @pytest.mark.parametrize("benchmark", DIRECTIONS)
@@ -38,7 +59,9 @@ def test_a_partial_copy_goes_the_whole_way(benchmark, tmp_path):
     text = format_report(report)
     broken = [p for d in (cfg.source, cfg.target) for p in report.problems[d]]
     assert not broken and not report.ok and set(report.table["frames"]) == {10}, text
-    assert text.count("first 9 decoded") == 2 and ("stored flow" in text) == (cfg.flow == "precomputed")
+    assert text.count("first 9 decoded") == 2 and ("stored flow" in text) == (
+        cfg.data.flow == "precomputed"
+    )
     with pytest.raises(NbkitError, match="counts differ|problem"):
         run(cfg.model_copy(update={"allow_partial": False}))
     done = run(cfg)
@@ -46,14 +69,31 @@ def test_a_partial_copy_goes_the_whole_way(benchmark, tmp_path):
     assert steps == {2: 1, 3: 1} and done.history["ce"].notna().all()
     assert done.metrics["videos"] == len(load_domains(cfg).test["target"]) > 0
     told = json.loads((done.folder / "metrics.json").read_text())["partial_data"]
-    stated = {cfg.source, cfg.target} - {"arid"}  # how many clips of ARID there are depends on the copy
+    stated = {cfg.source, cfg.target} - {
+        "arid"
+    }  # how many clips of ARID there are depends on the copy
     assert {line.split()[0] for line in told} == stated, told
 
 
 def test_a_table_of_partial_data_says_so():
     table = load_table("demo_table4")
-    found = pd.DataFrame([{"row": r, "column": "studio→street", "seed": s, "split": 0, "fused": 50.0 + s, "partial": p}
-                          for r, s, p in (("Source only", 0, ""), ("AdaBN", 0, ""), ("AdaBN", 1, "ucf train: 4 of 482"))])
+    found = pd.DataFrame(
+        [
+            {
+                "row": r,
+                "column": "studio→street",
+                "seed": s,
+                "split": 0,
+                "fused": 50.0 + s,
+                "partial": p,
+            }
+            for r, s, p in (
+                ("Source only", 0, ""),
+                ("AdaBN", 0, ""),
+                ("AdaBN", 1, "ucf train: 4 of 482"),
+            )
+        ]
+    )
     text = summary(table, found)["studio→street"]
     assert text["AdaBN"].endswith("(2), partial data") and "partial" not in text["Source only"]
     lines = pd.DataFrame(columns=[*COLUMNS, "units"])

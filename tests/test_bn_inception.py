@@ -1,4 +1,6 @@
-"""BN-Inception: the published names and shapes, golden outputs, input conventions, and the bad input it refuses."""
+"""BN-Inception: the published names and shapes, golden outputs, input conventions, and the bad
+input it refuses.
+"""
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from nbkit.models.bn_inception import BLOCKS, BNInception, all_units
 from nbkit.models.inputs import adapt_first_conv, check_range, modality_of
 from nbkit.models.weights import seeded_state
 
-# Every 300th of the 1024 clip features of two clips, (2, C, 4, 64, 96), and the logits of the second one.  The weights
-# are seeded; under such weights our outputs equal those of the public module (benchmarks/backbone_parity.py).
+# Every 300th of the 1024 clip features of two clips, (2, C, 4, 64, 96), and the logits of the
+# second one.  The weights are seeded; under such weights our outputs equal those of the public
+# module (benchmarks/backbone_parity.py).
 GOLDEN = {
     (3, "eval"): (
         [309.83243, 170.60481, 98.05741, 0.0, 295.91962, 169.59666, 89.28349, 0.0],
@@ -53,17 +56,27 @@ def test_golden_outputs(channels, mode):
     model = seeded(channels).train(mode == "train")
     with torch.no_grad():
         pooled = model.clip_features(clips(channels))
-        torch.testing.assert_close(pooled[:, ::300].flatten(), torch.tensor(features), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(model.last_linear(pooled)[1], torch.tensor(logits), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            pooled[:, ::300].flatten(), torch.tensor(features), rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(
+            model.last_linear(pooled)[1], torch.tensor(logits), rtol=1e-4, atol=1e-3
+        )
 
 
 def test_names_and_shapes_of_the_published_file():
     shapes = {k: tuple(v.shape) for k, v in BNInception(3, 1000).state_dict().items()}
     assert len(all_units(3)) == 69 and len(shapes) == 69 * 7 + 2
-    assert shapes["conv1_7x7_s2.weight"] == (64, 3, 7, 7) and shapes["conv1_7x7_s2_bn.running_mean"] == (64,)
-    assert shapes["inception_3a_1x1.weight"] == (64, 192, 1, 1) and shapes["inception_3a_1x1.bias"] == (64,)
+    assert shapes["conv1_7x7_s2.weight"] == (64, 3, 7, 7) and shapes[
+        "conv1_7x7_s2_bn.running_mean"
+    ] == (64,)
+    assert shapes["inception_3a_1x1.weight"] == (64, 192, 1, 1) and shapes[
+        "inception_3a_1x1.bias"
+    ] == (64,)
     assert shapes["inception_4e_double_3x3_2.weight"] == (256, 256, 3, 3)
-    assert shapes["inception_5b_pool_proj_bn.weight"] == (128,) and shapes["last_linear.weight"] == (1000, 1024)
+    assert shapes["inception_5b_pool_proj_bn.weight"] == (128,) and shapes[
+        "last_linear.weight"
+    ] == (1000, 1024)
     assert not any(k.startswith(("inception_3c_1x1", "inception_4e_pool_proj")) for k in shapes)
     assert sum(p.numel() for p in BNInception(3, 1000).parameters()) == 11_295_240
 
@@ -119,10 +132,16 @@ def test_first_layer_for_flow_is_the_mean_of_the_rgb_kernels():
     adapted = adapt_first_conv(weight, 10)
     assert adapted.shape == (4, 10, 7, 7)
     for channel in range(10):
-        torch.testing.assert_close(adapted[:, channel], (weight[:, 0] + weight[:, 1] + weight[:, 2]) / 3)
-    grey = torch.randn(1, 1, 9, 9)  # the same plane in every channel: the response is in_channels / 3 times that of RGB
+        torch.testing.assert_close(
+            adapted[:, channel], (weight[:, 0] + weight[:, 1] + weight[:, 2]) / 3
+        )
+    grey = torch.randn(
+        1, 1, 9, 9
+    )  # the same plane in every channel: the response is in_channels / 3 times that of RGB
     out = torch.nn.functional.conv2d(grey.expand(1, 10, 9, 9), adapted) * 3 / 10
-    torch.testing.assert_close(out, torch.nn.functional.conv2d(grey.expand(1, 3, 9, 9), weight), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        out, torch.nn.functional.conv2d(grey.expand(1, 3, 9, 9), weight), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Box readers: J-HMDB masks, UCF101-24 pickles, UCF Sports text files, demo .npz files, and their validation."""
+"""Box readers: J-HMDB masks, UCF101-24 pickles, UCF Sports text files, demo .npz files, and their
+validation.
+"""
 
 import pickle
 
@@ -21,7 +23,8 @@ from nbkit.data.boxes import (
 )
 from nbkit.errors import NbkitError
 
-# ---- validation ------------------------------------------------------------------------------------------------------
+# ---- validation
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_clean_boxes_rule():
@@ -54,12 +57,17 @@ def test_clean_boxes_answers_inside_the_frame_or_explains(boxes):
         cleaned = clean_boxes(np.array(boxes), 240, 320, "x")
     except NbkitError:
         return
-    assert (cleaned[:, :2] >= 0).all() and (cleaned[:, 2] <= 320).all() and (cleaned[:, 3] <= 240).all()
+    assert (
+        (cleaned[:, :2] >= 0).all()
+        and (cleaned[:, 2] <= 320).all()
+        and (cleaned[:, 3] <= 240).all()
+    )
     assert (cleaned[:, 2:] > cleaned[:, :2]).all()
     np.testing.assert_array_equal(clean_boxes(cleaned, 240, 320, "x"), cleaned)
 
 
-# ---- J-HMDB ----------------------------------------------------------------------------------------------------------
+# ---- J-HMDB
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _mask(path, mask, key="part_mask"):
@@ -117,18 +125,28 @@ def test_real_masks():
         np.testing.assert_array_equal(clean_boxes(boxes, 240, 320, own), boxes)
 
 
-# ---- UCF101-24 -------------------------------------------------------------------------------------------------------
+# ---- UCF101-24
+# -------------------------------------------------------------------------------------------------------
 
 
 def _pyannot(path, boxes, start=2, numf=200, end=None):
-    tube = {"label": 0, "sf": start, "ef": start + len(boxes) if end is None else end, "boxes": boxes}
-    path.write_bytes(pickle.dumps({"Golf/v_Golf_g01_c01": {"numf": numf, "label": 0, "annotations": [tube]}}, 3))
+    tube = {
+        "label": 0,
+        "sf": start,
+        "ef": start + len(boxes) if end is None else end,
+        "boxes": boxes,
+    }
+    path.write_bytes(
+        pickle.dumps({"Golf/v_Golf_g01_c01": {"numf": numf, "label": 0, "annotations": [tube]}}, 3)
+    )
     return path
 
 
 def test_small_integers_do_not_overflow(tmp_path):
     boxes = np.array([[200, 100, 100, 140], [250, 0, 70, 240]], np.uint8)
-    video = ucf101_24_tubes(_pyannot(tmp_path / "a.pkl", boxes, numf=np.uint8(200)))["Golf/v_Golf_g01_c01"]
+    video = ucf101_24_tubes(_pyannot(tmp_path / "a.pkl", boxes, numf=np.uint8(200)))[
+        "Golf/v_Golf_g01_c01"
+    ]
     np.testing.assert_array_equal(video.tubes[0].boxes, [[200, 100, 300, 240], [250, 0, 320, 240]])
     assert (video.n_frames, video.tubes[0].start, video.tubes[0].class_name) == (200, 2, "Golf")
 
@@ -136,14 +154,20 @@ def test_small_integers_do_not_overflow(tmp_path):
 def test_bad_annotations_are_explained(tmp_path):
     with pytest.raises(NbkitError, match="2 boxes for frames 2..8"):
         ucf101_24_tubes(_pyannot(tmp_path / "b.pkl", np.ones((2, 4), np.uint8), end=9))
-    for name, value in (("list", [1]), ("empty", {}), ("fields", {"a/b": {"numf": 3}}), ("text", {"a/b": "x"})):
+    for name, value in (
+        ("list", [1]),
+        ("empty", {}),
+        ("fields", {"a/b": {"numf": 3}}),
+        ("text", {"a/b": "x"}),
+    ):
         path = tmp_path / f"{name}.pkl"
         path.write_bytes(pickle.dumps(value, 3))
         with pytest.raises(NbkitError, match=f"{name}.pkl"):
             ucf101_24_tubes(path)
 
 
-TABLE = {  # class: (videos, frames, frames with action, tubes, videos with several tubes) of train, then test
+# class: (videos, frames, frames with action, tubes, videos with several tubes) of train, then test
+TABLE = {
     "Diving": ((104, 17775, 11815, 104, 0), (45, 7908, 5168, 45, 0)),
     "GolfSwing": ((100, 16642, 13458, 110, 10), (39, 6481, 4344, 39, 0)),
     "HorseRiding": ((115, 22679, 22679, 121, 5), (49, 8690, 8491, 51, 1)),
@@ -159,10 +183,19 @@ def test_real_ucf101_24_counts():
     assert len(videos) == 3194 and sum(v in test for v in videos) == 910
     for own, rows in TABLE.items():
         for part, row in enumerate(rows):
-            chosen = [v for name, v in videos.items() if name.startswith(f"{own}/") and (name in test) == bool(part)]
+            chosen = [
+                v
+                for name, v in videos.items()
+                if name.startswith(f"{own}/") and (name in test) == bool(part)
+            ]
             acting = [{t.start + i for t in v.tubes for i in range(len(t.boxes))} for v in chosen]
-            found = (len(chosen), sum(v.n_frames for v in chosen), sum(map(len, acting)),
-                     sum(len(v.tubes) for v in chosen), sum(len(v.tubes) > 1 for v in chosen))
+            found = (
+                len(chosen),
+                sum(v.n_frames for v in chosen),
+                sum(map(len, acting)),
+                sum(len(v.tubes) for v in chosen),
+                sum(len(v.tubes) > 1 for v in chosen),
+            )
             assert found == row, (own, part)
     for name, video in videos.items():
         for tube in video.tubes:
@@ -170,7 +203,8 @@ def test_real_ucf101_24_counts():
             assert tube.start + len(tube.boxes) <= video.n_frames
 
 
-# ---- UCF Sports and demo ---------------------------------------------------------------------------------------------
+# ---- UCF Sports and demo
+# ---------------------------------------------------------------------------------------------
 
 
 def test_ucfsports_order_and_errors(tmp_path):
@@ -201,17 +235,32 @@ def test_real_ucfsports_boxes():
 
 
 def test_tubes_of_rows(tmp_path):
-    boxes = np.array([[0, 0, 0, 0], [1, 1, 5, 5], [2, 1, 6, 5], [3, 1, 7, 5], [4, 1, 8, 5]], np.float32)
+    boxes = np.array(
+        [[0, 0, 0, 0], [1, 1, 5, 5], [2, 1, 6, 5], [3, 1, 7, 5], [4, 1, 8, 5]], np.float32
+    )
     np.savez(tmp_path / "d.npz", boxes=boxes, action=np.array([True, True, False, True, True]))
-    video = tubes_of({"video": "v", "path": "v.avi", "class_name": "wave", "boxes": str(tmp_path / "d.npz")})
-    assert video.n_frames == 5 and [(t.start, len(t.boxes)) for t in video.tubes] == [(1, 1), (3, 2)]
-    assert all(isinstance(t, Tube) and t.class_name == "wave" and not np.isnan(t.boxes).any() for t in video.tubes)
+    video = tubes_of(
+        {"video": "v", "path": "v.avi", "class_name": "wave", "boxes": str(tmp_path / "d.npz")}
+    )
+    assert video.n_frames == 5 and [(t.start, len(t.boxes)) for t in video.tubes] == [
+        (1, 1),
+        (3, 2),
+    ]
+    assert all(
+        isinstance(t, Tube) and t.class_name == "wave" and not np.isnan(t.boxes).any()
+        for t in video.tubes
+    )
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(NbkitError, match="bad.npz"):
         demo_boxes(tmp_path / "bad.npz")
 
     annotations = _pyannot(tmp_path / "c.pkl", np.full((3, 4), 9, np.uint8))
-    row = {"video": "v", "path": "/x/Golf/v_Golf_g01_c01.avi", "class_name": "golf", "boxes": str(annotations)}
+    row = {
+        "video": "v",
+        "path": "/x/Golf/v_Golf_g01_c01.avi",
+        "class_name": "golf",
+        "boxes": str(annotations),
+    }
     assert tubes_of(row).tubes[0].class_name == "golf"
     assert tubes_of({**row, "path": "/x/Golf/v_Golf_g01_c01"}).n_frames == 200  # a folder of frames
     with pytest.raises(NbkitError, match="has no entry for Golf/v_Golf_g09_c01"):

@@ -63,7 +63,9 @@ def test_workers_do_not_change_the_bytes(table, tmp_path):
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
 
 
-def test_a_finished_cache_is_reused_and_other_settings_are_another_cache(table, tmp_path, monkeypatch):
+def test_a_finished_cache_is_reused_and_other_settings_are_another_cache(
+    table, tmp_path, monkeypatch
+):
     first = build(table, tmp_path)
     other = build(table, tmp_path, size=24)
     assert other.folder != first.folder
@@ -89,7 +91,11 @@ def test_a_cache_travels_to_worker_processes_as_its_path(table, tmp_path):
 
 def folders(path):
     """What stands in a cache folder, besides the empty lock files."""
-    return sorted(p.name for p in Path(path).iterdir() if p.suffix != ".lock") if Path(path).exists() else []
+    return (
+        sorted(p.name for p in Path(path).iterdir() if p.suffix != ".lock")
+        if Path(path).exists()
+        else []
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -101,7 +107,9 @@ def test_all_broken_videos_are_named_and_nothing_is_written(tmp_path, workers):
     paths[2].write_bytes(paths[2].read_bytes()[:900])
     with pytest.raises(NbkitError) as caught:
         build(table, tmp_path / "c", workers=workers)
-    assert all(f"v{i}.mp4" in str(caught.value) for i in (0, 1, 2)) and "v3.mp4" not in str(caught.value)
+    assert all(f"v{i}.mp4" in str(caught.value) for i in (0, 1, 2)) and "v3.mp4" not in str(
+        caught.value
+    )
     assert folders(tmp_path / "c") == []
 
 
@@ -126,7 +134,9 @@ def test_a_stopped_build_goes_on_after_the_last_finished_video(table, tmp_path, 
         build(table, tmp_path / "cut")
     (part,) = folders(tmp_path / "cut")
     assert part == f".{whole.folder.name}.part"
-    with open(tmp_path / "cut" / part / "flow.npy", "ab") as file:  # killed while it wrote the third video ...
+    with open(
+        tmp_path / "cut" / part / "flow.npy", "ab"
+    ) as file:  # killed while it wrote the third video ...
         file.write(b"half a video")
     with open(tmp_path / "cut" / part / "journal.csv", "a") as file:  # ... and its line
         file.write("v2,19,2")
@@ -155,7 +165,9 @@ def test_a_video_that_fails_only_when_decoded_costs_only_itself(tmp_path, monkey
     table = video_table(tmp_path, lengths=(6, 6, 1, 6))  # one frame: no flow
     with pytest.raises(NbkitError, match="(?s)the other 3 are kept.*v2.mp4.*only 1 frame"):
         build(table, tmp_path / "c", workers=workers)
-    write_video(Path(table["path"][2]), sliding(5, 64))  # repaired: another key, the same good videos
+    write_video(
+        Path(table["path"][2]), sliding(5, 64)
+    )  # repaired: another key, the same good videos
     seen = counting(monkeypatch)
     cache = build(table, tmp_path / "c")
     assert seen == ["v2"] and folders(tmp_path / "c") == [cache.folder.name]
@@ -192,20 +204,28 @@ def test_full_disk_names_the_folder_and_keeps_what_is_done(table, tmp_path, monk
 
     original = store.GrowingArray.append
     monkeypatch.setattr(store.GrowingArray, "append", full)
-    with pytest.raises(NbkitError, match=f"{tmp_path}.*disk is full; the 1 videos that are done are kept"):
+    with pytest.raises(
+        NbkitError, match=f"{tmp_path}.*disk is full; the 1 videos that are done are kept"
+    ):
         build(table, tmp_path)
     monkeypatch.undo()
     seen = counting(monkeypatch)
     assert len(build(table, tmp_path)) == 4 and seen == ["v1", "v2", "v3"]
 
 
-def test_raft_stays_in_this_process_and_asks_for_its_weights_first(table, tmp_path, monkeypatch, capsys):
+def test_raft_stays_in_this_process_and_asks_for_its_weights_first(
+    table, tmp_path, monkeypatch, capsys
+):
     from nbkit.data import flow, flow_raft
 
     asked = []
     monkeypatch.setattr(flow_raft, "pretrained_raft", lambda *a, **k: asked.append(a))
-    monkeypatch.setattr(flow_raft, "raft_flow", lambda frames: np.zeros((*frames.shape[:3], 2), np.float32))
-    cache = build(table, tmp_path, flow="raft", workers=2)  # a worker process would not see these stand-ins
+    monkeypatch.setattr(
+        flow_raft, "raft_flow", lambda frames: np.zeros((*frames.shape[:3], 2), np.float32)
+    )
+    cache = build(
+        table, tmp_path, flow="raft", workers=2
+    )  # a worker process would not see these stand-ins
     assert asked and (cache.flow("v0") == flow.ZERO).all()
     assert "workers=1 instead of 2" in capsys.readouterr().out
 
@@ -219,7 +239,9 @@ def test_raft_stays_in_this_process_and_asks_for_its_weights_first(table, tmp_pa
 
 
 def test_too_little_space_is_seen_before_the_work(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(
+        store.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})()
+    )
     with pytest.raises(NbkitError, match="GB are needed"):
         build(table, tmp_path)
     assert folders(tmp_path) == []
@@ -249,7 +271,9 @@ def test_max_frames_keeps_the_start(table, tmp_path):
     assert np.array_equal(cache.rgb("v0"), read_video(table["path"][0])[:6])
 
 
-def test_a_full_disk_at_the_last_byte_keeps_its_message_and_frees_the_lock(table, tmp_path, monkeypatch):
+def test_a_full_disk_at_the_last_byte_keeps_its_message_and_frees_the_lock(
+    table, tmp_path, monkeypatch
+):
     def full(self, *_args, **_how):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -18,10 +18,10 @@ from fake_trees import (
 from real_data import real_path
 from scipy.io import savemat
 
+from nbkit.benchmarks.check import check_data, format_report
+from nbkit.benchmarks.manifest import load_manifest
+from nbkit.benchmarks.resolve import resolve
 from nbkit.cli import main
-from nbkit.data.check import check_data, format_report
-from nbkit.data.manifest import load_manifest
-from nbkit.data.resolve import resolve
 from nbkit.errors import NbkitError
 
 
@@ -65,7 +65,9 @@ def test_broken_videos_are_named(tree, manifest, capsys):
     text_file = tree / "hmdb51/golf/#1_fun!_golf_f_nm_np1_fr_med_1.avi"
     text_file.write_text("this is not a video")
     code, text = _run(capsys, manifest, "--root", tree)
-    assert code == 1 and "5 problem(s) found" in text  # three broken files, and a training count off in both domains
+    assert (
+        code == 1 and "5 problem(s) found" in text
+    )  # three broken files, and a training count off in both domains
     assert "v_GolfSwing_g08_c01.avi: the file is empty" in text
     assert "v_PullUps_g09_c01.avi: the file is truncated" in text
     assert "#1_fun!_golf_f_nm_np1_fr_med_1.avi: not a readable video" in text
@@ -145,7 +147,9 @@ def _localization_tree(root):
 def test_localization_benchmark_with_boxes(tmp_path, capsys):
     root = _localization_tree(tmp_path / "data")
     counts = {"jhmdb": {"train": 6, "test": 3}, "ucf101": {"train": 3, "test": 3}}
-    manifest = save_manifest(small_manifest("jhmdb_ucf101", ["basketball", "golf_swing", "walk"], counts), tmp_path)
+    manifest = save_manifest(
+        small_manifest("jhmdb_ucf101", ["basketball", "golf_swing", "walk"], counts), tmp_path
+    )
     code, text = _run(capsys, manifest, "--root", root)
     assert code == 0, text
     assert "6 boxes in 1 tube" in text and "3 boxes in 1 tube" in text
@@ -158,17 +162,28 @@ def test_localization_benchmark_with_boxes(tmp_path, capsys):
 
 
 def test_ucfsports_sequences(tmp_path, capsys):
-    views = ("Diving-Side", "Golf-Swing-Back", "Golf-Swing-Front", "Golf-Swing-Side", "Riding-Horse")
+    views = (
+        "Diving-Side",
+        "Golf-Swing-Back",
+        "Golf-Swing-Front",
+        "Golf-Swing-Side",
+        "Riding-Horse",
+    )
     for view in (*views, "SkateBoarding-Front"):
         write_jpegs(tmp_path / "data/ucf_sports" / view / "001", [1, 2, 3])
         for i in (1, 2, 3):
-            write_text(tmp_path / f"data/ucf_sports/{view}/001/gt/x-{i}.tif.txt", "4\t5\t20\t20\tArmSwing")
+            write_text(
+                tmp_path / f"data/ucf_sports/{view}/001/gt/x-{i}.tif.txt", "4\t5\t20\t20\tArmSwing"
+            )
     write_video(tmp_path / "data/ucf_sports/Riding-Horse/002/x.avi")
     (tmp_path / "data/ucf_sports/Riding-Horse/003").mkdir()
     report = check_data("ucfsports_ucf101", tmp_path / "data")
     part = report.table[report.table["domain"] == "ucfsports"]
     assert part["class_name"].value_counts().to_dict() == {
-        "golf_swing": 3, "diving": 1, "horse_riding": 1, "skate_boarding": 1,
+        "golf_swing": 3,
+        "diving": 1,
+        "horse_riding": 1,
+        "skate_boarding": 1,
     }
     assert set(part["frames"]) == {3} and set(part["split"]) == {"train"}
     text = format_report(report)
@@ -182,10 +197,15 @@ def test_epic_segments(tmp_path):
     for domain, kitchen in (("D1", "P08"), ("D2", "P01"), ("D3", "P22")):
         for i, split in enumerate(("train", "test"), 1):
             video = f"{kitchen}_0{i}"
-            write_text(tmp_path / f"tables/{domain}_{split}.csv", header + f"{i},{kitchen},{video},3,22,{i - 1}\n")
+            write_text(
+                tmp_path / f"tables/{domain}_{split}.csv",
+                header + f"{i},{kitchen},{video},3,22,{i - 1}\n",
+            )
             write_jpegs(tmp_path / f"rgb/{kitchen}/{video}", range(1, 23))
             for side in ("u", "v"):
-                write_jpegs(tmp_path / f"flow/{kitchen}/{video}/{side}", range(1, 12), 128, colour=False)
+                write_jpegs(
+                    tmp_path / f"flow/{kitchen}/{video}/{side}", range(1, 12), 128, colour=False
+                )
     manifest = small_manifest("epic_kitchens", ["take", "put"])
     path = save_manifest(manifest, tmp_path)
     report = check_data(str(path), tmp_path)
@@ -214,5 +234,7 @@ def test_published_faults_of_ucfsports_do_not_block(tmp_path):
         write_text(tmp_path / f"ucf_sports/{name}/001/gt/x-1.tif.txt", "4\t5\t20\t20\tArmSwing")
     (tmp_path / "ucf_sports" / name / "002").mkdir()
     report = check_data("ucfsports_ucf101", tmp_path)
-    assert "  - no pixels" in format_report(report) and all("ucf_sports" not in p.name for p in report.blocking)
+    assert "  - no pixels" in format_report(report) and all(
+        "ucf_sports" not in p.name for p in report.blocking
+    )
     assert set(resolve(manifest, tmp_path, domains=["ucfsports"])["domain"]) == {"ucfsports"}

@@ -1,4 +1,7 @@
-"""The graders of notebook 05 accept the folded solutions, refuse likely mistakes, and wait for empty answers."""
+"""The graders of notebook 05 accept the folded solutions, refuse likely mistakes, and wait for
+empty answers.
+"""
+
 import pytest
 
 from nbkit import checks
@@ -15,9 +18,12 @@ def area(hits, n_truth, start=1.0):
 
 
 CASES = {
-    "focal_factor": (lambda p, gamma: (1 - p) ** gamma, lambda p, gamma: p ** gamma),
+    "focal_factor": (lambda p, gamma: (1 - p) ** gamma, lambda p, gamma: p**gamma),
     "ranked_area": (area, lambda hits, n: sum(hits) / n),
-    "tube_overlap": (lambda a, b, iou: iou * len(a & b) / len(a | b), lambda a, b, iou: iou * len(a & b) / len(a)),
+    "tube_overlap": (
+        lambda a, b, iou: iou * len(a & b) / len(a | b),
+        lambda a, b, iou: iou * len(a & b) / len(a),
+    ),
 }
 
 

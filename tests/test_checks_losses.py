@@ -1,4 +1,6 @@
-"""The graders of notebooks 02 and 03 accept the folded solutions, refuse wrong answers, and wait for empty ones."""
+"""The graders of notebooks 02 and 03 accept the folded solutions, refuse wrong answers, and wait
+for empty ones.
+"""
 
 import math
 
@@ -10,14 +12,23 @@ from nbkit import checks
 
 CASES = {
     "own_slot_probability": (lambda n, k: 1 - (1 - 1 / n) ** k, lambda n, k: k / n),
-    "mean_of_logs": (lambda p, n: torch.logsumexp(torch.cat([p, n]), dim=0) - p.mean(),
-                     lambda p, n: -(p.exp() / (p.exp().sum() + n.exp().sum())).log().mean()),  # overflows
+    "mean_of_logs": (
+        lambda p, n: torch.logsumexp(torch.cat([p, n]), dim=0) - p.mean(),
+        lambda p, n: -(p.exp() / (p.exp().sum() + n.exp().sum())).log().mean(),
+    ),  # overflows
     "order_negatives": (lambda k: math.factorial(k) - 1, math.factorial),
-    "relation_matrix": (lambda kernel, a, b: (a.T @ kernel @ b) / (a.sum(0)[:, None] * b.sum(0)),
-                        lambda kernel, a, b: a.T @ kernel @ b),
-    "spherical_centre": (lambda V: F.normalize(F.normalize(V, dim=1).sum(0), dim=0), lambda V: V.mean(0)),
-    "fused_label": (lambda V, centres: sum((centres[m] - V[m]).norm(dim=1) for m in V).argmin(),
-                    lambda V, centres: sum((centres[m] - V[m]).norm(dim=1) for m in V).argmax()),
+    "relation_matrix": (
+        lambda kernel, a, b: (a.T @ kernel @ b) / (a.sum(0)[:, None] * b.sum(0)),
+        lambda kernel, a, b: a.T @ kernel @ b,
+    ),
+    "spherical_centre": (
+        lambda V: F.normalize(F.normalize(V, dim=1).sum(0), dim=0),
+        lambda V: V.mean(0),
+    ),
+    "fused_label": (
+        lambda V, centres: sum((centres[m] - V[m]).norm(dim=1) for m in V).argmin(),
+        lambda V, centres: sum((centres[m] - V[m]).norm(dim=1) for m in V).argmax(),
+    ),
 }
 
 

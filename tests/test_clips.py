@@ -14,18 +14,24 @@ from video_files import video_table
 from nbkit.data.cache import build_cache
 from nbkit.data.clips import ClipDataset, change_colours, clip_starts, frame_indices, load_batch
 from nbkit.data.flow import compute_flow, dequantise, quantise
-from nbkit.data.samplers import class_aware_batches, epoch_batches
 from nbkit.errors import NbkitError
+from nbkit.methods.samplers import class_aware_batches, epoch_batches
 
 
 class MemoryCache:
-    """What ClipDataset needs of a VideoCache, without files: random bytes, each frame marked with its number."""
+    """What ClipDataset needs of a VideoCache, without files: random bytes, each frame marked with
+    its number.
+    """
 
     def __init__(self, lengths, size=16, flow_clip=4.0):
         rng = np.random.default_rng(0)
         self.size, self.flow_clip = size, flow_clip
-        self._rgb = {v: rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8) for v, n in lengths.items()}
-        self._flow = {v: rng.integers(1, 256, (n, size, size, 2), dtype=np.uint8) for v, n in lengths.items()}
+        self._rgb = {
+            v: rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8) for v, n in lengths.items()
+        }
+        self._flow = {
+            v: rng.integers(1, 256, (n, size, size, 2), dtype=np.uint8) for v, n in lengths.items()
+        }
         self.rgb, self.flow = self._rgb.__getitem__, self._flow.__getitem__
         for n, rgb in zip(lengths.values(), self._rgb.values()):
             rgb[..., 0] = np.arange(n)[:, None, None]  # red = frame number
@@ -37,10 +43,18 @@ class MemoryCache:
 def make(lengths=(32, 40, 24), **options):
     lengths = {f"v{i}": n for i, n in enumerate(lengths)}
     table = pd.DataFrame({"video": list(lengths), "label": np.arange(len(lengths)) % 3})
-    return ClipDataset(MemoryCache(lengths), table, **{"clips": 3, "frames": 8, "crop": 12, **options})
+    return ClipDataset(
+        MemoryCache(lengths), table, **{"clips": 3, "frames": 8, "crop": 12, **options}
+    )
 
 
-@given(st.integers(2, 200), st.integers(1, 6), st.integers(1, 16), st.integers(1, 3), st.integers(0, 99))
+@given(
+    st.integers(2, 200),
+    st.integers(1, 6),
+    st.integers(1, 16),
+    st.integers(1, 3),
+    st.integers(0, 99),
+)
 def test_starts_fit_the_video_and_ascend(n, clips, frames, stride, seed):
     span = (frames - 1) * stride + 1
     for rng in (None, np.random.default_rng(seed)):
@@ -63,13 +77,22 @@ def test_starts_by_hand():
     assert clip_starts(5, 3, 8).tolist() == [0, 0, 0]
     assert frame_indices(5, np.array([0]), 8).tolist() == [[0, 1, 2, 3, 4, 4, 4, 4]]
     drawn = np.stack([clip_starts(60, 3, 10, rng=np.random.default_rng(s)) for s in range(300)])
-    assert [sorted(set(column)) for column in drawn.T.tolist()] == [list(range(a, a + 10)) for a in (0, 20, 40)]
+    assert [sorted(set(column)) for column in drawn.T.tolist()] == [
+        list(range(a, a + 10)) for a in (0, 20, 40)
+    ]
 
 
 def test_shapes_and_ranges():
     data = make(augment=True)
     batch = load_batch(data, [2, 0])
-    assert batch["rgb"].shape == (2, 3, 3, 8, 12, 12) and batch["flow"].shape == (2, 3, 2, 8, 12, 12)
+    assert batch["rgb"].shape == (2, 3, 3, 8, 12, 12) and batch["flow"].shape == (
+        2,
+        3,
+        2,
+        8,
+        12,
+        12,
+    )
     assert batch["rgb"].dtype == batch["flow"].dtype == torch.float32
     assert 0 <= batch["rgb"].min() and batch["rgb"].max() <= 1 and batch["flow"].abs().max() <= 1
     assert batch["label"].tolist() == [2, 0] and batch["index"].tolist() == [2, 0]
@@ -79,9 +102,16 @@ def test_centred_clips_are_the_stored_pixels():
     data = make(augment=False)
     batch, cache = load_batch(data, [1]), data.cache
     for k, start in enumerate(clip_starts(40, 3, 8)):
-        rgb = cache.rgb("v1")[start : start + 8, 2:14, 2:14].transpose(3, 0, 1, 2) / 255  # (3, T, H, W)
-        flow = dequantise(cache.flow("v1")[start : start + 8, 2:14, 2:14], 4.0).transpose(3, 0, 1, 2) / 4
-        assert np.allclose(batch["rgb"][0, k], rgb, atol=1e-6) and np.allclose(batch["flow"][0, k], flow, atol=1e-6)
+        rgb = (
+            cache.rgb("v1")[start : start + 8, 2:14, 2:14].transpose(3, 0, 1, 2) / 255
+        )  # (3, T, H, W)
+        flow = (
+            dequantise(cache.flow("v1")[start : start + 8, 2:14, 2:14], 4.0).transpose(3, 0, 1, 2)
+            / 4
+        )
+        assert np.allclose(batch["rgb"][0, k], rgb, atol=1e-6) and np.allclose(
+            batch["flow"][0, k], flow, atol=1e-6
+        )
 
 
 def test_one_crop_and_flip_for_all_clips_and_both_modalities():
@@ -91,8 +121,13 @@ def test_one_crop_and_flip_for_all_clips_and_both_modalities():
         data.set_epoch(epoch)
         frames, (top, left), flip, _ = data.plan(1)
         batch, flips = load_batch(data, [1]), flips + flip
-        rgb = data.cache.rgb("v1")[frames][:, :, top : top + 12, left : left + 12]  # (K, T, H, W, 3)
-        flow = dequantise(data.cache.flow("v1")[frames][:, :, top : top + 12, left : left + 12], 4.0) / 4
+        rgb = data.cache.rgb("v1")[frames][
+            :, :, top : top + 12, left : left + 12
+        ]  # (K, T, H, W, 3)
+        flow = (
+            dequantise(data.cache.flow("v1")[frames][:, :, top : top + 12, left : left + 12], 4.0)
+            / 4
+        )
         if flip:
             rgb, flow = rgb[:, :, :, ::-1], flow[:, :, :, ::-1] * [-1, 1]
         assert np.allclose(batch["rgb"][0], np.moveaxis(rgb, -1, 1) / 255, atol=1e-6)
@@ -103,7 +138,9 @@ def test_one_crop_and_flip_for_all_clips_and_both_modalities():
 
 
 def test_a_flipped_clip_is_the_clip_of_the_flipped_video(tmp_path):
-    """Flow of the mirrored frames = mirrored flow with u negated, through the whole path from file to batch."""
+    """Flow of the mirrored frames = mirrored flow with u negated, through the whole path from file
+    to batch.
+    """
     table = video_table(tmp_path, lengths=(16,), side=64)
     cache = build_cache(table, tmp_path, size=64, flow_clip=4.0, workers=1, progress=False)
     data = ClipDataset(cache, table, clips=1, frames=8, augment=True, jitter=0)
@@ -112,7 +149,9 @@ def test_a_flipped_clip_is_the_clip_of_the_flipped_video(tmp_path):
     mirrored = cache.rgb("v0")[:, :, ::-1]
     flow = quantise(compute_flow(mirrored, clip=None), 4.0)[frames[0]]
     batch = load_batch(data, [0])
-    assert torch.equal(batch["rgb"][0, 0], torch.tensor(mirrored[frames[0]] / 255).float().permute(3, 0, 1, 2))
+    assert torch.equal(
+        batch["rgb"][0, 0], torch.tensor(mirrored[frames[0]] / 255).float().permute(3, 0, 1, 2)
+    )
     got, expected = batch["flow"][0, 0] * 4, torch.tensor(dequantise(flow, 4.0)).permute(3, 0, 1, 2)
     assert (got - expected)[:, :, 8:-8, 8:-8].abs().mean() < 0.1 and expected[0].mean() < -0.5
 
@@ -155,14 +194,21 @@ def test_withheld_labels_cannot_be_reached():
     assert load_batch(data, [0, 1, 2])["label"].tolist() == [-1, -1, -1] and data[1]["label"] == -1
     assert set(data.labels.tolist()) == {-1}
     assert "label" not in data.table.columns
-    poisoned = ClipDataset(data.cache, data.table.assign(label=99), clips=3, frames=8, crop=12, withhold_labels=True)
-    assert all(torch.equal(a, b) for a, b in zip(load_batch(data, [1]).values(), load_batch(poisoned, [1]).values()))
+    poisoned = ClipDataset(
+        data.cache, data.table.assign(label=99), clips=3, frames=8, crop=12, withhold_labels=True
+    )
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(load_batch(data, [1]).values(), load_batch(poisoned, [1]).values())
+    )
 
 
 def test_short_videos_are_padded_with_a_warning_and_single_frames_refused():
     with pytest.warns(UserWarning, match=r"1 videos are shorter than a clip of 8 frames.*v1 \(5\)"):
         data = make(lengths=(32, 5))
-    red = (load_batch(data, [1])["rgb"][0, 0, 0, :, 0, 0] * 255).round().int().tolist()  # frame numbers
+    red = (
+        (load_batch(data, [1])["rgb"][0, 0, 0, :, 0, 0] * 255).round().int().tolist()
+    )  # frame numbers
     assert red == [0, 1, 2, 3, 4, 4, 4, 4]
     with pytest.raises(NbkitError, match="fewer than 2 frames.*v1"):
         make(lengths=(32, 1))
@@ -193,10 +239,14 @@ def test_crop_must_fit():
 
 
 def test_a_training_batch_is_fast():
-    """64 videos x 3 clips x 8 frames of 40 x 40: about 30 ms on an idle core; the bound leaves room for a busy one."""
+    """64 videos x 3 clips x 8 frames of 40 x 40: about 30 ms on an idle core; the bound leaves room
+    for a busy one.
+    """
     lengths = {f"v{i}": 32 for i in range(64)}
     table = pd.DataFrame({"video": list(lengths), "label": 0})
-    data = ClipDataset(MemoryCache(lengths, size=48), table, clips=3, frames=8, crop=40, augment=True)
+    data = ClipDataset(
+        MemoryCache(lengths, size=48), table, clips=3, frames=8, crop=40, augment=True
+    )
     seconds = []
     for _ in range(5):
         begin = time.process_time()
@@ -215,7 +265,11 @@ def test_an_epoch_shows_every_video_once(n, batch, seed, epoch):
 
 
 def test_epochs_and_seeds_differ():
-    orders = {tuple(np.concatenate(epoch_batches(50, 8, s, e)).tolist()) for s in range(3) for e in range(3)}
+    orders = {
+        tuple(np.concatenate(epoch_batches(50, 8, s, e)).tolist())
+        for s in range(3)
+        for e in range(3)
+    }
     assert len(orders) == 9
     with pytest.raises(NbkitError):
         epoch_batches(0, 8, 0, 0)
@@ -223,7 +277,10 @@ def test_epochs_and_seeds_differ():
 
 def test_class_aware_batches_show_the_same_classes_on_both_sides():
     rng = np.random.default_rng(0)
-    source, target = rng.integers(0, 6, 80), rng.integers(-1, 5, 50)  # class 5 has no target, -1 is rejected
+    source, target = (
+        rng.integers(0, 6, 80),
+        rng.integers(-1, 5, 50),
+    )  # class 5 has no target, -1 is rejected
     batches = class_aware_batches(source, target, 3, 4, 20, seed=1, epoch=2)
     seen = np.zeros(6, int)
     for s, t in batches:

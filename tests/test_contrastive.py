@@ -32,8 +32,14 @@ def slow_theta(a, b, tau):
 
 @pytest.fixture
 def parts():
-    return {"v1": rand(B, K, D), "V1": rand(B, D, seed=1), "v2": rand(B, K, D, seed=2),
-            "bank2": rand(B, K, k, D, seed=3), "neg1": rand(B, K, D, seed=4), "neg_bank1": rand(B, K, k, D, seed=5)}
+    return {
+        "v1": rand(B, K, D),
+        "V1": rand(B, D, seed=1),
+        "v2": rand(B, K, D, seed=2),
+        "bank2": rand(B, K, k, D, seed=3),
+        "neg1": rand(B, K, D, seed=4),
+        "neg_bank1": rand(B, K, k, D, seed=5),
+    }
 
 
 def slow_clip_loss(p, b, i, multi_pos="sum_in_log"):
@@ -41,7 +47,9 @@ def slow_clip_loss(p, b, i, multi_pos="sum_in_log"):
     video, view = slow_theta(anchor, p["V1"][b], TAU), slow_theta(anchor, p["v2"][b, i], TAU)
     denominator = video + view + slow_theta(anchor, p["neg1"][b, i], TAU)
     for j in range(k):
-        denominator += slow_theta(anchor, p["bank2"][b, i, j], TAU) + slow_theta(anchor, p["neg_bank1"][b, i, j], TAU)
+        denominator += slow_theta(anchor, p["bank2"][b, i, j], TAU) + slow_theta(
+            anchor, p["neg_bank1"][b, i, j], TAU
+        )
     if multi_pos == "sum_in_log":
         return -math.log((video + view) / denominator)
     return -(math.log(video / denominator) + math.log(view / denominator)) / 2
@@ -62,7 +70,9 @@ def test_eq3_theta():
 @pytest.mark.parametrize("multi_pos", ["sum_in_log", "mean_of_logs"])
 def test_eq1_against_slow_loop(parts, multi_pos):
     fast = clip_loss(**parts, tau=TAU, multi_pos=multi_pos)
-    slow = torch.tensor([[slow_clip_loss(parts, b, i, multi_pos) for i in range(K)] for b in range(B)])
+    slow = torch.tensor(
+        [[slow_clip_loss(parts, b, i, multi_pos) for i in range(K)] for b in range(B)]
+    )
     assert fast.shape == (B, K)
     assert (fast - slow.double()).abs().max() < 1e-6  # python floats became float32 in torch.tensor
     for b in range(B):
@@ -74,15 +84,24 @@ def test_eq1_by_hand():
     """k = 2, d = 2, tau = 1: cosines 0 and +-1 only."""
     e, n = [1.0, 0.0], [0.0, 1.0]
     v1 = torch.tensor([[e]])
-    loss = clip_loss(v1, torch.tensor([n]), torch.tensor([[e]]), torch.tensor([[[n, n]]]),
-                     torch.tensor([[[-1.0, 0.0]]]), torch.tensor([[[n, e]]]), tau=1.0)
+    loss = clip_loss(
+        v1,
+        torch.tensor([n]),
+        torch.tensor([[e]]),
+        torch.tensor([[[n, n]]]),
+        torch.tensor([[[-1.0, 0.0]]]),
+        torch.tensor([[[n, e]]]),
+        tau=1.0,
+    )
     a, b = 1.0, math.e  # Theta(v, V) and Theta(v, v2)
     others = 2 * 1.0 + math.exp(-1) + 1.0 + math.e
     assert loss.item() == pytest.approx(-math.log((a + b) / (a + b + others)), rel=1e-6)
 
 
 def test_eq1_index_zero_is_the_positive(parts):
-    """Making the own entry of the other view the anchor lowers the loss; making a bank entry it raises it."""
+    """Making the own entry of the other view the anchor lowers the loss; making a bank entry it
+    raises it.
+    """
     base = clip_loss(**parts, tau=TAU)
     assert (clip_loss(**{**parts, "v2": parts["v1"]}, tau=TAU) < base).all()
     bank = parts["bank2"].clone()
@@ -92,7 +111,11 @@ def test_eq1_index_zero_is_the_positive(parts):
 
 def test_eq1_order_of_negatives_is_irrelevant(parts):
     order = torch.tensor([2, 0, 3, 1])
-    shuffled = {**parts, "bank2": parts["bank2"][:, :, order], "neg_bank1": parts["neg_bank1"][:, :, order.flip(0)]}
+    shuffled = {
+        **parts,
+        "bank2": parts["bank2"][:, :, order],
+        "neg_bank1": parts["neg_bank1"][:, :, order.flip(0)],
+    }
     assert clip_loss(**shuffled, tau=TAU).allclose(clip_loss(**parts, tau=TAU), atol=1e-12)
 
 
@@ -100,7 +123,8 @@ def test_eq1_shared_bank_equals_repeated_bank(parts):
     shared = rand(k, D, seed=9)
     repeated = shared.expand(B, K, k, D)
     assert clip_loss(**{**parts, "bank2": shared}, tau=TAU).allclose(
-        clip_loss(**{**parts, "bank2": repeated}, tau=TAU), atol=1e-12)
+        clip_loss(**{**parts, "bank2": repeated}, tau=TAU), atol=1e-12
+    )
 
 
 def test_eq1_without_other_view_keeps_only_the_video_positive(parts):
@@ -111,7 +135,9 @@ def test_eq1_without_other_view_keeps_only_the_video_positive(parts):
 
 
 def test_eq1_trivial_solution():
-    """v = V satisfies the printed sum whatever the other view says; the mean of logs still asks for it."""
+    """v = V satisfies the printed sum whatever the other view says; the mean of logs still asks for
+    it.
+    """
     v1 = rand(1, 1, D)
     opposite, far = -v1, -v1.unsqueeze(2).expand(1, 1, k, D)
     printed = clip_loss(v1, v1[:, 0], opposite, far, opposite, far, tau=0.07)
@@ -126,19 +152,32 @@ def test_video_positive_options(parts):
     clip_loss(v, V, None, neg1=parts["neg1"], tau=TAU).sum().backward()
     live = v.grad.clone()
     v.grad = None
-    clip_loss(v, v.mean(1), None, neg1=parts["neg1"], tau=TAU, video_pos_detach=True).sum().backward()
+    clip_loss(
+        v, v.mean(1), None, neg1=parts["neg1"], tau=TAU, video_pos_detach=True
+    ).sum().backward()
     assert not live.allclose(v.grad)
-    assert leave_one_out_mean(parts["v1"])[0, 1].allclose((parts["v1"][0, 0] + parts["v1"][0, 2]) / 2)
+    assert leave_one_out_mean(parts["v1"])[0, 1].allclose(
+        (parts["v1"][0, 0] + parts["v1"][0, 2]) / 2
+    )
     left_out = clip_loss(**parts, tau=TAU, video_pos="leave_one_out")
-    by_hand = clip_loss(parts["v1"][:, :1], parts["v1"][:, 1:].mean(1), parts["v2"][:, :1], parts["bank2"][:, :1],
-                        parts["neg1"][:, :1], parts["neg_bank1"][:, :1], tau=TAU)
+    by_hand = clip_loss(
+        parts["v1"][:, :1],
+        parts["v1"][:, 1:].mean(1),
+        parts["v2"][:, :1],
+        parts["bank2"][:, :1],
+        parts["neg1"][:, :1],
+        parts["neg_bank1"][:, :1],
+        tau=TAU,
+    )
     assert left_out[:, :1].allclose(by_hand, atol=1e-12)
     with pytest.raises(NbkitError, match="two clips"):
         leave_one_out_mean(parts["v1"][:, :1])
 
 
 def test_small_temperature_does_not_overflow(parts):
-    loss = clip_loss(**{n: t.float() for n, t in parts.items()}, tau=1e-3)  # exp(1000) would be infinite
+    loss = clip_loss(
+        **{n: t.float() for n, t in parts.items()}, tau=1e-3
+    )  # exp(1000) would be infinite
     assert torch.isfinite(loss).all()
 
 
@@ -157,8 +196,12 @@ def test_eq2_against_slow_loop_and_degenerate_cases():
         positive = slow_theta(V1[b], V2[b], TAU)
         total = positive + sum(slow_theta(V1[b], Vn[b, n], TAU) for n in range(2))
         assert abs(fast[b].item() + math.log(positive / total)) < 1e-10
-    same = V1.unsqueeze(1)  # the order negative of a mean is the video itself: nothing to learn, log 2
-    assert video_loss(V1, V1, same, TAU).allclose(torch.full((B,), math.log(2), dtype=torch.float64))
+    same = V1.unsqueeze(
+        1
+    )  # the order negative of a mean is the video itself: nothing to learn, log 2
+    assert video_loss(V1, V1, same, TAU).allclose(
+        torch.full((B,), math.log(2), dtype=torch.float64)
+    )
     assert video_loss(V1, V2, Vn.flip(1), TAU).allclose(fast)
     with pytest.raises(NbkitError, match="V_negs"):
         video_loss(V1, V2, V1)
@@ -181,7 +224,9 @@ def test_eq4_printed_sum_and_normalisations():
             slow += (sum(clip[m][b, i].item() for i in range(K)) / K + video[m][b].item()) / B
     assert abs(contrastive_loss(clip, video).item() - slow) < 1e-10
     assert abs(contrastive_loss(clip, video, normalise="mean").item() - slow / 4) < 1e-10
-    assert contrastive_loss(clip, {}).item() == pytest.approx(sum(c.mean().item() for c in clip.values()))
+    assert contrastive_loss(clip, {}).item() == pytest.approx(
+        sum(c.mean().item() for c in clip.values())
+    )
     with pytest.raises(NbkitError, match="chance"):
         contrastive_loss(clip, video, normalise="log_candidates")
     with pytest.raises(NbkitError, match="neither"):
@@ -198,8 +243,13 @@ def test_log_candidates_puts_chance_at_one(multi_pos, positives):
         bank = same.unsqueeze(2).expand(B, K, size, D)
         clip = clip_loss(same, same[:, 0], same, bank, same, bank, multi_pos=multi_pos)
         video = video_loss(same[:, 0], same[:, 0], same[:, :2])
-        loss = contrastive_loss({"rgb": clip, "flow": clip}, {"rgb": video, "flow": video}, normalise="log_candidates",
-                                clip_chance=chance_level(2 * size + 3, positives), video_chance=chance_level(3))
+        loss = contrastive_loss(
+            {"rgb": clip, "flow": clip},
+            {"rgb": video, "flow": video},
+            normalise="log_candidates",
+            clip_chance=chance_level(2 * size + 3, positives),
+            video_chance=chance_level(3),
+        )
         assert loss.item() == pytest.approx(1.0, abs=1e-12)
     with pytest.raises(NbkitError):
         chance_level(1)
@@ -209,7 +259,11 @@ def test_log_candidates_puts_chance_at_one(multi_pos, positives):
 def test_gradients(parts, multi_pos):
     inputs = [t[:2].clone().requires_grad_() for t in parts.values()]
     assert torch.autograd.gradcheck(lambda *a: clip_loss(*a, tau=0.5, multi_pos=multi_pos), inputs)
-    video = [rand(2, D).requires_grad_(), rand(2, D, seed=1).requires_grad_(), rand(2, 2, D, seed=2).requires_grad_()]
+    video = [
+        rand(2, D).requires_grad_(),
+        rand(2, D, seed=1).requires_grad_(),
+        rand(2, 2, D, seed=2).requires_grad_(),
+    ]
     assert torch.autograd.gradcheck(lambda *a: video_loss(*a, 0.5), video)
 
 

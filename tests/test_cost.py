@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nbkit.config import RunConfig
-from nbkit.cost import clip_flops, cost, encoder_clips, plan, planned_videos
-from nbkit.cost_speed import Machine, gpu_speed
-from nbkit.data.manifest import load_manifest
+from nbkit.benchmarks.manifest import load_manifest
+from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.methods import METHODS
 from nbkit.models.two_stream import make_encoder
+from nbkit.tables.cost import clip_flops, cost, encoder_clips, plan, planned_videos
+from nbkit.tables.cost_speed import Machine, gpu_speed
 
 PAPER = {"profile": "paper", "benchmark": "ucf_hmdb_full", "source": "ucf", "target": "hmdb"}
 
@@ -26,7 +26,9 @@ def test_counted_operations_are_those_of_a_real_clip():
 
 
 def test_clips_of_a_step():
-    """Source only: half a batch, forward and backward (3). STCDA: both domains, and one negative of every clip."""
+    """Source only: half a batch, forward and backward (3). STCDA: both domains, and one negative of
+    every clip.
+    """
     pair = (np.arange(8), np.arange(8))
     plain, _ = plan(RunConfig.make(**PAPER, method="source_only"))
     assert encoder_clips(plain, 2, pair) == (8 * 3 * 2 * 3, 8 * 3)
@@ -53,7 +55,12 @@ def test_a_gpu_is_an_estimate_until_it_is_measured(tmp_path):
     cfg = RunConfig.make(**PAPER)
     speed, source = gpu_speed(cfg, Machine("A100", 0.5), tmp_path)
     assert speed == 19.5e12 / 2 and "estimate" in source and "not measured" in source
-    case = {"backbone": "bn_inception", "precision": "32-true", "flops_per_second": 1e12, "device": "Some GPU"}
+    case = {
+        "backbone": "bn_inception",
+        "precision": "32-true",
+        "flops_per_second": 1e12,
+        "device": "Some GPU",
+    }
     (tmp_path / "paper_profile.json").write_text(json.dumps({"cases": [case]}))
     assert gpu_speed(cfg, Machine(), tmp_path) == (1e12, "measured on Some GPU")
     with pytest.raises(NbkitError, match="'X1' is not one of"):

@@ -9,13 +9,20 @@ from fake_trees import write_jpegs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nbkit.benchmarks.layouts.jhmdb import camera_mark
+from nbkit.benchmarks.safe_pickle import load_plain_pickle
+from nbkit.benchmarks.split_lists import (
+    hmdb_title,
+    parse_class_index,
+    parse_hmdb_list,
+    parse_ucf_list,
+    ucf_group,
+)
 from nbkit.data.frame_folders import find_flow, read_flow_images, read_frame_folder
-from nbkit.data.layouts.jhmdb import camera_mark
-from nbkit.data.safe_pickle import load_plain_pickle
-from nbkit.data.split_lists import hmdb_title, parse_class_index, parse_hmdb_list, parse_ucf_list, ucf_group
 from nbkit.errors import NbkitError
 
-# ---- parsers ---------------------------------------------------------------------------------------------------------
+# ---- parsers
+# ---------------------------------------------------------------------------------------------------------
 
 LETTER = st.characters(blacklist_categories=("C", "Z"), blacklist_characters="/\\\ufeff")
 NAME = st.text(LETTER, min_size=1, max_size=20)
@@ -36,7 +43,9 @@ def test_ucf_list_round_trip(rows, end, mark):
 def test_hmdb_list_round_trip(rows, end):
     """Names may hold blanks, brackets and digits: only the last field is the mark."""
     text = end.join(f"{' '.join(words)}.avi {mark}{tail}" for words, mark, tail in rows)
-    wanted = [(" ".join(words) + ".avi", ("unused", "train", "test")[mark]) for words, mark, _ in rows]
+    wanted = [
+        (" ".join(words) + ".avi", ("unused", "train", "test")[mark]) for words, mark, _ in rows
+    ]
     assert parse_hmdb_list(text) == wanted
 
 
@@ -77,7 +86,8 @@ def test_names():
     assert camera_mark("x_cm_y_walk_f_nm_np2_fr_med_1.avi") == "nm" and camera_mark("x.avi") is None
 
 
-# ---- plain pickles ---------------------------------------------------------------------------------------------------
+# ---- plain pickles
+# ---------------------------------------------------------------------------------------------------
 
 
 class _Runs:
@@ -119,7 +129,13 @@ def test_damaged_pickles_are_explained(tmp_path_factory, noise, position):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64", "float32", ">f8", "bool", "U3", "O"])
 def test_plain_arrays_survive(tmp_path, protocol, dtype):
     value = np.array([[1, 2, 3], [4, 5, 6]]).astype(dtype)
-    item = {"boxes": value, "same": value, "fortran": np.asfortranarray(value), "n": np.uint8(7), "t": (1, None, "x")}
+    item = {
+        "boxes": value,
+        "same": value,
+        "fortran": np.asfortranarray(value),
+        "n": np.uint8(7),
+        "t": (1, None, "x"),
+    }
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(item, protocol=protocol))
     read = load_plain_pickle(path)
@@ -138,13 +154,16 @@ def test_structured_and_huge_claims_are_refused(tmp_path):
     assert "TUPLE1" in {o.name for o, _, _ in pickletools.genops(path.read_bytes())}
     with pytest.raises(NbkitError, match="s.pkl"):
         load_plain_pickle(path)
-    path.write_bytes(b"\x80\x02K\x01r\xf0\xff\xff\x7f.")  # keeps the number 1 under index 2147483632
+    path.write_bytes(
+        b"\x80\x02K\x01r\xf0\xff\xff\x7f."
+    )  # keeps the number 1 under index 2147483632
     assert load_plain_pickle(path) == 1
     with pytest.raises(NbkitError, match="cannot be read"):
         load_plain_pickle(tmp_path / "none.pkl")
 
 
-# ---- frame folders ---------------------------------------------------------------------------------------------------
+# ---- frame folders
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_frame_folder_order_and_errors(tmp_path):
@@ -177,8 +196,12 @@ def test_frame_folder_is_rgb(tmp_path):
 
 
 def test_flow_at_half_rate(tmp_path):
-    """Two RGB frames share one flow image; 0, 128 and 255 stand for -clip, about 0 and +clip pixels."""
-    write_jpegs(tmp_path / "u", range(1, 7), lambda n: (0, 51, 102, 128, 204, 255)[n - 1], colour=False)
+    """Two RGB frames share one flow image; 0, 128 and 255 stand for -clip, about 0 and +clip
+    pixels.
+    """
+    write_jpegs(
+        tmp_path / "u", range(1, 7), lambda n: (0, 51, 102, 128, 204, 255)[n - 1], colour=False
+    )
     write_jpegs(tmp_path / "v", range(1, 7), 128, colour=False)
     flow = read_flow_images(find_flow(tmp_path), 1, 12, 0.5)
     assert flow.shape == (12, 32, 48, 2) and flow.dtype == np.float32

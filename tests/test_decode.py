@@ -15,7 +15,9 @@ def test_decodes_what_was_encoded(tmp_path, suffix):
     path = write_video(tmp_path / f"a.{suffix}", frames, fps=30)
     decoded = read_video(path)
     assert decoded.dtype == np.uint8 and decoded.shape == frames.shape
-    assert np.abs(decoded.astype(int) - frames).mean() < 6  # lossy, but the same pictures in the same order
+    assert (
+        np.abs(decoded.astype(int) - frames).mean() < 6
+    )  # lossy, but the same pictures in the same order
     info = probe(path)
     assert (info.frames, info.height, info.width, info.fps) == (9, 64, 64, 30)
     assert len(read_video(path, max_frames=4)) == 4
@@ -51,7 +53,11 @@ def test_truncated_streaming_mp4_is_named(tmp_path):
         stream = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                )
+            )
         container.mux(stream.encode())
     assert len(read_video(path)) == 20
     _cut(path, 0.7)
@@ -75,7 +81,9 @@ def test_sound_without_pictures_is_named(tmp_path):
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         sound.sample_rate = 16000
         container.mux(stream.encode(sound))
         container.mux(stream.encode())

@@ -1,4 +1,7 @@
-"""The rendered demo domains: determinism, exact boxes, splits, the shift knob, and files that decode."""
+"""The rendered demo domains: determinism, exact boxes, splits, the shift knob, and files that
+decode.
+"""
+
 import hashlib
 import json
 
@@ -6,7 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from nbkit.data.demo import (
+from nbkit.demo.actions import Manner, perform
+from nbkit.demo.body import Build, J
+from nbkit.demo.style import CHANCES, RANGES, SHARED, in_haze, sample_style
+from nbkit.demo.write import (
     ACTIONS,
     CLASS_NAMES,
     DOMAINS,
@@ -17,9 +23,6 @@ from nbkit.data.demo import (
     render_video,
     write_demo,
 )
-from nbkit.data.demo_actions import Manner, perform
-from nbkit.data.demo_body import Build, J
-from nbkit.data.demo_style import CHANCES, RANGES, SHARED, in_haze, sample_style
 from nbkit.errors import NbkitError
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
@@ -27,7 +30,13 @@ COUNTS = {"train": 2, "val": 1, "test": 1}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return write_demo(tmp_path_factory.mktemp("demo") / "demo", videos_per_class=COUNTS, size=64, frames=16, workers=2)
+    return write_demo(
+        tmp_path_factory.mktemp("demo") / "demo",
+        videos_per_class=COUNTS,
+        size=64,
+        frames=16,
+        workers=2,
+    )
 
 
 def digest(path):
@@ -45,7 +54,11 @@ def test_video_is_what_it_says(action, domain):
     video = render_video(action, domain, seed=3)
     again = render_video(action, domain, seed=3)
     assert video.frames.shape == (32, 96, 96, 3) and video.frames.dtype == np.uint8
-    assert video.boxes.shape == (32, 4) and video.boxes.dtype == np.float32 and video.masks.shape == (32, 96, 96)
+    assert (
+        video.boxes.shape == (32, 4)
+        and video.boxes.dtype == np.float32
+        and video.masks.shape == (32, 96, 96)
+    )
     assert video.action.all() and video.masks.any((1, 2)).all()
     assert np.array_equal(video.frames, again.frames) and np.array_equal(video.masks, again.masks)
     assert not np.array_equal(video.frames, render_video(action, domain, seed=4).frames)
@@ -79,7 +92,11 @@ def test_box_leaves_the_prop_out():
 @pytest.mark.parametrize("action", ACTIONS)
 def test_limbs_keep_their_length_and_nobody_sinks(action):
     joints = perform(action, 64, Build(), Manner(size=1.0)).joints
-    for a, b, length in (("l_hip", "l_knee", 0.235), ("r_knee", "r_ankle", 0.225), ("l_shoulder", "l_elbow", 0.165)):
+    for a, b, length in (
+        ("l_hip", "l_knee", 0.235),
+        ("r_knee", "r_ankle", 0.225),
+        ("l_shoulder", "l_elbow", 0.165),
+    ):
         assert np.allclose(np.linalg.norm(joints[:, J[a]] - joints[:, J[b]], axis=-1), length)
     assert joints[:, [J["l_ankle"], J["r_ankle"]], 2].min() > 0.02
 
@@ -95,7 +112,9 @@ def test_figure_is_brighter_than_what_surrounds_it():
 
 
 def test_shift_zero_is_studio():
-    """From the same generator the two domains draw the same numbers at shift 0, and statistics never shift."""
+    """From the same generator the two domains draw the same numbers at shift 0, and statistics
+    never shift.
+    """
     for seed in range(50):
         studio = sample_style(np.random.default_rng(seed), "studio", shift=1.0)
         assert sample_style(np.random.default_rng(seed), "street", shift=0.0) == studio
@@ -105,7 +124,10 @@ def test_shift_zero_is_studio():
 
 
 def test_shift_moves_linearly_from_studio_to_street():
-    draws = {s: [sample_style(np.random.default_rng(i), "street", s) for i in range(400)] for s in (0.0, 0.5, 1.0)}
+    draws = {
+        s: [sample_style(np.random.default_rng(i), "street", s) for i in range(400)]
+        for s in (0.0, 0.5, 1.0)
+    }
     for name in ("height", "turn", "clutter", "tempo"):
         means = [np.mean([d[name] for d in draws[s]]) for s in draws]
         assert np.isclose(means[1], (means[0] + means[2]) / 2)
@@ -139,7 +161,9 @@ def test_haze_follows_the_equation_of_koschmieder():
         seen = in_haze(curve, np.random.default_rng(seed), 0.6)[0].astype(float)  # (256, 3)
         lost = 1 - (seen[255] - seen[0]) / 255  # the slope is 1 - h in every channel
         assert (0.29 < lost).all() and (lost < 0.61).all() and np.ptp(lost) < 0.01
-        assert (seen[0] / lost > 160).all() and (seen[0] / lost < 240).all()  # black shows the airlight
+        assert (seen[0] / lost > 160).all() and (
+            seen[0] / lost < 240
+        ).all()  # black shows the airlight
 
 
 def test_boxes_of_empty_mask():
@@ -159,7 +183,9 @@ def test_every_file_decodes(root):
                 assert container.streams.video[0].average_rate == 25
             assert np.stack(frames).shape == (16, 64, 64, 3)
             truth = read_boxes(root / domain / "boxes" / name.replace(".avi", ".npz"))
-            assert truth["boxes"].dtype == np.float32 and np.array_equal(boxes_of(truth["masks"]), truth["boxes"])
+            assert truth["boxes"].dtype == np.float32 and np.array_equal(
+                boxes_of(truth["masks"]), truth["boxes"]
+            )
             assert truth["action"].shape == (16,) and truth["action"].all()
 
 
@@ -168,26 +194,39 @@ def test_encoding_is_close_to_the_pixels(root):
     number = int(np.random.SeedSequence([0, 0, 0]).generate_state(1)[0])
     video = render_video("walk", "studio", number, size=64, frames=16)
     with av.open(str(root / "studio" / "videos" / "Walk" / f"{name}.avi")) as container:
-        decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        decoded = np.stack(
+            [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        )
     luma = np.array([0.299, 0.587, 0.114])
     assert np.abs(decoded @ luma - video.frames @ luma).mean() < 4
-    assert np.array_equal(read_boxes(root / "studio" / "boxes" / "Walk" / f"{name}.npz")["masks"], video.masks)
+    assert np.array_equal(
+        read_boxes(root / "studio" / "boxes" / "Walk" / f"{name}.npz")["masks"], video.masks
+    )
 
 
 def test_splits_are_disjoint(root):
     for domain in DOMAINS:
         entries = {split: listed(root, domain, split) for split in COUNTS}
         groups = {split: {e[0].split("_g")[1][:2] for e in entries[split]} for split in COUNTS}
-        assert all(groups[a].isdisjoint(groups[b]) for a, b in (("train", "test"), ("train", "val"), ("val", "test")))
+        assert all(
+            groups[a].isdisjoint(groups[b])
+            for a, b in (("train", "test"), ("train", "val"), ("val", "test"))
+        )
         names = list(CLASS_NAMES.values())
-        assert all(len(e) == 2 and names[int(e[1]) - 1] == e[0].split("/")[0] for e in entries["train"])
+        assert all(
+            len(e) == 2 and names[int(e[1]) - 1] == e[0].split("/")[0] for e in entries["train"]
+        )
         assert all(len(e) == 1 for e in entries["test"])
     files = list(root.glob("*/videos/*/*.avi"))
-    assert len({digest(p) for p in files}) == len(files)  # no video twice, across splits and domains
+    assert len({digest(p) for p in files}) == len(
+        files
+    )  # no video twice, across splits and domains
 
 
 def test_same_seed_same_bytes_and_second_call_skips(root, tmp_path):
-    other = write_demo(tmp_path / "d", videos_per_class=COUNTS, size=64, frames=16, workers=1, domains=("street",))
+    other = write_demo(
+        tmp_path / "d", videos_per_class=COUNTS, size=64, frames=16, workers=1, domains=("street",)
+    )
     for name in ("Throw/v_Throw_g01_c02", "Lift/v_Lift_g03_c01"):
         for kind, suffix in (("videos", "avi"), ("boxes", "npz")):
             place = f"street/{kind}/{name}.{suffix}"
@@ -195,15 +234,26 @@ def test_same_seed_same_bytes_and_second_call_skips(root, tmp_path):
     stamp = (other / "demo.json").stat().st_mtime_ns
     write_demo(other, videos_per_class=COUNTS, size=64, frames=16, domains=("street",))
     assert (other / "demo.json").stat().st_mtime_ns == stamp
-    write_demo(other, videos_per_class={"train": 1, "test": 1}, size=32, frames=8, workers=1, domains=("studio",))
-    assert not (other / "street").exists() and json.loads((other / "demo.json").read_text())["size"] == 32
+    write_demo(
+        other,
+        videos_per_class={"train": 1, "test": 1},
+        size=32,
+        frames=8,
+        workers=1,
+        domains=("studio",),
+    )
+    assert (
+        not (other / "street").exists()
+        and json.loads((other / "demo.json").read_text())["size"] == 32
+    )
     assert not [p for p in tmp_path.iterdir() if p != other]  # nothing temporary is left
 
 
 def test_failure_leaves_nothing(tmp_path, monkeypatch):
     def fail(job):
         raise RuntimeError("stop")
-    monkeypatch.setattr("nbkit.data.demo._write_video", fail)
+
+    monkeypatch.setattr("nbkit.demo.write._write_video", fail)
     with pytest.raises(RuntimeError):
         write_demo(tmp_path / "d", videos_per_class={"train": 1, "test": 1}, workers=1)
     assert not list(tmp_path.iterdir())
@@ -214,7 +264,12 @@ def test_refusals(tmp_path):
     with pytest.raises(NbkitError, match="mine.txt"):
         write_demo(tmp_path, videos_per_class={"train": 1, "test": 1})
     assert (tmp_path / "mine.txt").read_text() == "keep"
-    for bad in ({"shift": 2}, {"size": 20}, {"domains": ("moon",)}, {"videos_per_class": {"train": 0, "test": 1}}):
+    for bad in (
+        {"shift": 2},
+        {"size": 20},
+        {"domains": ("moon",)},
+        {"videos_per_class": {"train": 0, "test": 1}},
+    ):
         with pytest.raises(NbkitError):
             write_demo(tmp_path / "x", **bad)
     for bad in ({"action": "fly"}, {"domain": "moon"}, {"shift": -1.0}, {"size": 8}, {"haze": 1.0}):
@@ -228,8 +283,26 @@ def test_refusals(tmp_path):
 
 
 def test_command_line_and_contact_sheet(tmp_path, capsys):
-    main(["--root", str(tmp_path / "d"), "--train", "1", "--val", "0", "--test", "1", "--size", "32", "--frames", "8",
-          "--workers", "1", "--untrimmed", "1"])
+    main(
+        [
+            "--root",
+            str(tmp_path / "d"),
+            "--train",
+            "1",
+            "--val",
+            "0",
+            "--test",
+            "1",
+            "--size",
+            "32",
+            "--frames",
+            "8",
+            "--workers",
+            "1",
+            "--untrimmed",
+            "1",
+        ]
+    )
     assert "demo data in" in capsys.readouterr().out
     truth = read_boxes(tmp_path / "d" / "street" / "boxes" / "Wave" / "v_Wave_g01_c01.npz")
     assert len(truth["action"]) == 24 and not truth["action"].all()

@@ -6,11 +6,14 @@ import re
 
 import pytest
 
-from nbkit.config import ROOT, RunConfig
-from nbkit.train.localization_config import LocalizationConfig
+from nbkit.config import ROOT
+from nbkit.config.localization import LocalizationConfig
+from nbkit.config.recognition import RunConfig
 
 PAGE = (ROOT / "docs" / "DIFFERENCES.md").read_text()
-ROW = re.compile(r"^\| [^|]+ \| `([\w.]+)(?:\((\w+)\))?` \| `([^|]*)` \| `([^|]*)` \| [^|]+ \|[^|]*\|$", re.M)
+ROW = re.compile(
+    r"^\| [^|]+ \| `([\w.]+)(?:\((\w+)\))?` \| `([^|]*)` \| `([^|]*)` \| [^|]+ \|[^|]*\|$", re.M
+)
 ROWS = ROW.findall(PAGE)
 
 
@@ -19,7 +22,9 @@ def values(path, parameter):
     if path.startswith("config.RunConfig."):
         return [getattr(RunConfig.make(profile=p), path.split(".")[-1]) for p in ("paper", "demo")]
     if path.startswith("train.localization_config.LocalizationConfig."):
-        return [getattr(LocalizationConfig.make(s), path.split(".")[-1]) for s in ("paper", "small")]
+        return [
+            getattr(LocalizationConfig.make(s), path.split(".")[-1]) for s in ("paper", "small")
+        ]
     parts = path.split(".")
     found = importlib.import_module(".".join(["nbkit", *parts[:2]]))
     for name in parts[2:]:

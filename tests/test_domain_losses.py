@@ -1,4 +1,6 @@
-"""Domain losses and entropies, TRN-M, co-attention, clip order: slow twins, public formulas, closed forms, gradcheck."""
+"""Domain losses and entropies, TRN-M, co-attention, clip order: slow twins, public formulas, closed
+forms, gradcheck.
+"""
 
 import math
 from itertools import combinations, permutations
@@ -33,19 +35,31 @@ def entropy(p):
     return -sum(x * math.log(x) for x in p)
 
 
-# --- losses -------------------------------------------------------------------------------------------------------
+# --- losses
+# -------------------------------------------------------------------------------------------------------
+
 
 def test_domain_loss_is_the_two_way_cross_entropy_of_the_public_codes():
-    """TA3N's and MM-SADA's: softmax cross-entropy of two logits over the joined batch, source 0 and target 1."""
+    """TA3N's and MM-SADA's: softmax cross-entropy of two logits over the joined batch, source 0 and
+    target 1.
+    """
     s, t = numbers(6), numbers(6, seed=1)
-    slow = -sum(math.log(softmax([0.0, x])[0]) for x in s.tolist()) - sum(math.log(softmax([0.0, x])[1]) for x in t.tolist())
+    slow = -sum(math.log(softmax([0.0, x])[0]) for x in s.tolist()) - sum(
+        math.log(softmax([0.0, x])[1]) for x in t.tolist()
+    )
     assert domain_loss(s, t).item() == pytest.approx(slow / 12, abs=1e-12)
     assert domain_loss(s.view(2, 3), t).item() == pytest.approx(slow / 12, abs=1e-12)
-    assert domain_loss(s, t.repeat(3)).item() == pytest.approx(slow / 12, abs=1e-12)  # the domains weigh the same
-    assert domain_loss(s, t).item() == pytest.approx(spatial_image_loss(s, t, gamma=0).item() / 2, abs=1e-12)
+    assert domain_loss(s, t.repeat(3)).item() == pytest.approx(
+        slow / 12, abs=1e-12
+    )  # the domains weigh the same
+    assert domain_loss(s, t).item() == pytest.approx(
+        spatial_image_loss(s, t, gamma=0).item() / 2, abs=1e-12
+    )
     assert domain_loss(-t, -s).item() == pytest.approx(domain_loss(s, t).item(), abs=1e-12)
     assert domain_loss(torch.zeros(3), torch.zeros(2)).item() == pytest.approx(math.log(2))
-    assert domain_loss(torch.full((2,), 900.0), torch.full((2,), -900.0)).item() == pytest.approx(900)
+    assert domain_loss(torch.full((2,), 900.0), torch.full((2,), -900.0)).item() == pytest.approx(
+        900
+    )
     assert torch.autograd.gradcheck(domain_loss, (s.requires_grad_(), t.requires_grad_()))
 
 
@@ -63,24 +77,39 @@ def test_attention_is_that_of_ta3ns_code():
 def test_attentive_entropy_is_that_of_ta3ns_code():
     """attentive_entropy of its loss.py: mean over videos of (1 + H(domain)) H(class)."""
     classes, domains = numbers(5, 4), numbers(5, 2, seed=1)
-    slow = [(1 + entropy(softmax(d))) * entropy(softmax(c)) for c, d in zip(classes.tolist(), domains.tolist(), strict=True)]
+    slow = [
+        (1 + entropy(softmax(d))) * entropy(softmax(c))
+        for c, d in zip(classes.tolist(), domains.tolist(), strict=True)
+    ]
     logit = domains[:, 1] - domains[:, 0]
     assert attentive_entropy(classes, logit).item() == pytest.approx(sum(slow) / 5, abs=1e-12)
-    assert attentive_entropy(torch.zeros(2, 4), torch.zeros(2)).item() == pytest.approx((1 + math.log(2)) * math.log(4))
-    assert class_entropy(classes).tolist() == pytest.approx([entropy(softmax(c)) for c in classes.tolist()], abs=1e-12)
-    assert torch.autograd.gradcheck(attentive_entropy, (classes.requires_grad_(), logit.requires_grad_()))
+    assert attentive_entropy(torch.zeros(2, 4), torch.zeros(2)).item() == pytest.approx(
+        (1 + math.log(2)) * math.log(4)
+    )
+    assert class_entropy(classes).tolist() == pytest.approx(
+        [entropy(softmax(c)) for c in classes.tolist()], abs=1e-12
+    )
+    assert torch.autograd.gradcheck(
+        attentive_entropy, (classes.requires_grad_(), logit.requires_grad_())
+    )
 
 
 def test_correspondence_and_order_losses():
     same, other = numbers(3, 2), numbers(4, 2, seed=1)
-    slow = (-sum(math.log(1 / (1 + math.exp(-x))) for x in same.flatten().tolist()) / 6
-            - sum(math.log(1 - 1 / (1 + math.exp(-x))) for x in other.flatten().tolist()) / 8) / 2
+    slow = (
+        -sum(math.log(1 / (1 + math.exp(-x))) for x in same.flatten().tolist()) / 6
+        - sum(math.log(1 - 1 / (1 + math.exp(-x))) for x in other.flatten().tolist()) / 8
+    ) / 2
     assert correspondence_loss(same, other).item() == pytest.approx(slow, abs=1e-12)
     assert correspondence_loss(same + 50, other - 50) < 1e-9
-    assert order_loss(torch.zeros(4, 6), torch.tensor([0, 5, 2, 2])).item() == pytest.approx(math.log(6))
+    assert order_loss(torch.zeros(4, 6), torch.tensor([0, 5, 2, 2])).item() == pytest.approx(
+        math.log(6)
+    )
 
 
-# --- TRN-M ----------------------------------------------------------------------------------------------------------
+# --- TRN-M
+# ----------------------------------------------------------------------------------------------------------
+
 
 def test_tuples_are_evenly_spread_as_in_the_public_code():
     """TRN-M of TA3N's code: all ordered tuples, of them those numbered ceil(i * total / 3)."""
@@ -113,7 +142,9 @@ def test_a_single_clip_has_no_relations():
         Relations(4, 1)
 
 
-# --- clip heads -----------------------------------------------------------------------------------------------------
+# --- clip heads
+# -----------------------------------------------------------------------------------------------------
+
 
 def test_co_attention_slow_twin_and_its_limits():
     s, t = numbers(2, 3, 4), numbers(2, 2, 4, seed=1)
@@ -124,7 +155,9 @@ def test_co_attention_slow_twin_and_its_limits():
             cosine = [float(s[b, i] @ t[b, j] / s[b, i].norm() / t[b, j].norm()) for j in range(2)]
             slow = softmax([float(a_s[b, i] * a_t[b, j]) * cosine[j] for j in range(2)])
             assert A[b, i].tolist() == pytest.approx(slow, abs=1e-12)
-    assert co_attention(s, t, 0 * a_s, a_t).allclose(torch.full((2, 3, 2), 0.5, dtype=torch.float64))
+    assert co_attention(s, t, 0 * a_s, a_t).allclose(
+        torch.full((2, 3, 2), 0.5, dtype=torch.float64)
+    )
     sharp = torch.full((2, 3), 30.0, dtype=torch.float64)
     late = s.roll(1, dims=1)  # the same clips, one step later: attention finds them again
     assert (co_attention(s, late, sharp, sharp) @ late).allclose(s, atol=1e-6)

@@ -1,4 +1,6 @@
-"""The t-SNE figures draw the points, colours, names and numbers that they are given; features are read as in evaluation."""
+"""The t-SNE figures draw the points, colours, names and numbers that they are given; features are
+read as in evaluation.
+"""
 
 import matplotlib
 
@@ -35,9 +37,16 @@ def test_tsne_keeps_clusters_together_and_repeats():
 
 
 def test_a_joint_embedding_has_the_source_first():
-    a, b = np.zeros((8, 2)) + np.arange(8)[:, None] * 0.01, np.full((6, 2), 50.0) + np.arange(6)[:, None] * 0.01
+    a, b = (
+        np.zeros((8, 2)) + np.arange(8)[:, None] * 0.01,
+        np.full((6, 2), 50.0) + np.arange(6)[:, None] * 0.01,
+    )
     found = embedding.embed(a, b, np.zeros(8, int), np.ones(6, int), perplexity=3, seed=0)
-    assert found.xy.shape == (14, 2) and found.n_source == 8 and found.labels.tolist() == [0] * 8 + [1] * 6
+    assert (
+        found.xy.shape == (14, 2)
+        and found.n_source == 8
+        and found.labels.tolist() == [0] * 8 + [1] * 6
+    )
 
 
 def test_panel_draws_each_domain_with_its_marker_and_each_class_with_its_colour(points):
@@ -46,10 +55,18 @@ def test_panel_draws_each_domain_with_its_marker_and_each_class_with_its_colour(
     source, target = ax.collections
     np.testing.assert_allclose(source.get_offsets(), points.xy[:12])
     np.testing.assert_allclose(target.get_offsets(), points.xy[12:])
-    assert [to_hex(c) for c in source.get_edgecolors()] == [style.class_colour(c).lower() for c in points.labels[:12]]
-    assert [to_hex(c) for c in target.get_facecolors()] == [style.class_colour(c).lower() for c in points.labels[12:]]
-    assert len(target.get_paths()[0].vertices) < len(source.get_paths()[0].vertices)  # a triangle, a circle
-    assert {t.get_text() for t in ax.texts} == {"a", "b", "c d"} and min(t.get_fontsize() for t in ax.texts) >= 9
+    assert [to_hex(c) for c in source.get_edgecolors()] == [
+        style.class_colour(c).lower() for c in points.labels[:12]
+    ]
+    assert [to_hex(c) for c in target.get_facecolors()] == [
+        style.class_colour(c).lower() for c in points.labels[12:]
+    ]
+    assert len(target.get_paths()[0].vertices) < len(
+        source.get_paths()[0].vertices
+    )  # a triangle, a circle
+    assert {t.get_text() for t in ax.texts} == {"a", "b", "c d"} and min(
+        t.get_fontsize() for t in ax.texts
+    ) >= 9
     plt.close(fig)
 
 
@@ -57,35 +74,54 @@ def test_labels_do_not_overlap_and_stay_near_and_inside(points):
     crowded = points._replace(xy=points.xy * 0.05)  # all three clusters within one word's width
     with plt.rc_context():
         style.use_style()
-        fig = embedding.embedding_figure({"one": points, "two": crowded}, ["first class", "second class", "third class"],
-                                         {"source": "s", "target": "t"})
+        fig = embedding.embedding_figure(
+            {"one": points, "two": crowded},
+            ["first class", "second class", "third class"],
+            {"source": "s", "target": "t"},
+        )
         for ax in fig.axes[:2]:
             boxes, panel = [t.get_window_extent() for t in ax.texts], ax.get_window_extent()
             assert len(boxes) == 3
             assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-            assert all(b.x0 > panel.x0 - 2 and b.x1 < panel.x1 + 2 and b.y1 < panel.y1 + 2 for b in boxes)
+            assert all(
+                b.x0 > panel.x0 - 2 and b.x1 < panel.x1 + 2 and b.y1 < panel.y1 + 2 for b in boxes
+            )
     plt.close(fig)
 
 
 def test_every_panel_and_name_is_in_the_figure(points):
     panels = dict.fromkeys(("Source only", "with STCL", "with VCA", "both"), points)
-    fig = embedding.embedding_figure(panels, ["a", "b", "c"], {"source": "studio", "target": "street"})
-    assert [ax.get_title() for ax in fig.axes[:4]] == ["(a) Source only", "(b) with STCL", "(c) with VCA", "(d) both"]
+    fig = embedding.embedding_figure(
+        panels, ["a", "b", "c"], {"source": "studio", "target": "street"}
+    )
+    assert [ax.get_title() for ax in fig.axes[:4]] == [
+        "(a) Source only",
+        "(b) with STCL",
+        "(c) with VCA",
+        "(d) both",
+    ]
     key = [t.get_text() for t in fig.legends[0].get_texts()]
     assert key == ["source: studio", "target: street", "a", "b", "c"]
     plt.close(fig)
     fig = embedding.domain_strip(panels, {"source": "studio", "target": "street"})
     source, target = fig.axes[0].collections
-    assert to_hex(source.get_edgecolors()[0]) == style.SOURCE.lower() and to_hex(target.get_facecolors()[0]) == style.TARGET.lower()
+    assert (
+        to_hex(source.get_edgecolors()[0]) == style.SOURCE.lower()
+        and to_hex(target.get_facecolors()[0]) == style.TARGET.lower()
+    )
     plt.close(fig)
 
 
 def test_numbers_stand_where_the_table_says():
     table = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}, index=["first", "second"])
-    fig = embedding.numbers_figure(table, table + 5, {"x": (0, 9), "y": (0, 9)}, {"x": "0", "y": "1"})
+    fig = embedding.numbers_figure(
+        table, table + 5, {"x": (0, 9), "y": (0, 9)}, {"x": "0", "y": "1"}
+    )
     for ax, column in zip(fig.axes, table):
         assert ax.get_title() == column
-        assert [tuple(c.get_offsets()[0]) for c in ax.collections] == list(zip(table[column], (0, 1)))
+        assert [tuple(c.get_offsets()[0]) for c in ax.collections] == list(
+            zip(table[column], (0, 1))
+        )
         assert [line.get_xdata()[0] for line in ax.lines] == (table[column] + 5).tolist()
     assert [ax.get_xlabel() for ax in fig.axes] == ["best: 0", "best: 1"]
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["first", "second"]
@@ -99,8 +135,12 @@ def test_features_are_read_as_in_evaluation(smoke):
     assert found.statistics == {"source": "source", "target": "source"}
     assert (found.source.labels >= 0).all() and len(found.held_out.labels) == 4 * len(found.classes)
     v, V = joined(found.target)
-    assert V.shape == (len(found.target.labels), 2 * cfg.feature_dim) and v.shape == (len(V), cfg.clips, 2 * cfg.feature_dim)
-    torch.testing.assert_close(joined(found.target, "flow").V, V[:, cfg.feature_dim:])
+    assert V.shape == (len(found.target.labels), 2 * cfg.model.feature_dim) and v.shape == (
+        len(V),
+        cfg.data.clips,
+        2 * cfg.model.feature_dim,
+    )
+    torch.testing.assert_close(joined(found.target, "flow").V, V[:, cfg.model.feature_dim :])
     with pytest.raises(NbkitError, match="FEATURE='depth'"):
         joined(found.target, "depth")
 
@@ -110,5 +150,10 @@ def test_statistics_follow_the_method(smoke):
     adabn = both_domains(first.model_copy(update={"method": "adabn"}))
     assert adabn.statistics == {"source": "source", "target": "target"}
     top = both_domains(first.model_copy(update={"method": "target_only"}))
-    assert top.statistics == {"source": "target", "target": "target"}  # it has never seen the source's
-    assert torch.equal(top.source.labels, adabn.source.labels)  # withheld from its training, known to the picture
+    assert top.statistics == {
+        "source": "target",
+        "target": "target",
+    }  # it has never seen the source's
+    assert torch.equal(
+        top.source.labels, adabn.source.labels
+    )  # withheld from its training, known to the picture

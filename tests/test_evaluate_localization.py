@@ -1,4 +1,5 @@
 """frame-mAP, tube linking and video-mAP: known answers, slow twins, properties."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,8 +25,12 @@ def moving_box(n, x=10.0, y=20.0):
 
 def ground_truth():
     """Video 0: dive on frames 5-24 of 40. Video 1: golf everywhere. Video 2: two instances of golf."""
-    return [Tube(0, 0, np.arange(5, 25), moving_box(20)), Tube(1, 1, np.arange(30), moving_box(30)),
-            Tube(2, 1, np.arange(0, 20), moving_box(20)), Tube(2, 1, np.arange(30, 50), moving_box(20, x=150))]
+    return [
+        Tube(0, 0, np.arange(5, 25), moving_box(20)),
+        Tube(1, 1, np.arange(30), moving_box(30)),
+        Tube(2, 1, np.arange(0, 20), moving_box(20)),
+        Tube(2, 1, np.arange(30, 50), moving_box(20, x=150)),
+    ]
 
 
 def add(detections, video, frame, label, score, box):
@@ -39,7 +44,8 @@ def scored(truth, score=0.9):
     return rows
 
 
-# ----------------------------------------------------------------------------------------------- known answers
+# -----------------------------------------------------------------------------------------------
+# known answers
 def test_perfect_detections_score_100():
     truth = ground_truth()
     found = scored(truth)
@@ -62,14 +68,18 @@ def test_one_missing_frame_of_n(n):
 
 def test_background_false_positive_counts_only_with_eval_background():
     truth = ground_truth()
-    found = add(scored(truth), 0, 35, 0, 0.99, [10, 20, 50, 100])  # frame 35 of video 0: nobody acts
+    found = add(
+        scored(truth), 0, 35, 0, 0.99, [10, 20, 50, 100]
+    )  # frame 35 of video 0: nobody acts
     without = frame_map(found, truth, CLASSES, eval_background=False)
     with_background = frame_map(found, truth, CLASSES, eval_background=True)
     assert without.mean == 100
     assert with_background.ap[0] < 100 and with_background.ap[1] == 100
     # one false positive ranked first: precision after k hits is k/(k+1), trapezoids between
     precision = np.arange(21) / np.arange(1, 22)
-    assert with_background.ap[0] == pytest.approx(100 * np.sum((precision[1:] + precision[:-1]) / 40))
+    assert with_background.ap[0] == pytest.approx(
+        100 * np.sum((precision[1:] + precision[:-1]) / 40)
+    )
 
 
 def test_background_must_be_chosen():
@@ -96,7 +106,9 @@ def test_half_the_frames_missing():
 
 
 def test_class_without_ground_truth_is_left_out_and_named():
-    result = frame_map(scored(ground_truth()), ground_truth(), (*CLASSES, "ski"), eval_background=True)
+    result = frame_map(
+        scored(ground_truth()), ground_truth(), (*CLASSES, "ski"), eval_background=True
+    )
     assert np.isnan(result.ap[2]) and result.absent == ("ski",) and result.mean == 100
 
 
@@ -117,12 +129,16 @@ def test_temporal_localization_is_tested():
     assert video_map(link(always, LinkSettings(trim=0.5)), truth, 1).mean == 100
 
 
-# ------------------------------------------------------------------------------------------------- the pieces
+# -------------------------------------------------------------------------------------------------
+# the pieces
 def test_uint8_boxes_are_cast_not_wrapped():
     small = np.array([[200, 100, 255, 240]], dtype=np.uint8)
     assert iou_matrix(small, small)[0, 0] == 1
     assert as_boxes(small).dtype == np.float64
-    assert iou_matrix(np.array([[0, 0, 255, 255]], np.uint8), [[0, 0, 127, 255]], plus_one=True)[0, 0] == 0.5
+    assert (
+        iou_matrix(np.array([[0, 0, 255, 255]], np.uint8), [[0, 0, 127, 255]], plus_one=True)[0, 0]
+        == 0.5
+    )
 
 
 def test_iou_plus_one_rule():
@@ -186,22 +202,26 @@ def test_greedy_match_is_the_slow_loop(seed):
     rng = np.random.default_rng(seed)
     n, g = rng.integers(0, 40), rng.integers(0, 4)
     overlap, group, score = rng.uniform(size=(n, g)), rng.integers(0, 5, n), rng.uniform(size=n)
-    np.testing.assert_array_equal(greedy_match(overlap, group, score, 0.4), slow_match(overlap, group, score, 0.4))
+    np.testing.assert_array_equal(
+        greedy_match(overlap, group, score, 0.4), slow_match(overlap, group, score, 0.4)
+    )
 
 
 def slow_link(frames, boxes, scores, cfg):
     """One sequence, one tube at a time: lists of detection indices."""
     done, active = [], []
     for t in range(frames.min(), frames.max() + 1):
-        here = sorted(np.flatnonzero(frames == t), key=lambda i: -scores[i])[:cfg.top_k]
+        here = sorted(np.flatnonzero(frames == t), key=lambda i: -scores[i])[: cfg.top_k]
         active.sort(key=lambda tube: -np.mean(scores[tube]))
         still = []
         for tube in active:
-            near = [i for i in here if iou_matrix(boxes[tube[-1:]], boxes[i:i + 1])[0, 0] >= cfg.iou]
+            near = [
+                i for i in here if iou_matrix(boxes[tube[-1:]], boxes[i : i + 1])[0, 0] >= cfg.iou
+            ]
             if near:
                 tube.append(near[0])
                 here.remove(near[0])
-            (done if t - frames[tube[-1]] > cfg.max_gap else still).append(tube)
+            (done if t - frames[tube[-1]] > cfg.evaluation.max_gap else still).append(tube)
         active = still + [[i] for i in here]
     return sorted(tuple(tube) for tube in done + active)
 
@@ -211,7 +231,9 @@ def test_linking_is_the_slow_loop(seed):
     rng = np.random.default_rng(seed)
     cfg = LinkSettings(max_gap=int(rng.integers(0, 3)), min_length=1, min_score=0, top_k=4)
     tracks, frames = 3, 25
-    centre = np.cumsum(rng.normal(0, 3, (frames, tracks, 2)), axis=0) + rng.uniform(30, 60, (1, tracks, 2))
+    centre = np.cumsum(rng.normal(0, 3, (frames, tracks, 2)), axis=0) + rng.uniform(
+        30, 60, (1, tracks, 2)
+    )
     seen = rng.uniform(size=(frames, tracks)) < 0.8
     t, k = np.nonzero(seen)
     boxes = np.c_[centre[t, k] - 12, centre[t, k] + 12]
@@ -219,7 +241,9 @@ def test_linking_is_the_slow_loop(seed):
     for video in range(3):  # three videos side by side must not disturb each other
         scores = rng.uniform(0.1, 1, len(t))
         parts.append(Detections(np.full(len(t), video), t, np.zeros(len(t)), scores, boxes))
-        expected += [(video, tuple(scores[list(tube)])) for tube in slow_link(t, boxes, scores, cfg)]
+        expected += [
+            (video, tuple(scores[list(tube)])) for tube in slow_link(t, boxes, scores, cfg)
+        ]
     tubes = link(Detections.concatenate(parts), cfg)
     assert len(tubes) == len(expected)
     means = sorted((v, round(float(np.mean(s)), 9)) for v, s in expected)
@@ -228,17 +252,26 @@ def test_linking_is_the_slow_loop(seed):
 
 def test_linking_fills_gaps_by_interpolation_and_closes_after_max_gap():
     boxes = moving_box(12)
+
     def found(keep):
-        return Detections(np.zeros(len(keep)), keep, np.zeros(len(keep)), np.full(len(keep), 0.5), boxes[keep])
+        return Detections(
+            np.zeros(len(keep)), keep, np.zeros(len(keep)), np.full(len(keep), 0.5), boxes[keep]
+        )
+
     (tube,) = link(found(np.r_[0:4, 6:12]), LinkSettings(max_gap=2, min_length=1))
     np.testing.assert_array_equal(tube.frames, np.arange(12))
     np.testing.assert_allclose(tube.boxes, boxes)
     assert len(link(found(np.r_[0:4, 6:12]), LinkSettings(max_gap=1, min_length=1))) == 2
-    assert [len(t) for t in link(found(np.r_[0:4, 6:12]), LinkSettings(max_gap=1, min_length=5))] == [6]
+    assert [
+        len(t) for t in link(found(np.r_[0:4, 6:12]), LinkSettings(max_gap=1, min_length=5))
+    ] == [6]
 
 
 def test_tube_nms_keeps_the_best_of_overlapping_tubes():
-    best, copy = Tube(0, 0, np.arange(20), moving_box(20), 0.9), Tube(0, 0, np.arange(2, 20), moving_box(20)[2:], 0.8)
+    best, copy = (
+        Tube(0, 0, np.arange(20), moving_box(20), 0.9),
+        Tube(0, 0, np.arange(2, 20), moving_box(20)[2:], 0.8),
+    )
     later = Tube(0, 0, np.arange(30, 50), moving_box(20), 0.7)
     assert tube_nms([copy, later, best], 0.3) == [2, 1]
     assert video_map([best, copy, later], [best, later], 1).mean == 100
@@ -258,7 +291,12 @@ def test_map_does_not_depend_on_the_order_of_rows():
     found.box += rng.normal(0, 12, found.box.shape)
     found.score = rng.uniform(size=len(found))
     mixed = found.select(rng.permutation(len(found)))
-    assert frame_map(found, truth, CLASSES, eval_background=True) == frame_map(mixed, truth, CLASSES, eval_background=True)
-    a, b = (video_maps(link(d, LOOSE), truth, CLASSES, iou_thresholds=(0.2, 0.5)) for d in (found, mixed))
+    assert frame_map(found, truth, CLASSES, eval_background=True) == frame_map(
+        mixed, truth, CLASSES, eval_background=True
+    )
+    a, b = (
+        video_maps(link(d, LOOSE), truth, CLASSES, iou_thresholds=(0.2, 0.5))
+        for d in (found, mixed)
+    )
     assert a == b
     assert a[0.2].mean >= a[0.5].mean

@@ -1,4 +1,6 @@
-"""Cached frame features: views that are real mirror images, batches aligned with the cache, negatives of Fig. 3."""
+"""Cached frame features: views that are real mirror images, batches aligned with the cache,
+negatives of Fig. 3.
+"""
 
 import pickle
 
@@ -24,7 +26,9 @@ from nbkit.errors import NbkitError
 
 
 class Quadrants:
-    """A stand-in network whose features can be computed by hand: the mean of each quadrant of each channel."""
+    """A stand-in network whose features can be computed by hand: the mean of each quadrant of each
+    channel.
+    """
 
     key, out_features = "quadrants", 12
 
@@ -42,7 +46,11 @@ def made(tmp_path_factory):
 
 
 def quadrants(pictures):  # (N, H, W, 3)
-    return Quadrants().frame_features(torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))).numpy()
+    return (
+        Quadrants()
+        .frame_features(torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))))
+        .numpy()
+    )
 
 
 def test_features_are_those_of_the_sampled_frames(made):
@@ -58,13 +66,20 @@ def test_features_are_those_of_the_sampled_frames(made):
 
 def test_views_are_mirror_images(made):
     features = made[2]
-    order = {"hflip": [1, 0, 3, 2], "vflip": [2, 3, 0, 1], "rot180": [3, 2, 1, 0]}  # of the four quadrants
+    order = {
+        "hflip": [1, 0, 3, 2],
+        "vflip": [2, 3, 0, 1],
+        "rot180": [3, 2, 1, 0],
+    }  # of the four quadrants
     rgb = features.get("v0", "rgb").reshape(24, 4, 3, 4)  # (N, V, channel, quadrant)
     flow = features.get("v0", "flow").reshape(24, 4, 3, 4).astype(np.float32)
     for number, view in enumerate(list(VIEWS)[1:], start=1):
         assert np.allclose(rgb[:, number], rgb[:, 0][..., order[view]], atol=1e-3)
         moved = flow[:, 0][..., order[view]].copy()
-        for channel, bit in ((0, 1), (1, 2)):  # u and v change sign with the mirror: p becomes 1 - p
+        for channel, bit in (
+            (0, 1),
+            (1, 2),
+        ):  # u and v change sign with the mirror: p becomes 1 - p
             if VIEWS[view] & bit:
                 moved[:, channel] = 1 - moved[:, channel]
         assert np.allclose(flow[:, number], moved, atol=2e-3)
@@ -75,8 +90,12 @@ def test_flow_picture_and_its_scale():
     flow[0, :10] = [3, 0]
     assert flow_scale(flow, 8.0) == pytest.approx(3)
     picture = flow_picture(flow, 3.0)
-    assert np.allclose(picture[0, 0, 0], [1, 0.5, 1]) and np.allclose(picture[0, 15, 0], [0.5, 0.5, 0])
-    assert flow_scale(flow * 0.01, 8.0) == pytest.approx(4 * 8 / 127)  # storage noise is not blown up
+    assert np.allclose(picture[0, 0, 0], [1, 0.5, 1]) and np.allclose(
+        picture[0, 15, 0], [0.5, 0.5, 0]
+    )
+    assert flow_scale(flow * 0.01, 8.0) == pytest.approx(
+        4 * 8 / 127
+    )  # storage noise is not blown up
     assert np.array_equal(turn(turn(flow, "rot180", flow=True), "rot180", flow=True), flow)
 
 
@@ -84,7 +103,10 @@ def test_pictures_may_be_shown_smaller(made, tmp_path):
     _, cache, features = made
     small = build_features(cache, tmp_path, Quadrants(), frames=24, size=16, progress=False)
     assert small.folder.name != features.folder.name and small.settings["size"] == 16
-    for m in ("rgb", "flow"):  # means over quadrants do not depend on the size, up to what flow saturates
+    for m in (
+        "rgb",
+        "flow",
+    ):  # means over quadrants do not depend on the size, up to what flow saturates
         assert np.abs(small.get("v1", m).astype(np.float32) - features.get("v1", m)).mean() < 5e-3
 
 
@@ -92,7 +114,9 @@ def test_reused_and_whole_or_absent(made, tmp_path):
     table, cache, features = made
     again = build_features(cache, features.folder.parent, Quadrants(), frames=24, progress=False)
     assert again.folder == features.folder
-    assert np.array_equal(pickle.loads(pickle.dumps(features)).get("v2", "flow"), features.get("v2", "flow"))
+    assert np.array_equal(
+        pickle.loads(pickle.dumps(features)).get("v2", "flow"), features.get("v2", "flow")
+    )
 
     class Breaks(Quadrants):
         key = "breaks"
@@ -127,10 +151,16 @@ def test_batches_hold_the_planned_frames_of_one_view(made):
             mirrored_seen.add(mirrored)
             order = [1, 0, 3, 2] if mirrored else [0, 1, 2, 3]  # views of a mirrored video
             for m in ("rgb", "flow"):
-                stored = torch.tensor(features.get(f"v{index}", m)).float()[torch.tensor(chosen)][:, :, order]
-                assert torch.equal(batch[f"{m}_views"][row], stored) and torch.equal(batch[m][row], stored[:, :, 0])
+                stored = torch.tensor(features.get(f"v{index}", m)).float()[torch.tensor(chosen)][
+                    :, :, order
+                ]
+                assert torch.equal(batch[f"{m}_views"][row], stored) and torch.equal(
+                    batch[m][row], stored[:, :, 0]
+                )
         plain = data.load_batch([1, 0])
-        assert set(plain) == {"rgb", "flow", "label", "index"} and torch.equal(plain["flow"], batch["flow"])
+        assert set(plain) == {"rgb", "flow", "label", "index"} and torch.equal(
+            plain["flow"], batch["flow"]
+        )
         assert torch.equal(data[1]["rgb"], batch["rgb"][0])
     assert mirrored_seen == {True, False}
 
@@ -146,9 +176,16 @@ def test_test_clips_are_centred_and_upright(made):
 def test_labels_are_withheld_and_missing_mirrors_refused(made, tmp_path):
     table, cache, features = made
     data = FeatureClipDataset(features, table, frames=8, withhold_labels=True)
-    assert data.load_batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and "label" not in data.table
+    assert (
+        data.load_batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and "label" not in data.table
+    )
     only = build_features(cache, tmp_path, Quadrants(), views=("identity",), progress=False)
-    assert FeatureClipDataset(only, table, frames=8).load_batch([0], with_views=True)["rgb_views"].shape[3] == 1
+    assert (
+        FeatureClipDataset(only, table, frames=8)
+        .load_batch([0], with_views=True)["rgb_views"]
+        .shape[3]
+        == 1
+    )
     with pytest.raises(NbkitError, match="mirror image"):
         FeatureClipDataset(only, table, frames=8, augment=True)
 

@@ -32,8 +32,13 @@ def test_class_colours_differ_and_repeat_after_twelve():
 
 def test_source_is_shown_without_its_docstring():
     from nbkit.losses.alignment import class_mask
+
     source = notebook.source_without_docstring(class_mask)
-    assert source.startswith("def class_mask(") and "return (y1 == c1)" in source and '"""' not in source
+    assert (
+        source.startswith("def class_mask(")
+        and "return (y1 == c1)" in source
+        and '"""' not in source
+    )
     namespace = {"Tensor": object}
     exec(source, namespace)  # still a function
 

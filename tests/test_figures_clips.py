@@ -1,4 +1,5 @@
 """Film strips, flow colours and clip diagrams."""
+
 import matplotlib
 
 matplotlib.use("agg")
@@ -8,14 +9,23 @@ import pytest
 
 from nbkit.errors import NbkitError
 from nbkit.figures import notebook
-from nbkit.figures.clips import clip_rows, clip_viewer, colour_wheel, flow_colours, strip, viewer_frame
+from nbkit.figures.clips import (
+    clip_rows,
+    clip_viewer,
+    colour_wheel,
+    flow_colours,
+    strip,
+    viewer_frame,
+)
 
 
 def test_flow_colours():
     flow = np.array([[0, 0], [3, 0], [0, 3], [-3, 0], [30, 0], [1.5, 0]], float)
     rgb = flow_colours(flow, top=3.0)
     assert np.allclose(rgb[0], 1) and np.allclose(rgb[1], (1, 0, 0))  # still is white, right is red
-    assert np.allclose(rgb[3], (0, 1, 1)) and np.allclose(rgb[4], rgb[1])  # left is its complement; speed saturates
+    assert np.allclose(rgb[3], (0, 1, 1)) and np.allclose(
+        rgb[4], rgb[1]
+    )  # left is its complement; speed saturates
     assert np.allclose(rgb[5], (1, 0.5, 0.5))
     turned = flow_colours(np.array([[0, 3.0]]), 3.0)
     assert np.allclose(turned[0], rgb[2]) and not np.allclose(rgb[2], rgb[1])
@@ -39,7 +49,9 @@ def test_figures_draw():
 
 def small_video():
     """Five frames with a box on the first three, everything moving two pixels to the right."""
-    frames = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8) * 20
+    frames = (
+        np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8) * 20
+    )
     motion = np.zeros((5, 8, 8, 2), np.float32)
     motion[..., 0] = 2.0
     boxes = np.full((5, 4), np.nan)
@@ -76,7 +88,9 @@ def test_the_viewer_scrubs_through_frames_flow_and_boxes(monkeypatch):
 def test_a_frame_of_the_viewer_has_its_own_box_only():
     frames, motion, boxes = small_video()
     with_box, without = (viewer_frame(frames, motion, t, boxes) for t in (0, 4))
-    assert [len(ax.patches) for ax in with_box.axes] == [1, 1] and [len(ax.patches) for ax in without.axes] == [0, 0]
+    assert [len(ax.patches) for ax in with_box.axes] == [1, 1] and [
+        len(ax.patches) for ax in without.axes
+    ] == [0, 0]
     plt.close("all")
     with pytest.raises(NbkitError, match="5 frames, 4 flows"):
         clip_viewer(frames, motion[:4], boxes)

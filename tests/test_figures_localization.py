@@ -1,4 +1,7 @@
-"""Figures of localization: bars of tubes lie on the video's own frames, boxes on the pixels they name."""
+"""Figures of localization: bars of tubes lie on the video's own frames, boxes on the pixels they
+name.
+"""
+
 import numpy as np
 from matplotlib import pyplot as plt
 
@@ -13,7 +16,14 @@ def tube(frames, score=1.0):
 
 
 def test_detected_tubes_are_stretched_by_the_stride_and_the_truth_is_not():
-    fig = tubes_figure({"model": [tube([2, 3, 4], 0.5)], "silent": []}, [tube(range(8, 20))], 0, 40, ["walk"], stride=4)
+    fig = tubes_figure(
+        {"model": [tube([2, 3, 4], 0.5)], "silent": []},
+        [tube(range(8, 20))],
+        0,
+        40,
+        ["walk"],
+        stride=4,
+    )
     bars = [(p.get_x(), p.get_width()) for p in fig.axes[0].patches]
     assert bars == [(8, 12), (8, 12)]  # frames 8 to 19, both
     assert "no tube" in [t.get_text() for t in fig.axes[0].texts]
@@ -21,9 +31,23 @@ def test_detected_tubes_are_stretched_by_the_stride_and_the_truth_is_not():
 
 
 def test_detections_of_a_frame_come_best_first_and_are_drawn_where_they_are():
-    found = Detections([0, 0, 0, 1], [1, 1, 2, 1], [0, 0, 0, 0], [0.4, 0.9, 0.8, 0.9], np.stack([BOX, BOX + 1, BOX, BOX]))
+    found = Detections(
+        [0, 0, 0, 1],
+        [1, 1, 2, 1],
+        [0, 0, 0, 0],
+        [0.4, 0.9, 0.8, 0.9],
+        np.stack([BOX, BOX + 1, BOX, BOX]),
+    )
     assert at(found, 0, 1, 0.3).score.tolist() == [0.9, 0.4] and len(at(found, 0, 1, 0.95)) == 0
-    fig = detections_figure(np.zeros((8, 12, 12, 3), np.uint8), [4], 0, {"m": found}, [tube([4])], ["walk"], stride=4)
-    corners = sorted((p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in fig.axes[0].patches)
-    assert corners == [(1.5, 2.5, 6, 6), (1.5, 2.5, 6, 6), (2.5, 3.5, 6, 6)]  # truth and the weaker one, the better one
+    fig = detections_figure(
+        np.zeros((8, 12, 12, 3), np.uint8), [4], 0, {"m": found}, [tube([4])], ["walk"], stride=4
+    )
+    corners = sorted(
+        (p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in fig.axes[0].patches
+    )
+    assert corners == [
+        (1.5, 2.5, 6, 6),
+        (1.5, 2.5, 6, 6),
+        (2.5, 3.5, 6, 6),
+    ]  # truth and the weaker one, the better one
     plt.close(fig)

@@ -38,7 +38,9 @@ def test_a_thin_limb_moves_over_a_still_background():
 
 
 def test_flow_and_rgb_are_aligned_in_time():
-    """A bar that jumps once: the flow's energy correlates best with the frame difference at offset 0."""
+    """A bar that jumps once: the flow's energy correlates best with the frame difference at offset
+    0.
+    """
     rng = np.random.default_rng(0)
     position = np.cumsum(rng.integers(0, 5, 16))  # irregular steps
     big = texture(200, 3)

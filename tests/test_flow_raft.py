@@ -1,4 +1,6 @@
-"""RAFT as a flow source: shapes, padding and cropping, batching, and what it says without its weights."""
+"""RAFT as a flow source: shapes, padding and cropping, batching, and what it says without its
+weights.
+"""
 
 import urllib.request
 
@@ -18,7 +20,9 @@ def one_thread():
 
 
 class Places(torch.nn.Module):
-    """A stand-in network: 'flow' = the first picture's red, and the second one's minus the first one's green."""
+    """A stand-in network: 'flow' = the first picture's red, and the second one's minus the first
+    one's green.
+    """
 
     def __init__(self):
         super().__init__()
@@ -26,7 +30,10 @@ class Places(torch.nn.Module):
 
     def forward(self, first, second, num_flow_updates):
         self.shapes.append(tuple(first.shape))
-        return [torch.zeros_like(first[:, :2]), torch.stack([first[:, 0], second[:, 1] - first[:, 1]], 1)]
+        return [
+            torch.zeros_like(first[:, :2]),
+            torch.stack([first[:, 0], second[:, 1] - first[:, 1]], 1),
+        ]
 
 
 def frames(n: int, height: int, width: int) -> np.ndarray:
@@ -48,12 +55,16 @@ def test_padding_is_cropped_away_and_every_pair_is_seen_once(size):
     flow = RaftFlow(network, "cpu", batch=2)(video)
     scaled = video.astype(np.float32) / 127.5 - 1
     np.testing.assert_allclose(flow[:-1, ..., 0], scaled[:-1, ..., 0], atol=1e-6)
-    np.testing.assert_allclose(flow[:-1, ..., 1], scaled[1:, ..., 1] - scaled[:-1, ..., 1], atol=1e-6)
+    np.testing.assert_allclose(
+        flow[:-1, ..., 1], scaled[1:, ..., 1] - scaled[:-1, ..., 1], atol=1e-6
+    )
     assert [s[0] for s in network.shapes] == [2, 2, 1]
     assert all(h % 8 == 0 and w % 8 == 0 and min(h, w) >= 128 for _, _, h, w in network.shapes)
 
 
-@pytest.mark.parametrize(("side", "padded"), [(16, 128), (127, 128), (128, 128), (129, 136), (240, 240)])
+@pytest.mark.parametrize(
+    ("side", "padded"), [(16, 128), (127, 128), (128, 128), (129, 136), (240, 240)]
+)
 def test_padded_sides(side, padded):
     assert side + sum(padding(side)) == padded
 
@@ -72,7 +83,9 @@ def test_offline_and_unknown_variants_are_answered(tmp_path, monkeypatch):
 
 
 def test_raft_is_a_method_of_compute_flow(monkeypatch):
-    monkeypatch.setattr(flow_raft, "pretrained_raft", lambda variant, **options: RaftFlow(Places(), "cpu"))
+    monkeypatch.setattr(
+        flow_raft, "pretrained_raft", lambda variant, **options: RaftFlow(Places(), "cpu")
+    )
     video = frames(3, 32, 40)
     flow = compute_flow(video, "raft", clip=0.5)
     expected = np.clip(video[:-1, ..., 0].astype(np.float32) / 127.5 - 1, -0.5, 0.5)

@@ -1,4 +1,7 @@
-"""Grad-CAM: the reference against the package in 2-D and 3-D, where cells lie, masks on the network's pixels, shares."""
+"""Grad-CAM: the reference against the package in 2-D and 3-D, where cells lie, masks on the
+network's pixels, shares.
+"""
+
 import cv2
 import matplotlib
 
@@ -13,13 +16,13 @@ from scipy.ndimage import zoom
 from torch import nn
 
 from nbkit import checks
-from nbkit.config import RunConfig
+from nbkit.config.recognition import RunConfig
 from nbkit.data.boxes import read_actor_masks
 from nbkit.data.cache import square
 from nbkit.data.clips import ClipDataset, load_batch
 from nbkit.errors import NbkitError
-from nbkit.evaluate import heat, sanity
-from nbkit.evaluate.gradcam import (
+from nbkit.explain import heat, sanity
+from nbkit.explain.gradcam import (
     PictureEncoder,
     StreamLogits,
     map_layer,
@@ -37,16 +40,35 @@ from nbkit.models.small import FrameFeatureEncoder, SmallEncoder
 from nbkit.models.two_stream import TwoStream
 from nbkit.train.loop import prepare
 
-NETWORKS = {"small": (8, 40), "i3d": (8, 64), "bn_inception": (2, 64), "mobilenet": (2, 64)}  # frames, side (pixels)
+NETWORKS = {
+    "small": (8, 40),
+    "i3d": (8, 64),
+    "bn_inception": (2, 64),
+    "mobilenet": (2, 64),
+}  # frames, side (pixels)
 
 
 def network_of(backbone, frames, side, clips=1):
-    """A random two-stream network whose normalisation has seen the clips, so that maps are not all zero."""
+    """A random two-stream network whose normalisation has seen the clips, so that maps are not all
+    zero.
+    """
     torch.manual_seed(0)
-    cfg = RunConfig.make(profile="demo", backbone=backbone, weights="random", clips=clips, frames=frames, crop=side,
-                         cache_size=side, feature_dim=16, bn_mode="shared")
+    cfg = RunConfig.make(
+        profile="demo",
+        backbone=backbone,
+        weights="random",
+        clips=clips,
+        frames=frames,
+        crop=side,
+        cache_size=side,
+        feature_dim=16,
+        bn_mode="shared",
+    )
     model = TwoStream(cfg, 5)
-    batch = {"rgb": torch.rand(2, clips, 3, frames, side, side), "flow": torch.rand(2, clips, 2, frames, side, side) - 0.5}
+    batch = {
+        "rgb": torch.rand(2, clips, 3, frames, side, side),
+        "flow": torch.rand(2, clips, 2, frames, side, side) - 0.5,
+    }
     with torch.no_grad(), estimating_statistics(model, "source"):
         model(batch)
     return model.eval(), batch
@@ -72,12 +94,14 @@ def test_reference_agrees_with_the_package(backbone):
         if sees_pictures(model.streams[stream].encoder):  # one map a frame, resized by OpenCV
             assert ours.ndim == 3 and len(ours) == 2 * frames
             resized = np.stack([cv2.resize(stretched(m), (side, side)) for m in ours])
-        else:                                             # one map a clip, by a cubic spline
+        else:  # one map a clip, by a cubic spline
             assert ours.ndim == 4 and len(ours) == 2
             size = (frames, side, side)
-            resized = np.stack([zoom(stretched(m), [a / b for a, b in zip(size, m.shape)]) for m in ours])
+            resized = np.stack(
+                [zoom(stretched(m), [a / b for a, b in zip(size, m.shape)]) for m in ours]
+            )
         expected = np.stack([stretched(np.maximum(m, 0)) for m in resized])
-        assert scaled.shape == expected.shape == (len(ours), *x.shape[-3 if x.dim() == 5 else -2:])
+        assert scaled.shape == expected.shape == (len(ours), *x.shape[-3 if x.dim() == 5 else -2 :])
         np.testing.assert_allclose(scaled, expected, atol=2e-3)
         assert all(p.grad is None for p in network.parameters())
 
@@ -90,7 +114,7 @@ def test_reference_against_a_slow_loop():
     x = torch.randn(2, 2, 2, 3, 3, dtype=torch.float64)
     ours = reference_cam(network, layer, x, torch.tensor([2, 0]))
     for n, c in enumerate((2, 0)):
-        A = layer(x[n:n + 1]).detach()
+        A = layer(x[n : n + 1]).detach()
         total = torch.zeros(2, 3, 3, dtype=torch.float64)
         for k in range(4):
             slope = 0.0
@@ -115,23 +139,29 @@ def test_network_of_one_stream_gives_the_logits_of_the_fused_model():
 
 def test_layers_that_have_no_map_are_refused():
     assert map_layer(SmallEncoder("rgb"), -2) is not map_layer(SmallEncoder("rgb"))
-    for encoder, layer in ((FrameFeatureEncoder(), -1), (SmallEncoder("rgb"), 4), (BNInception(), 0)):
+    for encoder, layer in (
+        (FrameFeatureEncoder(), -1),
+        (SmallEncoder("rgb"), 4),
+        (BNInception(), 0),
+    ):
         with pytest.raises(NbkitError, match="feature map"):
             map_layer(encoder, layer)
 
 
 @pytest.mark.parametrize("layer", [-1, -2])
 def test_placement_is_the_centre_of_what_a_cell_sees(layer):
-    """With all weights equal and linear units, a cell's gradient on the input is symmetric about its centre."""
+    """With all weights equal and linear units, a cell's gradient on the input is symmetric about
+    its centre.
+    """
     encoder = SmallEncoder("flow", width=1).double().eval()
     for m in encoder.modules():
         if isinstance(m, nn.Conv3d):
             nn.init.ones_(m.weight)
     x = torch.ones(1, 2, 32, 96, 96, dtype=torch.float64, requires_grad=True)
-    layers = encoder.layers if layer == -1 else encoder.layers[:layer + 1]
+    layers = encoder.layers if layer == -1 else encoder.layers[: layer + 1]
     found = layers(x)
     cell = (found.shape[2] // 2, found.shape[3] // 2, found.shape[4] // 2)
-    grad, = torch.autograd.grad(found[(0, 0, *cell)], x)
+    (grad,) = torch.autograd.grad(found[(0, 0, *cell)], x)
     weight = grad[0].sum(0)
     for axis, (start, step) in enumerate(placement(encoder, layer)):
         others = tuple(a for a in range(3) if a != axis)
@@ -145,14 +175,21 @@ def test_placement_is_the_centre_of_what_a_cell_sees(layer):
 def test_spread():
     maps = np.random.default_rng(0).random((2, 3, 5, 4))
     size = (6, 20, 12)
-    expected = torch.nn.functional.interpolate(torch.from_numpy(maps)[:, None], size, mode="trilinear", align_corners=False)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(maps)[:, None], size, mode="trilinear", align_corners=False
+    )
     np.testing.assert_allclose(spread(maps, size), expected[:, 0].numpy())
     rows = weights_of_cells(40, 3, (0.0, 16.0))
-    assert np.allclose(rows.sum(1), 1) and np.array_equal(rows[16], (0, 1, 0)) and np.allclose(rows[24], (0, 0.5, 0.5))
+    assert (
+        np.allclose(rows.sum(1), 1)
+        and np.array_equal(rows[16], (0, 1, 0))
+        and np.allclose(rows[24], (0, 0.5, 0.5))
+    )
     assert np.array_equal(rows[39], (0, 0, 1)) and spread(np.zeros((1, 2, 2)), (1, 4, 4)).sum() == 0
 
 
-# --- masks and shares -----------------------------------------------------------------------------------------------------
+# --- masks and shares
+# -----------------------------------------------------------------------------------------------------
 class PaintedCache:
     """A cache of one video whose pictures are its masks, cut as `build_cache` cuts them."""
 
@@ -174,15 +211,19 @@ class PaintedCache:
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_masks_take_the_way_of_the_pixels(augment):
-    """A wide video in which the actor is a moving rectangle: the mask is what the pixels show, for every crop and flip."""
+    """A wide video in which the actor is a moving rectangle: the mask is what the pixels show, for
+    every crop and flip.
+    """
     masks = np.zeros((12, 48, 72), bool)
     for t in range(12):
-        masks[t, 10 + t:30 + t, 16 + 3 * t:26 + 3 * t] = True
+        masks[t, 10 + t : 30 + t, 16 + 3 * t : 26 + 3 * t] = True
     table = pd.DataFrame({"video": ["v"], "label": [0], "boxes": [""]})
-    dataset = ClipDataset(PaintedCache(masks), table, clips=2, frames=4, crop=20, augment=augment, jitter=0)
+    dataset = ClipDataset(
+        PaintedCache(masks), table, clips=2, frames=4, crop=20, augment=augment, jitter=0
+    )
     for epoch in range(6 if augment else 1):
         dataset.set_epoch(epoch)
-        shown = load_batch(dataset, [0])["rgb"][0, :, 0].numpy()                  # (K, T, H, W)
+        shown = load_batch(dataset, [0])["rgb"][0, :, 0].numpy()  # (K, T, H, W)
         seen = heat.seen_masks(dataset, 0, masks)
         assert seen.dtype == bool and seen.shape == shown.shape and seen.any() and not seen.all()
         assert np.array_equal(seen, shown >= 127 / 255)
@@ -194,12 +235,12 @@ def test_masks_take_the_way_of_the_pixels(augment):
 
 def test_a_known_rectangle_lands_where_it_must():
     masks = np.zeros((8, 48, 72), bool)
-    masks[:, 12:36, 24:48] = True                       # centred 24 x 24 of the centred 48 x 48
+    masks[:, 12:36, 24:48] = True  # centred 24 x 24 of the centred 48 x 48
     table = pd.DataFrame({"video": ["v"], "label": [0], "boxes": [""]})
     dataset = ClipDataset(PaintedCache(masks), table, clips=1, frames=4, crop=20)
     seen = heat.seen_masks(dataset, 0, masks)
     expected = np.zeros((20, 20), bool)
-    expected[4:16, 4:16] = True                         # half the scale, then 2 pixels off each side
+    expected[4:16, 4:16] = True  # half the scale, then 2 pixels off each side
     assert np.array_equal(seen, np.broadcast_to(expected, (1, 4, 20, 20)))
     assert heat.share_inside(seen.astype(float), seen) == 1
     assert heat.share_inside((~seen).astype(float), seen) == 0
@@ -212,14 +253,16 @@ def test_shares_of_maps():
     masks[0, ..., :4, :4] = True
     masks[1, ..., 4:, 4:] = True
     maps = np.zeros((2, 1, 1, 2, 2))
-    maps[:, ..., 0, 0] = 7.0                            # heat in the upper left of both
+    maps[:, ..., 0, 0] = 7.0  # heat in the upper left of both
     right, wrong = heat.heat_shares(maps, masks)
-    assert right > 0.5 > 0.1 > wrong and heat.heat_shares(maps * 100, masks)[0] == pytest.approx(right)
+    assert right > 0.5 > 0.1 > wrong and heat.heat_shares(maps * 100, masks)[0] == pytest.approx(
+        right
+    )
     assert np.isnan(heat.heat_shares(0 * maps, masks)).all()
     assert heat.heat_shares(np.ones((2, 1, 1, 2, 2)), masks) == pytest.approx([0.25, 0.25])
     best = heat.ceiling_shares(masks, (1, 2, 2))
     assert (best > 0.25).all() and (best < 1).all()
-    fine = heat.ceiling_shares(masks, (2, 8, 8))        # a cell a pixel: the map can be the mask itself
+    fine = heat.ceiling_shares(masks, (2, 8, 8))  # a cell a pixel: the map can be the mask itself
     assert fine == pytest.approx([1, 1])
     other = heat.other_videos(50)
     assert sorted(other) == list(range(50)) and (other != np.arange(50)).all()
@@ -236,11 +279,13 @@ def test_tables_of_shares():
     before, after = np.array([0.1, 0.2, np.nan, 0.3]), np.array([0.3, 0.4, 0.9, 0.5])
     shares = {"a": {"rgb": before}, "b": {"rgb": after}}
     table = heat.heat_table(shares, {"a": {"rgb": before / 2}, "b": {"rgb": after / 2}})
-    assert table["share"].tolist() == pytest.approx([20, 52.5]) and table["without heat"].tolist() == [1, 0]
+    assert table["share"].tolist() == pytest.approx([20, 52.5]) and table[
+        "without heat"
+    ].tolist() == [1, 0]
     assert (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()
     gaps = heat.heat_differences(shares, "a")
     assert gaps["difference"].tolist() == pytest.approx([20]) and gaps["videos"].tolist() == [3]
-    assert gaps["low"][0] == pytest.approx(20)          # the same gap in every video: no spread
+    assert gaps["low"][0] == pytest.approx(20)  # the same gap in every video: no spread
 
 
 def test_actor_masks_are_read(tmp_path):
@@ -253,34 +298,51 @@ def test_actor_masks_are_read(tmp_path):
         read_actor_masks("", "v7")
 
 
-# --- a whole method -------------------------------------------------------------------------------------------------------
+# --- a whole method
+# -------------------------------------------------------------------------------------------------------
 def test_explain_a_method(smoke):
     cfg = smoke(method="source_only")
     _, method = prepare(cfg)
     data = method.domains.test["target"]
     found = heat.explain(method, batch=5)
-    assert found.maps["rgb"].shape[:2] == (len(data), cfg.clips) and found.maps["flow"].min() >= 0
+    assert found.maps["rgb"].shape[:2] == (len(data), cfg.data.clips) and found.maps["flow"].min() >= 0
     assert np.array_equal(found.classes, found.probs["fused"].argmax(1))
     parts = heat.explain(method, np.array([7, 2]), classes=found.classes[[7, 2]])
-    np.testing.assert_allclose(parts.maps["rgb"], found.maps["rgb"][[7, 2]], rtol=1e-3, atol=1e-7)  # batches change nothing
+    np.testing.assert_allclose(
+        parts.maps["rgb"], found.maps["rgb"][[7, 2]], rtol=1e-3, atol=1e-7
+    )  # batches change nothing
     assert np.array_equal(heat.explain(method, np.array([3]), "true").classes, data.labels[[3]])
     masks = np.stack([heat.seen_masks(data, i) for i in range(4)])
-    assert masks.shape == (4, cfg.clips, cfg.frames, cfg.crop, cfg.crop) and 0.01 < masks.mean() < 0.4
+    assert (
+        masks.shape == (4, cfg.data.clips, cfg.data.frames, cfg.data.crop, cfg.data.crop) and 0.01 < masks.mean() < 0.4
+    )
     before = {k: v.clone() for k, v in method.model.state_dict().items()}
     some = np.arange(4)
     shuffled = sanity.explain_randomised(method, some, found.classes[:4], depth=3)
     same = sanity.explain_randomised(method, some, found.classes[:4], depth=0)
-    assert sanity.rank_correlation(same.maps["rgb"], found.maps["rgb"][:4]) == pytest.approx(np.ones(4))
+    assert sanity.rank_correlation(same.maps["rgb"], found.maps["rgb"][:4]) == pytest.approx(
+        np.ones(4)
+    )
     assert not np.allclose(shuffled.maps["rgb"], same.maps["rgb"])
-    assert all(torch.equal(v, before[k]) for k, v in method.model.state_dict().items())  # the method itself is untouched
+    assert all(
+        torch.equal(v, before[k]) for k, v in method.model.state_dict().items()
+    )  # the method itself is untouched
 
 
 def test_randomised_draws_only_what_it_says():
     model, _ = network_of("small", 8, 32)
-    changed = [{k for k, v in sanity.randomised(model, depth).state_dict().items() if not torch.equal(v, model.state_dict()[k])}
-               for depth in range(4)]
+    changed = [
+        {
+            k
+            for k, v in sanity.randomised(model, depth).state_dict().items()
+            if not torch.equal(v, model.state_dict()[k])
+        }
+        for depth in range(4)
+    ]
     assert not changed[0] and changed[1] < changed[2] < changed[3]
-    assert not any(".encoder." in k for k in changed[1]) and all(".layers.3." in k for k in changed[2] - changed[1])
+    assert not any(".encoder." in k for k in changed[1]) and all(
+        ".layers.3." in k for k in changed[2] - changed[1]
+    )
 
 
 def test_rank_correlation():
@@ -305,11 +367,16 @@ def test_frozen_layers_are_put_back_in_front():
     head = FrameFeatureEncoder(3, "shared", 4, 6, dropout=0.5).eval()
     encoder = PictureEncoder(Squares(), head).eval()
     clips = torch.rand(2, 3, 5, 8, 8)
-    stored = clips.mean((3, 4)).transpose(1, 2)                                   # (N, T, F), as training reads them
+    stored = clips.mean((3, 4)).transpose(1, 2)  # (N, T, F), as training reads them
     torch.testing.assert_close(encoder(clips), head(stored))
     network, classes = nn.Sequential(encoder), torch.tensor([1, 4])
     ours = reference_cam(network, encoder.map, clips, classes)
-    raw, _ = package_cam(nn.Sequential(OneClip(encoder)), encoder.map, clips[:1].transpose(1, 2).flatten(0, 1), classes[:1])
+    raw, _ = package_cam(
+        nn.Sequential(OneClip(encoder)),
+        encoder.map,
+        clips[:1].transpose(1, 2).flatten(0, 1),
+        classes[:1],
+    )
     np.testing.assert_allclose(ours[:5].numpy(), raw, rtol=1e-4, atol=1e-7)
 
 
@@ -322,7 +389,8 @@ class OneClip(nn.Module):
         return self.encoder(x.transpose(0, 1)[None])
 
 
-# --- figures and graders --------------------------------------------------------------------------------------------------
+# --- figures and graders
+# --------------------------------------------------------------------------------------------------
 def test_figures():
     rng = np.random.default_rng(0)
     assert np.allclose(drawn.overlay(np.full((2, 2), 0.4), np.zeros((2, 2))), 0.4)
@@ -336,12 +404,26 @@ def test_figures():
     assert len(fig.axes) == 6 * 6
     fig.canvas.draw()
     plt.close("all")
-    lines = [{"row": r, "stream": s, "share": 20.0, "low": 18.0, "high": 22.0, "other videos": 12.0, "without heat": 0}
-             for r in ("a", "b") for s in ("rgb", "flow")]
+    lines = [
+        {
+            "row": r,
+            "stream": s,
+            "share": 20.0,
+            "low": 18.0,
+            "high": 22.0,
+            "other videos": 12.0,
+            "without heat": 0,
+        }
+        for r in ("a", "b")
+        for s in ("rgb", "flow")
+    ]
     drawn.share_figure(pd.DataFrame(lines), 10.0, {"rgb": 40.0, "flow": 40.0}).canvas.draw()
     drawn.cells_figure(np.zeros((20, 20, 3)), {"last": ((0, 8), (0, 8), 3, 3)}).canvas.draw()
-    steps = [{"depth": d, "stream": s, "correlation": 1 - i / 3, "share": 20.0} for s in ("rgb", "flow")
-             for i, d in enumerate(sanity.DEPTHS)]
+    steps = [
+        {"depth": d, "stream": s, "correlation": 1 - i / 3, "share": 20.0}
+        for s in ("rgb", "flow")
+        for i, d in enumerate(sanity.DEPTHS)
+    ]
     drawn.sanity_figure(pd.DataFrame(steps), 10.0).canvas.draw()
     plt.close("all")
 
@@ -349,14 +431,26 @@ def test_figures():
 def test_examples_follow_their_rule():
     def probs(*true):  # class 0 is true; the rest goes to class 1
         return np.array([[p, 1 - p] for p in true])
-    found = drawn.examples(probs(0.1, 0.4, 0.2, 0.3, 0.9, 0.8, 0.7), probs(0.9, 0.6, 0.4, 0.1, 0.2, 0.4, 0.7), np.zeros(7, int))
-    assert {k: v.tolist() for k, v in found.items()} == {"fixed": [0, 1], "not fixed": [3, 2], "broken": [4, 5]}
+
+    found = drawn.examples(
+        probs(0.1, 0.4, 0.2, 0.3, 0.9, 0.8, 0.7),
+        probs(0.9, 0.6, 0.4, 0.1, 0.2, 0.4, 0.7),
+        np.zeros(7, int),
+    )
+    assert {k: v.tolist() for k, v in found.items()} == {
+        "fixed": [0, 1],
+        "not fixed": [3, 2],
+        "broken": [4, 5],
+    }
     assert drawn.verdict(np.array([0.2, 0.7, 0.1]), 1, ["a", "b_c", "d"]) == "b c 0.70"
     assert drawn.verdict(np.array([0.2, 0.7, 0.1]), 0, ["a", "b_c", "d"]) == "b c 0.70, a 0.20"
 
 
 def test_graders(capsys):
-    assert checks.cam_map(lambda A, dA: torch.relu((dA.mean((1, 2))[:, None, None] * A).sum(0))) is True
+    assert (
+        checks.cam_map(lambda A, dA: torch.relu((dA.mean((1, 2))[:, None, None] * A).sum(0)))
+        is True
+    )
     assert checks.cam_map(lambda A, dA: (dA.mean((1, 2))[:, None, None] * A).sum(0)) is False
     assert checks.cam_map(lambda A, dA: None) is None
 
@@ -365,7 +459,11 @@ def test_graders(capsys):
         for k, s, p in layers:
             start, step = start + ((k - 1) / 2 - p) * step, step * s
         return start + j * step
+
     assert checks.cell_centre(centre) is True
-    assert checks.cell_centre(lambda j, layers: (j + 0.5) * np.prod([s for _, s, _ in layers]) - 0.5) is False
+    assert (
+        checks.cell_centre(lambda j, layers: (j + 0.5) * np.prod([s for _, s, _ in layers]) - 0.5)
+        is False
+    )
     assert checks.cell_centre(lambda j, layers: None) is None
     capsys.readouterr()

@@ -1,4 +1,6 @@
-"""Grouped splits: groups stay whole, classes stay balanced, and no film crosses between the domains' parts."""
+"""Grouped splits: groups stay whole, classes stay balanced, and no film crosses between the
+domains' parts.
+"""
 
 import numpy as np
 import pytest
@@ -7,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_data import real_path
 
-from nbkit.data.grouped_split import grouped_test_mask
-from nbkit.data.manifest import load_manifest
-from nbkit.data.resolve import resolve
+from nbkit.benchmarks.grouped_split import grouped_test_mask
+from nbkit.benchmarks.manifest import load_manifest
+from nbkit.benchmarks.resolve import resolve
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=60), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=60),
+    st.integers(0, 99),
+)
 def test_groups_stay_whole_and_classes_keep_both_sides(rows, seed):
     groups, strata = (np.array([str(r[k]) for r in rows]) for k in (0, 1))
     mask = grouped_test_mask(groups, strata, 1 / 3, seed)
@@ -33,7 +38,8 @@ def test_balance_and_small_groups():
     assert 0 < two.sum() < 10  # a class with two groups has one on each side
 
 
-# ---- grouped splits: no film on both sides, in either direction ----------------------------------------------------
+# ---- grouped splits: no film on both sides, in either direction
+# ----------------------------------------------------
 
 
 def _camera_tree(root):
@@ -42,7 +48,12 @@ def _camera_tree(root):
         for i in range(9):
             touch(root / "ReCompressed_Videos" / own / jhmdb_clip(f"Film{i}", own, "nm"))
             touch(root / "ReCompressed_Videos" / own / jhmdb_clip(f"FILM{i}_{i % 3}", own, "cm", 1))
-            touch(root / "ReCompressed_Videos" / own / jhmdb_clip(f"Only_{own}{i}", own, "cm" if i % 2 else "nm"))
+            touch(
+                root
+                / "ReCompressed_Videos"
+                / own
+                / jhmdb_clip(f"Only_{own}{i}", own, "cm" if i % 2 else "nm")
+            )
     return root
 
 

@@ -1,4 +1,6 @@
-"""I3D: published names and shapes, golden outputs, 'SAME' padding, the localizer's two parts, the published clip."""
+"""I3D: published names and shapes, golden outputs, 'SAME' padding, the localizer's two parts, the
+published clip.
+"""
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from nbkit.errors import NbkitError
 from nbkit.models.i3d import ENDPOINTS, MIXED, InceptionI3D, pad_same, same_padding
 from nbkit.models.weights import PUBLISHED, load_pretrained, seeded_state, weights_folder
 
-# Every 300th of the 1024 clip features of two clips, (2, C, 16, 64, 48), and the logits of the second one.  The weights
-# are seeded; under such weights our outputs equal those of the public module (benchmarks/backbone_parity.py).
+# Every 300th of the 1024 clip features of two clips, (2, C, 16, 64, 48), and the logits of the
+# second one.  The weights are seeded; under such weights our outputs equal those of the public
+# module (benchmarks/backbone_parity.py).
 GOLDEN = {
     (3, "eval"): (
         [1.88958, 3.11166, 0.43352, 5.73655, 1.76358, 2.91296, 0.4815, 5.97532],
@@ -54,19 +57,25 @@ def test_golden_outputs(channels, mode):
     with torch.no_grad():
         pooled = model.clip_features(clips(channels))
         head = model.logits(pooled[1:, :, None, None, None]).flatten()
-        torch.testing.assert_close(pooled[:, ::300].flatten(), torch.tensor(features), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            pooled[:, ::300].flatten(), torch.tensor(features), rtol=1e-4, atol=1e-4
+        )
         torch.testing.assert_close(head, torch.tensor(logits), rtol=1e-4, atol=1e-4)
 
 
 def test_names_and_shapes_of_the_published_files():
     for channels in (3, 2):
         shapes = {k: tuple(v.shape) for k, v in InceptionI3D(channels, 400).state_dict().items()}
-        assert len(shapes) == 57 * 6 + 2  # 57 units of a kernel and five tensors of batch normalisation, and the head
+        assert (
+            len(shapes) == 57 * 6 + 2
+        )  # 57 units of a kernel and five tensors of batch normalisation, and the head
         assert shapes["Conv3d_1a_7x7.conv3d.weight"] == (64, channels, 7, 7, 7)
         assert shapes["Mixed_3b.b0.conv3d.weight"] == (64, 192, 1, 1, 1)
         assert shapes["Mixed_3b.b0.bn.running_var"] == (64,)
         assert shapes["Mixed_5c.b3b.conv3d.weight"] == (128, 832, 1, 1, 1)
-        assert shapes["logits.conv3d.weight"] == (400, 1024, 1, 1, 1) and shapes["logits.conv3d.bias"] == (400,)
+        assert shapes["logits.conv3d.weight"] == (400, 1024, 1, 1, 1) and shapes[
+            "logits.conv3d.bias"
+        ] == (400,)
 
 
 def test_the_table_of_modules_joins_up():
@@ -89,7 +98,11 @@ def test_padding_goes_to_the_right_axes():
     x = torch.ones(1, 1, 4, 5, 7)
     padded = pad_same(x, (1, 3, 7), (1, 2, 2))
     assert padded.shape == (1, 1, 4, 7, 13) and padded.sum() == x.sum()
-    assert padded[0, 0, 0, 0].sum() == 0 and padded[0, 0, 0, -1].sum() == 0 and padded[0, 0, 0, 1, 3] == 1
+    assert (
+        padded[0, 0, 0, 0].sum() == 0
+        and padded[0, 0, 0, -1].sum() == 0
+        and padded[0, 0, 0, 1, 3] == 1
+    )
 
 
 def test_shapes_of_the_endpoints():
@@ -118,7 +131,9 @@ def test_tf1_then_tf2_is_the_network_when_the_pool_is_kept():
     with torch.no_grad():
         middle = model.tf1(clips())
         assert middle.shape == (2, 528, 4, 4, 3)
-        torch.testing.assert_close(model.tf2(middle, pool5a=True), model.features(clips()).mean((2, 3, 4)))
+        torch.testing.assert_close(
+            model.tf2(middle, pool5a=True), model.features(clips()).mean((2, 3, 4))
+        )
         later = model.tf1(clips(), "Mixed_4f")
         torch.testing.assert_close(model.tf2(later, "Mixed_4f"), model.tf2(middle))
         assert model.tf2(torch.rand(3, 528, 7, 7)).shape == (3, 1024)
@@ -129,7 +144,11 @@ def test_one_step_in_time_sees_only_the_centre_slice_of_the_kernels():
     with torch.no_grad():
         before = model.tf2(roi)
         for name, weight in model.named_parameters():
-            if name.startswith(("Mixed_4f", "Mixed_5")) and weight.dim() == 5 and weight.shape[2] == 3:
+            if (
+                name.startswith(("Mixed_4f", "Mixed_5"))
+                and weight.dim() == 5
+                and weight.shape[2] == 3
+            ):
                 weight[:, :, [0, 2]] = 100.0
         torch.testing.assert_close(model.tf2(roi), before)
 
@@ -155,7 +174,9 @@ def test_gradients_reach_the_first_layer():
 
 @pytest.mark.parametrize("stream", SAMPLE)
 def test_the_published_clip_with_the_published_weights(stream):
-    """The top class, nearly certain.  The clip is a GIF of 256 colours, so the published digits cannot be met."""
+    """The top class, nearly certain.  The clip is a GIF of 256 colours, so the published digits
+    cannot be met.
+    """
     from real_data import real_path
 
     folder = real_path("i3d_sample")

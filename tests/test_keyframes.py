@@ -1,4 +1,5 @@
 """Key frames, boxes and evaluation of the localizer on the moving squares; probes of its features."""
+
 import dataclasses
 
 import numpy as np
@@ -30,11 +31,18 @@ def test_keyframes_boxes_follow_the_resize_and_the_flip(squares, squares_table):
     truth = np.load(squares_table["boxes"][0])["boxes"][0] * SIDE / 64
     np.testing.assert_allclose(item["boxes"][0], truth, rtol=1e-6)
     assert torch.equal(item["keyframe"], item["clip"][:, 2])
-    flipped = next(i for e in range(20) for i in [_at_epoch(squares("a", augment=True), e)] if
-                   not torch.allclose(i["boxes"], item["boxes"]))
+    flipped = next(
+        i
+        for e in range(20)
+        for i in [_at_epoch(squares("a", augment=True), e)]
+        if not torch.allclose(i["boxes"], item["boxes"])
+    )
     np.testing.assert_allclose(flipped["boxes"][0][[0, 2]], SIDE - truth[[2, 0]], rtol=1e-5)
     x1, y1, x2, y2 = flipped["boxes"][0].round().int().tolist()
-    assert flipped["keyframe"][:, y1 + 2:y2 - 2, x1 + 2:x2 - 2].mean() > flipped["keyframe"].mean() + 0.2
+    assert (
+        flipped["keyframe"][:, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].mean()
+        > flipped["keyframe"].mean() + 0.2
+    )
 
 
 def _at_epoch(dataset, epoch):
@@ -47,7 +55,9 @@ def test_background_frames(squares):
     everything = squares("a", background=True)
     assert len(everything.item(everything.keys.index((3, 2)))["boxes"]) == 0
     assert [t.frames[0] for t in everything.tubes if t.video == 3] == [4]
-    assert len(squares("b", withhold_labels=True).keys) == 20  # nobody knows which of them are background
+    assert (
+        len(squares("b", withhold_labels=True).keys) == 20
+    )  # nobody knows which of them are background
 
 
 def test_video_shorter_than_the_clip_repeats_its_ends():
@@ -57,8 +67,13 @@ def test_video_shorter_than_the_clip_repeats_its_ends():
 def test_bad_boxes_name_the_video(squares_table, squares_cache, tmp_path):
     row = squares_table.iloc[[0]].copy()
     name = row["video"].iloc[0]
-    for boxes, words in (([[20, 10, 20, 40]], "not one key frame has a box"), ([[200, 10, 260, 40]], f"{name}.*outside")):
-        np.savez(tmp_path / "bad.npz", boxes=np.array(boxes * 10, np.float32), action=np.ones(10, bool))
+    for boxes, words in (
+        ([[20, 10, 20, 40]], "not one key frame has a box"),
+        ([[200, 10, 260, 40]], f"{name}.*outside"),
+    ):
+        np.savez(
+            tmp_path / "bad.npz", boxes=np.array(boxes * 10, np.float32), action=np.ones(10, bool)
+        )
         row["boxes"] = str(tmp_path / "bad.npz")
         with pytest.raises(NbkitError, match=words):
             KeyframeDataset(squares_cache, row, clip_len=4)
@@ -71,6 +86,7 @@ def test_bad_boxes_name_the_video(squares_table, squares_cache, tmp_path):
 
 def test_empty_actor_masks_leave_frames_out(squares_table, squares_cache, tmp_path):
     from scipy.io import savemat
+
     mask = np.zeros((64, 64, 10), np.uint8)
     mask[10:40, 20:44] = 1
     mask[:, :, 4:6] = 0  # the actor is out of sight
@@ -86,25 +102,43 @@ def test_empty_actor_masks_leave_frames_out(squares_table, squares_cache, tmp_pa
 
 
 def test_frame_cache_is_reused_and_names_missing_videos(squares_table, squares_cache):
-    again = build_frame_cache(squares_table, squares_cache.folder.parent, size=(SIDE, SIDE), progress=False)
+    again = build_frame_cache(
+        squares_table, squares_cache.folder.parent, size=(SIDE, SIDE), progress=False
+    )
     assert again.folder == squares_cache.folder and squares_cache.native_size("a/0") == (64, 64)
     with pytest.raises(NbkitError, match="nowhere"):
         squares_cache.frames("nowhere")
     with pytest.raises(NbkitError, match="no such video"):
-        build_frame_cache(squares_table.assign(path="/no/such.avi"), squares_cache.folder.parent, size=(8, 8), progress=False)
+        build_frame_cache(
+            squares_table.assign(path="/no/such.avi"),
+            squares_cache.folder.parent,
+            size=(8, 8),
+            progress=False,
+        )
     (squares_cache.folder.parent / "broken").mkdir()
     with pytest.raises(NbkitError, match="not a whole"):
         FrameCache(squares_cache.folder.parent / "broken")
-    np.testing.assert_allclose(scale_boxes(np.array([[10.0, 10, 20, 20]]), (480, 720), (240, 320)),
-                               [[10 * 320 / 720, 5, 20 * 320 / 720, 10]])
+    np.testing.assert_allclose(
+        scale_boxes(np.array([[10.0, 10, 20, 20]]), (480, 720), (240, 320)),
+        [[10 * 320 / 720, 5, 20 * 320 / 720, 10]],
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ evaluation
+# ------------------------------------------------------------------------------------------------------
+# evaluation
 def test_perfect_detections_score_100_everywhere(squares):
     test = squares("b", background=True, key_stride=1)
     truth = strided(test.tubes, 2)
-    parts = [Detections(np.full(len(t), t.video), t.frames, np.full(len(t), t.label), np.full(len(t), 0.9), t.boxes)
-             for t in truth]
+    parts = [
+        Detections(
+            np.full(len(t), t.video),
+            t.frames,
+            np.full(len(t), t.label),
+            np.full(len(t), 0.9),
+            t.boxes,
+        )
+        for t in truth
+    ]
     proposals = {(t.video, int(f)): b[None] for t in truth for f, b in zip(t.frames, t.boxes)}
     row = score(Detections.concatenate(parts), proposals, truth, CLASSES, config()).summary()
     assert all(value == pytest.approx(100) for value in row.values()), row
@@ -131,17 +165,32 @@ def test_strided_tubes():
 
 def test_every_row_runs_and_leaves_a_folder(squares_table, tmp_path):
     split = squares_table.assign(split="train")
-    whole = pd.concat([split, split.assign(split="test", video="t/" + split["video"])], ignore_index=True)
+    whole = pd.concat(
+        [split, split.assign(split="test", video="t/" + split["video"])], ignore_index=True
+    )
     cfg = config(steps=1, norm="per_domain", eval_stride=5)
     loaded = load_localization(whole, CLASSES, "a", "b", cfg, tmp_path / "cache")
-    assert loaded.target.withhold_labels and not loaded.oracle.withhold_labels and len(loaded.test) == 40
+    assert (
+        loaded.target.withhold_labels
+        and not loaded.oracle.withhold_labels
+        and len(loaded.test) == 40
+    )
     for row in ("I3D+RPN", "all three", "AdaBN", "oracle"):
         scores, _, _ = run_row(cfg, loaded, row, tmp_path / row)
         assert 0 <= scores.summary()["frame_map"] <= 100
         names = {p.name for p in (tmp_path / row).iterdir()}
-        assert names == {"config.json", "history.csv", "checkpoint.pt", "metrics.json", "env.json", "detections.npz"}
+        assert names == {
+            "config.json",
+            "history.csv",
+            "checkpoint.pt",
+            "metrics.json",
+            "env.json",
+            "detections.npz",
+        }
     baseline, adabn = (np.load(tmp_path / row / "detections.npz") for row in ("I3D+RPN", "AdaBN"))
-    assert not np.array_equal(baseline["score"], adabn["score"])  # the same weights, other statistics
+    assert not np.array_equal(
+        baseline["score"], adabn["score"]
+    )  # the same weights, other statistics
     assert len(ROWS) == 10
     with pytest.raises(NbkitError, match="AdaBN"):
         row_config(config(), "AdaBN")
@@ -150,9 +199,13 @@ def test_every_row_runs_and_leaves_a_folder(squares_table, tmp_path):
     with pytest.raises(NbkitError, match="needs boxes"):
         load_localization(whole.drop(columns="boxes"), CLASSES, "a", "b", cfg, tmp_path / "cache")
 
-# ---------------------------------------------------------------------------------------------------------- probes
+
+# ----------------------------------------------------------------------------------------------------------
+# probes
 def test_a_probe_sees_a_domain_gap_and_none_where_there_is_none(squares):
-    """The domains differ in brightness: an untrained detector shows it. The same domain twice leaves nothing to see."""
+    """The domains differ in brightness: an untrained detector shows it. The same domain twice
+    leaves nothing to see.
+    """
     detector = LocalizationModel(config(), 2).detector
     apart = probe(detector, squares("a"), squares("b"), frames=16, steps=40)
     alike = probe(detector, squares("a"), squares("a"), frames=16, steps=40)
@@ -163,16 +216,24 @@ def test_a_probe_sees_a_domain_gap_and_none_where_there_is_none(squares):
 
 
 def test_a_probe_reads_the_target_with_the_statistics_it_is_told(squares):
-    """Statistics of its own make a brighter domain look like the other one in the mean: less is left to see."""
+    """Statistics of its own make a brighter domain look like the other one in the mean: less is
+    left to see.
+    """
     detector = LocalizationModel(config(norm="per_domain"), 2).detector
     adapt_statistics(detector, squares("a"), config(), domain="source", batches=40)
     adapt_statistics(detector, squares("b"), config(), domain="target", batches=40)
-    plain, own = (probe(detector, squares("a"), squares("b"), statistics=s, frames=16, steps=40) for s in ("source", "target"))
+    plain, own = (
+        probe(detector, squares("a"), squares("b"), statistics=s, frames=16, steps=40)
+        for s in ("source", "target")
+    )
     assert own.accuracy["t_img"] < plain.accuracy["t_img"] - 5
 
 
 def test_a_trained_detector_is_read_as_it_was_evaluated(squares_table, tmp_path):
-    both = [squares_table.assign(split=s, video=f"{s}/" + squares_table["video"]) for s in ("train", "test")]
+    both = [
+        squares_table.assign(split=s, video=f"{s}/" + squares_table["video"])
+        for s in ("train", "test")
+    ]
     whole = pd.concat(both, ignore_index=True)
     cfg = config(steps=1, norm="per_domain", eval_stride=5)
     loaded = load_localization(whole, CLASSES, "a", "b", cfg, tmp_path / "cache")

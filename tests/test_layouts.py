@@ -4,23 +4,47 @@ import unicodedata
 
 import pandas as pd
 import pytest
-from fake_trees import jhmdb_clip, small_manifest, touch, ucf_hmdb_manifest, ucf_hmdb_tree, write_jpegs, write_text
+from fake_trees import (
+    jhmdb_clip,
+    small_manifest,
+    touch,
+    ucf_hmdb_manifest,
+    ucf_hmdb_tree,
+    write_jpegs,
+    write_text,
+)
 
+from nbkit.benchmarks.manifest import Manifest, load_manifest
+from nbkit.benchmarks.resolve import resolve, scan
 from nbkit.data.frame_folders import read_frame_folder
-from nbkit.data.manifest import Manifest, load_manifest
-from nbkit.data.resolve import resolve, scan
 from nbkit.errors import NbkitError
 
-# ---- layouts ---------------------------------------------------------------------------------------------------------
+# ---- layouts
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_ucf_and_hmdb_layouts(tmp_path):
     table = resolve(ucf_hmdb_manifest(), ucf_hmdb_tree(tmp_path))
-    assert list(table.columns[:7]) == ["video", "path", "class_name", "label", "domain", "split", "group"]
+    assert list(table.columns[:7]) == [
+        "video",
+        "path",
+        "class_name",
+        "label",
+        "domain",
+        "split",
+        "group",
+    ]
     assert table["video"].is_unique and (table["video"] == sorted(table["video"])).all()
     row = table[table["video"] == "hmdb/golf/#1_fun!_golf_f_nm_np1_fr_med_1"].iloc[0]
-    assert (row["class_name"], row["label"], row["split"], row["group"]) == ("golf", 0, "train", "#1_fun!")
-    assert not table["video"].str.contains("Nobody|Archery").any()  # unused clips and other classes stay out
+    assert (row["class_name"], row["label"], row["split"], row["group"]) == (
+        "golf",
+        0,
+        "train",
+        "#1_fun!",
+    )
+    assert (
+        not table["video"].str.contains("Nobody|Archery").any()
+    )  # unused clips and other classes stay out
     groups = {f"{own}/{g}" for own in ("GolfSwing", "PullUps") for g in ("g01", "g08", "g09")}
     assert set(table[table.domain == "ucf"]["group"]) == groups
 
@@ -46,7 +70,9 @@ def test_missing_data_is_named_and_partial_goes_on(tmp_path):
     root = ucf_hmdb_tree(tmp_path)
     (root / "ucf101/UCF-101/GolfSwing").rename(root / "ucf101/UCF-101/golf_swing")
     (root / "hmdb51/golf/#1_fun!_golf_f_nm_np1_fr_med_1.avi").unlink()
-    with pytest.raises(NbkitError, match=r"found 'golf_swing': rename it to 'GolfSwing'[\s\S]*#1_fun!_golf"):
+    with pytest.raises(
+        NbkitError, match=r"found 'golf_swing': rename it to 'GolfSwing'[\s\S]*#1_fun!_golf"
+    ):
         resolve(ucf_hmdb_manifest(), root)
     table = resolve(ucf_hmdb_manifest(), root, allow_partial=True)
     assert table.groupby("domain").size().to_dict() == {"ucf": 3, "hmdb": 5}
@@ -59,7 +85,10 @@ def test_one_domain_missing_and_nothing_at_all(tmp_path):
         resolve(ucf_hmdb_manifest(), root)
     assert set(resolve(ucf_hmdb_manifest(), root, allow_partial=True)["domain"]) == {"ucf"}
     (tmp_path / "empty").mkdir()
-    for wrong, text in ((tmp_path / "empty", "the folder is empty"), (tmp_path / "no", "folder missing")):
+    for wrong, text in (
+        (tmp_path / "empty", "the folder is empty"),
+        (tmp_path / "no", "folder missing"),
+    ):
         with pytest.raises(NbkitError, match=text):
             resolve(ucf_hmdb_manifest(), wrong, allow_partial=True)
     with pytest.raises(NbkitError, match="it seems to be in"):
@@ -71,7 +100,9 @@ def test_olympic_layout(tmp_path):
     for own, stems in names.items():
         for stem in stems:
             touch(tmp_path / own / f"{stem}.avi")
-        write_text(tmp_path / f"train_test_split/train/{own}.txt", f"{stems[0]}\n{stems[1]}.seq\n", "\r\n")
+        write_text(
+            tmp_path / f"train_test_split/train/{own}.txt", f"{stems[0]}\n{stems[1]}.seq\n", "\r\n"
+        )
         write_text(tmp_path / f"train_test_split/test/{own}.txt", f"{own}/{stems[2]}.avi\n\n")
     manifest = small_manifest("ucf_olympic", ["basketball", "pole_vault"])
     table = resolve(manifest, tmp_path, allow_partial=True)
@@ -96,7 +127,9 @@ def _epic_tree(root, frames=range(1, 41)):
         for video in ("01", "02"):
             write_jpegs(rgb / kitchen / f"{kitchen}_{video}", frames)
             for side in ("u", "v"):
-                write_jpegs(flow / kitchen / f"{kitchen}_{video}" / side, range(1, 21), 128, colour=False)
+                write_jpegs(
+                    flow / kitchen / f"{kitchen}_{video}" / side, range(1, 21), 128, colour=False
+                )
     return root
 
 
@@ -108,8 +141,12 @@ def test_epic_layout(tmp_path):
     }
     row = table[table["video"] == "D1/P08_01/1"].iloc[0]
     assert (row.class_name, row.start_frame, row.stop_frame, row.group) == ("take", 2, 31, "P08_01")
-    assert row.path.endswith("rgb/train/P08/P08_01") and row.flow_path.endswith("flow/train/P08/P08_01")
-    assert read_frame_folder(row.path, "frame_%010d.jpg", row.start_frame, row.stop_frame).shape == (30, 32, 48, 3)
+    assert row.path.endswith("rgb/train/P08/P08_01") and row.flow_path.endswith(
+        "flow/train/P08/P08_01"
+    )
+    assert read_frame_folder(
+        row.path, "frame_%010d.jpg", row.start_frame, row.stop_frame
+    ).shape == (30, 32, 48, 3)
 
 
 def test_epic_problems_are_named(tmp_path):
@@ -126,7 +163,10 @@ def test_epic_problems_are_named(tmp_path):
 
 
 def test_jhmdb_frames_instead_of_videos(tmp_path):
-    names = {own: [jhmdb_clip(f"F{i}", own, "nm")[:-4] for i in range(3)] for own in ("golf", "walk", "shoot_ball")}
+    names = {
+        own: [jhmdb_clip(f"F{i}", own, "nm")[:-4] for i in range(3)]
+        for own in ("golf", "walk", "shoot_ball")
+    }
     for own, stems in names.items():
         for stem in stems:
             write_jpegs(tmp_path / "Rename_Images" / own / stem, [1, 2])
@@ -155,10 +195,17 @@ def test_grouped_splits_need_all_domains(tmp_path):
         spec["split"] = {"rule": "grouped", "test_fraction": 0.5}
     grouped = Manifest.model_validate(data)
     whole = resolve(grouped, root)
-    assert resolve(grouped, root, domains=["ucf"]).equals(whole[whole["domain"] == "ucf"].reset_index(drop=True))
-    counted = {d: spec | {"expected": [{"counts": {"all": int((whole["domain"] == d).sum())}, "verified": True}]}
-               for d, spec in data["domains"].items()}
-    stated = Manifest.model_validate(data | {"domains": counted})  # the counts of the other domain are no matter
+    assert resolve(grouped, root, domains=["ucf"]).equals(
+        whole[whole["domain"] == "ucf"].reset_index(drop=True)
+    )
+    counted = {
+        d: spec
+        | {"expected": [{"counts": {"all": int((whole["domain"] == d).sum())}, "verified": True}]}
+        for d, spec in data["domains"].items()
+    }
+    stated = Manifest.model_validate(
+        data | {"domains": counted}
+    )  # the counts of the other domain are no matter
     assert len(resolve(stated, root, domains=["ucf"])) == (whole["domain"] == "ucf").sum()
     (root / "hmdb51").rename(tmp_path / "gone")
     with pytest.raises(NbkitError, match=r"\[hmdb\] dataset not found"):
@@ -189,7 +236,9 @@ def test_a_class_without_a_video_is_a_problem(tmp_path):
 
 def test_official_lists_of_a_marked_domain_name_no_clip_of_the_other_kind(tmp_path):
     for own in ("golf", "walk"):
-        names = [jhmdb_clip(f"Film{i}", own, mark) for i, mark in enumerate(("nm", "cm", "nm", "cm"))]
+        names = [
+            jhmdb_clip(f"Film{i}", own, mark) for i, mark in enumerate(("nm", "cm", "nm", "cm"))
+        ]
         for name in names:
             touch(tmp_path / "jhmdb/ReCompressed_Videos" / own / name)
         lines = "".join(f"{name} {1 + i // 2}\n" for i, name in enumerate(names))
@@ -197,7 +246,12 @@ def test_official_lists_of_a_marked_domain_name_no_clip_of_the_other_kind(tmp_pa
     data = load_manifest("jhmdb_camera").model_dump()
     data |= {"classes": ["golf", "walk"]}
     for spec in data["domains"].values():
-        spec |= {"classes": {c: [c] for c in data["classes"]}, "split": {"rule": "official", "number": 1}, "expected": []}
+        spec |= {
+            "classes": {c: [c] for c in data["classes"]},
+            "split": {"rule": "official", "number": 1},
+            "expected": [],
+        }
     table = resolve(Manifest.model_validate(data), tmp_path)
     assert table.groupby(["domain", "split"]).size().to_dict() == {
-        (d, s): 2 for d in data["domains"] for s in ("train", "test")}
+        (d, s): 2 for d in data["domains"] for s in ("train", "test")
+    }

@@ -1,9 +1,11 @@
-"""docs/THIRD_PARTY.md: every locked package and every dataset is on it, with what its metadata says."""
+"""docs/THIRD_PARTY.md: every locked package and every dataset is on it, with what its metadata
+says.
+"""
 
 import re
 
+from nbkit.benchmarks.manifest import load_manifest
 from nbkit.config import ROOT
-from nbkit.data.manifest import load_manifest
 from nbkit.licences import PAGE, licence_of, locked, package_rows, page
 
 

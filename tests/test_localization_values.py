@@ -1,4 +1,6 @@
-"""What training and evaluation of the localizer do with their numbers: reversal, whose statistics, diagnostics, tubes."""
+"""What training and evaluation of the localizer do with their numbers: reversal, whose statistics,
+diagnostics, tubes.
+"""
 
 from types import SimpleNamespace
 
@@ -17,7 +19,9 @@ from nbkit.train.localization_run import ROWS, target_statistics
 
 @pytest.mark.parametrize("module", ["t_img", "t_ins", "s_img"])
 def test_the_features_of_a_training_step_climb_the_domain_loss(squares, module):
-    """A step along the features' slope, with the coefficient that training uses, makes the domains harder to tell."""
+    """A step along the features' slope, with the coefficient that training uses, makes the domains
+    harder to tell.
+    """
     cfg = config(adapt=(module,), beta=0.5)
     model = LocalizationModel(cfg, 2)
     source, target = squares("a"), squares("b", withhold_labels=True)
@@ -28,7 +32,9 @@ def test_the_features_of_a_training_step_climb_the_domain_loss(squares, module):
             seen.append((first, second, beta))
             return model(first, second, beta)
 
-    fabric = SimpleNamespace(global_rank=0, world_size=1, to_device=lambda batch: batch, backward=lambda loss: None)
+    fabric = SimpleNamespace(
+        global_rank=0, world_size=1, to_device=lambda batch: batch, backward=lambda loss: None
+    )
     optimizer = make_optimizer(cfg, model)
     optimizer.step = lambda: None
     train_step(fabric, Watched(), model, optimizer, cfg, source, target, 0)
@@ -52,19 +58,41 @@ def test_the_features_of_a_training_step_climb_the_domain_loss(squares, module):
 
 def test_whose_statistics_read_the_target():
     assert {row: target_statistics(row) for row in ROWS} == {
-        "I3D+RPN": "source", "oracle": "source", "AdaBN": "target", "T_img": "target", "T_ins": "target", "S_img": "target",
-        "T_img + T_ins": "target", "T_img + S_img": "target", "T_ins + S_img": "target", "all three": "target"}
+        "I3D+RPN": "source",
+        "oracle": "source",
+        "AdaBN": "target",
+        "T_img": "target",
+        "T_ins": "target",
+        "S_img": "target",
+        "T_img + T_ins": "target",
+        "T_img + S_img": "target",
+        "T_ins + S_img": "target",
+        "all three": "target",
+    }
 
 
 def test_diagnostics_of_a_hand_made_case():
     box = [0.0, 0, 10, 10]
     truth = [Tube(0, 1, np.arange(3), np.tile([box], (3, 1)))]
-    found = Detections(  # frame 0: the better-scored of two that cover it is right; frame 1: wrong; frame 2: none covers it
-        np.zeros(5, int), np.array([0, 0, 1, 1, 2]), np.array([1, 0, 0, 1, 1]), np.array([0.9, 0.2, 0.8, 0.3, 0.9]),
-        np.array([[0.0, 0, 10, 8], [0, 0, 10, 6], [0, 0, 10, 9], box, [0, 0, 10, 3]]))
-    proposals = {(0, 0): np.array([[0.0, 0, 10, 3]]), (0, 1): np.array([[50.0, 50, 60, 60], [0, 0, 10, 5]])}
+    # frame 0: the better-scored of two that cover it is right; frame 1: wrong; frame 2: none covers
+    # it
+    found = Detections(
+        np.zeros(5, int),
+        np.array([0, 0, 1, 1, 2]),
+        np.array([1, 0, 0, 1, 1]),
+        np.array([0.9, 0.2, 0.8, 0.3, 0.9]),
+        np.array([[0.0, 0, 10, 8], [0, 0, 10, 6], [0, 0, 10, 9], box, [0, 0, 10, 3]]),
+    )
+    proposals = {
+        (0, 0): np.array([[0.0, 0, 10, 3]]),
+        (0, 1): np.array([[50.0, 50, 60, 60], [0, 0, 10, 5]]),
+    }
     recall, named, overlap = where_from(found, proposals, truth)
-    assert recall == pytest.approx(100 / 3) and named == 50.0 and overlap == pytest.approx(100 * (0.8 + 1.0) / 2)
+    assert (
+        recall == pytest.approx(100 / 3)
+        and named == 50.0
+        and overlap == pytest.approx(100 * (0.8 + 1.0) / 2)
+    )
 
 
 def test_a_runs_settings_reach_its_tubes():

@@ -1,4 +1,5 @@
 """The localizer's parts: shapes, gradients between branches, discriminators, bad input."""
+
 import pytest
 import torch
 
@@ -25,8 +26,12 @@ def make_batch(n=2, size=(80, 80), frames=4, boxes=None, seed=0):
     g = torch.Generator().manual_seed(seed)
     h, w = size
     boxes = [torch.tensor([[20.0, 10.0, 50.0, 70.0]])] * n if boxes is None else boxes
-    return {"keyframe": torch.rand(n, 3, h, w, generator=g), "clip": torch.rand(n, 3, frames, h, w, generator=g),
-            "boxes": boxes, "labels": [torch.zeros(len(b), dtype=torch.int64) for b in boxes]}
+    return {
+        "keyframe": torch.rand(n, 3, h, w, generator=g),
+        "clip": torch.rand(n, 3, frames, h, w, generator=g),
+        "boxes": boxes,
+        "labels": [torch.zeros(len(b), dtype=torch.int64) for b in boxes],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,10 @@ def test_the_small_temporal_branch_sees_motion_and_starts_with_a_classifier_that
     hook.remove()
     assert (seen[0][:, 3:] == 0).all()
     torch.testing.assert_close(seen[1][:, 3:, 1:], 4 * (moved[:, :, 1:] - moved[:, :, :-1]))
-    spread = {size: float(build_localizer(size, 3).classify.weight.detach().std()) for size in ("small", "laptop")}
+    spread = {
+        size: float(build_localizer(size, 3).classify.weight.detach().std())
+        for size in ("small", "laptop")
+    }
     assert min(spread.values()) > 0.03  # 0.01 left the class at chance after a hundred steps
     s = LocalizerSettings()
     assert s.classifier_std == 0.01  # the paper size starts from trained weights
@@ -75,9 +83,15 @@ def test_losses_stay_in_their_branch(small):
     losses, _ = small.source_step(make_batch())
     spatial, temporal = small.spatial_parameters(), small.temporal_parameters()
     assert len(spatial) + len(temporal) == len(list(small.parameters()))
-    rpn = torch.autograd.grad(losses["rpn_cls"] + losses["rpn_reg"], spatial + temporal, allow_unused=True,
-                              retain_graph=True)
-    roi = torch.autograd.grad(losses["roi_cls"] + losses["roi_reg"], spatial + temporal, allow_unused=True)
+    rpn = torch.autograd.grad(
+        losses["rpn_cls"] + losses["rpn_reg"],
+        spatial + temporal,
+        allow_unused=True,
+        retain_graph=True,
+    )
+    roi = torch.autograd.grad(
+        losses["roi_cls"] + losses["roi_reg"], spatial + temporal, allow_unused=True
+    )
     n = len(spatial)
     assert all(g is not None for g in rpn[:n]) and all(g is None for g in rpn[n:])
     assert all(g is None for g in roi[:n]) and all(g is not None for g in roi[n:])
@@ -87,14 +101,20 @@ def test_losses_stay_in_their_branch(small):
 def test_reversal_turns_each_modules_gradient_and_reaches_only_its_branch(small, adapt):
     small.eval()
     d = build_discriminators("small", adapt, small)
+
     def gradient(beta):
         torch.manual_seed(0)
-        terms = d(small.target_step(make_batch(seed=1)), small.target_step(make_batch(seed=2)), beta)
+        terms = d(
+            small.target_step(make_batch(seed=1)), small.target_step(make_batch(seed=2)), beta
+        )
         assert set(terms) == set(adapt)
         params = [small.keyframe.layers[0][0].weight, small.temporal.first[0][0].weight]
         return torch.autograd.grad(adversarial_loss(terms), params, allow_unused=True)
+
     plain, turned = gradient(-1.0), gradient(0.5)  # beta = -1: no reversal
-    for reached, a, b in zip(("s_img" in adapt, bool({"t_img", "t_ins"} & set(adapt))), plain, turned):
+    for reached, a, b in zip(
+        ("s_img" in adapt, bool({"t_img", "t_ins"} & set(adapt))), plain, turned
+    ):
         if reached:
             torch.testing.assert_close(b, -0.5 * a)
             assert a.abs().max() > 0
@@ -104,7 +124,10 @@ def test_reversal_turns_each_modules_gradient_and_reaches_only_its_branch(small,
 
 
 def test_initial_weights_do_not_depend_on_the_modules():
-    a, b = build_localizer("small", 3, height=80, seed=3), build_localizer("small", 3, height=80, seed=3)
+    a, b = (
+        build_localizer("small", 3, height=80, seed=3),
+        build_localizer("small", 3, height=80, seed=3),
+    )
     build_discriminators("small", ALL, a, seed=3)
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
     state = torch.random.get_rng_state()
@@ -116,7 +139,9 @@ def test_target_step_never_reads_labels(small):
     small.eval()
     d = build_discriminators("small", ALL, small)
     clean, poisoned = make_batch(), make_batch(boxes=[torch.full((1, 4), float("nan"))] * 2)
-    for a, b in zip(d.logits(small.target_step(clean))["t_ins"], d.logits(small.target_step(poisoned))["t_ins"]):
+    for a, b in zip(
+        d.logits(small.target_step(clean))["t_ins"], d.logits(small.target_step(poisoned))["t_ins"]
+    ):
         assert torch.equal(a, b)
     bare = {k: clean[k] for k in ("keyframe", "clip")}
     assert len(small.target_step(bare).instances) == 2
@@ -137,7 +162,9 @@ def test_detections_are_inside_ranked_and_limited(small):
     for f in found:
         assert (f["boxes"] >= 0).all() and (f["boxes"] <= 80).all()
         assert (f["scores"].diff() <= 0).all() and len(f["scores"]) == len(f["labels"])
-        assert 0 < len(f["labels"]) and f["labels"].max() <= 2 and f["labels"].bincount().max() <= 10
+        assert (
+            0 < len(f["labels"]) and f["labels"].max() <= 2 and f["labels"].bincount().max() <= 10
+        )
         assert f["proposals"].shape[1] == 4
 
 
@@ -151,8 +178,10 @@ def test_background_frame_gives_background_only(small):
     action_loss(**losses).backward()
 
 
-@pytest.mark.parametrize("box, words", [([50, 10, 50, 70], "no area"), ([50, 10, 90, 70], "leaves"),
-                                        ([-3, 10, 40, 70], "leaves")])
+@pytest.mark.parametrize(
+    "box, words",
+    [([50, 10, 50, 70], "no area"), ([50, 10, 90, 70], "leaves"), ([-3, 10, 40, 70], "leaves")],
+)
 def test_bad_boxes_are_refused_in_training(small, box, words):
     with pytest.raises(NbkitError, match=words):
         small.source_step(make_batch(boxes=[torch.tensor([box], dtype=torch.float32)] * 2))
@@ -165,10 +194,16 @@ def test_withheld_labels_cannot_be_trained_on(small):
         check_batch(batch, 3)
 
 
-# ------------------------------------------------------------------------------------------------------ RoI pieces
+# ------------------------------------------------------------------------------------------------------
+# RoI pieces
 def test_roi_sampler_labels_and_fraction():
     truth, labels = torch.tensor([[10.0, 10, 30, 50]]), torch.tensor([2])
-    boxes = torch.cat([truth.repeat(6, 1) + torch.arange(6)[:, None] * 0.5, torch.tensor([[50.0, 50, 70, 70]]).repeat(20, 1)])
+    boxes = torch.cat(
+        [
+            truth.repeat(6, 1) + torch.arange(6)[:, None] * 0.5,
+            torch.tensor([[50.0, 50, 70, 70]]).repeat(20, 1),
+        ]
+    )
     sample = RoiSampler(8, 0.5)(boxes, truth, labels)
     assert sorted(sample.labels.tolist()) == [0] * 4 + [3] * 4
     assert (RoiSampler(8, 0.5)(boxes, truth[:0], labels[:0]).labels == 0).all()
@@ -191,23 +226,33 @@ def test_jitter_stays_in_the_frame():
 
 
 def test_no_detection_at_all():
-    found = final_detections(torch.zeros(0, 4), torch.zeros(0, 4), [torch.zeros(0, 4)] * 2, (80, 80), DetectSettings())
+    found = final_detections(
+        torch.zeros(0, 4), torch.zeros(0, 4), [torch.zeros(0, 4)] * 2, (80, 80), DetectSettings()
+    )
     assert [len(f["scores"]) for f in found] == [0, 0]
     sure_of_background = torch.tensor([[50.0, 0, 0, 0]])
-    (found,) = final_detections(sure_of_background, torch.zeros(1, 4), [torch.tensor([[5.0, 5, 20, 20]])], (80, 80),
-                                DetectSettings())
+    (found,) = final_detections(
+        sure_of_background,
+        torch.zeros(1, 4),
+        [torch.tensor([[5.0, 5, 20, 20]])],
+        (80, 80),
+        DetectSettings(),
+    )
     assert len(found["scores"]) == 0
 
 
 def test_final_detections_suppress_per_class_and_keep_the_best():
     boxes = torch.tensor([[10.0, 10, 30, 50], [11, 10, 31, 50], [50, 10, 70, 50]])
     logits = torch.tensor([[0.0, 3, 2.9], [0, 4, -9], [0, 1, -9]])
-    (found,) = final_detections(logits, torch.zeros(3, 4), [boxes], (80, 80), DetectSettings(score=0.05, per_class=1))
+    (found,) = final_detections(
+        logits, torch.zeros(3, 4), [boxes], (80, 80), DetectSettings(score=0.05, per_class=1)
+    )
     assert found["labels"].tolist() == [0, 1]
     torch.testing.assert_close(found["boxes"], boxes[[1, 0]])
 
 
-# -------------------------------------------------------------------------------------------------- discriminators
+# --------------------------------------------------------------------------------------------------
+# discriminators
 def test_discriminator_shapes():
     assert SpatialImageDiscriminator(64, (16, 16, 16))(torch.rand(3, 64, 15, 20)).shape == (3,)
     assert TemporalImageDiscriminator(64, 16)(torch.rand(3, 64, 15, 20)).shape == (3, 1, 15, 20)
@@ -215,7 +260,9 @@ def test_discriminator_shapes():
 
 
 def test_adapt_names():
-    assert check_adapt({"s_img", "t_img"}) == ("t_img", "s_img") and check_adapt("t_ins") == ("t_ins",)
+    assert check_adapt({"s_img", "t_img"}) == ("t_img", "s_img") and check_adapt("t_ins") == (
+        "t_ins",
+    )
     with pytest.raises(NbkitError, match="t_img"):
         check_adapt(["timg"])
     assert build_discriminators("small", (), None) is None
@@ -223,12 +270,17 @@ def test_adapt_names():
 
 def test_frames_without_proposals_do_not_break_the_instance_term():
     d = Discriminators(("t_ins",), 4, 4, 8, hidden={"t_ins": 8})
+
     def seen(counts):
-        return Aspects(torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 3, 3), [torch.rand(n, 8) for n in counts])
+        return Aspects(
+            torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 3, 3), [torch.rand(n, 8) for n in counts]
+        )
+
     assert torch.isfinite(d(seen([3, 0]), seen([0, 0]))["t_ins"])
 
 
-# -------------------------------------------------------------------------------------------------- the other sizes
+# --------------------------------------------------------------------------------------------------
+# the other sizes
 @pytest.mark.parametrize("pool", ["before_roi", "after_tf2"])
 def test_temporal_pool(pool):
     s = LocalizerSettings(**{**vars(default_settings("small", 80)), "temporal_pool": pool})
@@ -248,7 +300,7 @@ def test_pooling_before_or_after_is_the_same_for_a_still_clip():
 def test_laptop_temporal_branch_starts_from_image_features():
     branch = MobileNetTemporal().eval()
     assert branch.tf2(torch.rand(2, 96, 1, 7, 7)).shape == (2, 320)
-    assert not any(p.requires_grad for p in branch.first[:branch.freeze].parameters())
+    assert not any(p.requires_grad for p in branch.first[: branch.freeze].parameters())
     clip = torch.rand(1, 3, 1, 32, 48).expand(-1, -1, 3, -1, -1)
     maps = branch.tf1(clip)
     assert maps.shape == (1, 96, 3, 2, 3)
@@ -256,7 +308,9 @@ def test_laptop_temporal_branch_starts_from_image_features():
 
 
 def test_paper_size_forward_backward_and_detection_at_the_papers_resolution():
-    """240 x 320, 16 frames, ResNet-50 and I3D, with few RoIs: map 528 x 15 x 20, RoI 7 x 7, vector 1024."""
+    """240 x 320, 16 frames, ResNet-50 and I3D, with few RoIs: map 528 x 15 x 20, RoI 7 x 7, vector
+    1024.
+    """
     s = LocalizerSettings(post_nms=(8, 3), pre_nms=(100, 100), target_proposals=2, roi_batch=4)
     model = build_localizer("paper", 4, settings=s).train()
     assert not any(m.training for m in model.modules() if isinstance(m, torch.nn.BatchNorm3d))

@@ -1,4 +1,6 @@
-"""Two processes that need the same data: the second waits, says so, and goes on when the first is done."""
+"""Two processes that need the same data: the second waits, says so, and goes on when the first is
+done.
+"""
 
 import threading
 
@@ -22,7 +24,9 @@ def test_the_second_waits_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
             assert thread.is_alive()
         order.append("first")
     thread.join()
-    assert order == ["first", "second"] and "waiting: another process makes the data of demo" in told
+    assert (
+        order == ["first", "second"] and "waiting: another process makes the data of demo" in told
+    )
 
 
 def test_other_data_is_no_matter(tmp_path, monkeypatch, capsys):

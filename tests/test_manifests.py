@@ -1,4 +1,6 @@
-"""The manifest schema, the shipped manifests, and their counts against the published lists where those are present."""
+"""The manifest schema, the shipped manifests, and their counts against the published lists where
+those are present.
+"""
 
 import shutil
 
@@ -7,8 +9,8 @@ import yaml
 from fake_trees import save_manifest, touch, ucf_hmdb_manifest, ucf_hmdb_tree
 from real_data import real_path
 
-from nbkit.data.layouts.epic import read_segments
-from nbkit.data.manifest import (
+from nbkit.benchmarks.layouts.epic import read_segments
+from nbkit.benchmarks.manifest import (
     MANIFEST_DIR,
     DomainSpec,
     ExpectedCounts,
@@ -18,15 +20,22 @@ from nbkit.data.manifest import (
     available_manifests,
     load_manifest,
 )
-from nbkit.data.resolve import check_counts, resolve
-from nbkit.data.split_lists import parse_hmdb_list, parse_ucf_list
+from nbkit.benchmarks.resolve import check_counts, resolve
+from nbkit.benchmarks.split_lists import parse_hmdb_list, parse_ucf_list
 from nbkit.errors import NbkitError
 
 NAMES = available_manifests()
 
 
 def test_the_benchmarks_of_the_papers_are_there():
-    wanted = {"ucf_hmdb_small", "ucf_olympic", "ucf_hmdb_full", "epic_kitchens", "ucfsports_ucf101", "jhmdb_ucf101"}
+    wanted = {
+        "ucf_hmdb_small",
+        "ucf_olympic",
+        "ucf_hmdb_full",
+        "epic_kitchens",
+        "ucfsports_ucf101",
+        "jhmdb_ucf101",
+    }
     assert wanted | {"demo", "jhmdb_camera", "hmdb_arid"} <= set(NAMES)
 
 
@@ -41,7 +50,9 @@ def test_shipped_manifest_is_valid_and_named_after_its_file(name):
 
 def test_epic_has_all_six_directions():
     domains = ("D1", "D2", "D3")
-    assert set(load_manifest("epic_kitchens").directions) == {(a, b) for a in domains for b in domains if a != b}
+    assert set(load_manifest("epic_kitchens").directions) == {
+        (a, b) for a in domains for b in domains if a != b
+    }
 
 
 def _damaged(tmp_path, change):
@@ -63,8 +74,16 @@ def _damaged(tmp_path, change):
         (lambda d: d["domains"]["ucf"]["classes"].update(golf=["PullUps"]), "used twice"),
         (lambda d: d.update(classes=["golf", "golf"]), "listed twice"),
         (lambda d: d.update(directions=[["ucf", "ucf"]]), "directions"),
-        (lambda d: d["domains"]["ucf"]["expected"][0].update(per_class={"train": {"gulf": 4}}), "gulf"),
-        (lambda d: d["domains"]["ucf"]["expected"][0].update(per_class={"train": {"golf": 3, "pullup": 9}}), "sum"),
+        (
+            lambda d: d["domains"]["ucf"]["expected"][0].update(per_class={"train": {"gulf": 4}}),
+            "gulf",
+        ),
+        (
+            lambda d: d["domains"]["ucf"]["expected"][0].update(
+                per_class={"train": {"golf": 3, "pullup": 9}}
+            ),
+            "sum",
+        ),
         (lambda d: d["domains"]["ucf"]["split"].update(rule="random"), "split.rule"),
         (lambda d: d.pop("fps"), "fps"),
     ],
@@ -107,7 +126,8 @@ def test_every_field_is_documented():
     walk(Manifest)
 
 
-# ---- resolve and counts ------------------------------------------------------------------------------------------
+# ---- resolve and counts
+# ------------------------------------------------------------------------------------------
 
 
 def test_counts_that_differ_are_an_error_unless_partial(tmp_path):
@@ -124,11 +144,15 @@ def test_counts_that_differ_are_an_error_unless_partial(tmp_path):
 def test_unverified_counts_only_report(tmp_path):
     data = ucf_hmdb_manifest().model_dump()
     data["domains"]["ucf"]["expected"][0].update(verified=False, counts={"train": 99})
-    rows = check_counts(Manifest.model_validate(data), resolve(ucf_hmdb_manifest(), ucf_hmdb_tree(tmp_path)))
+    rows = check_counts(
+        Manifest.model_validate(data), resolve(ucf_hmdb_manifest(), ucf_hmdb_tree(tmp_path))
+    )
     assert [r.status for r in rows if r.domain == "ucf" and r.split == "train"] == ["differs"]
 
 
-@pytest.mark.parametrize(("number", "train", "test"), [(1, 1438, 571), (2, 1457, 552), (3, 1453, 556)])
+@pytest.mark.parametrize(
+    ("number", "train", "test"), [(1, 1438, 571), (2, 1457, 552), (3, 1453, 556)]
+)
 def test_ucf_counts_of_the_official_lists(number, train, test):
     manifest = load_manifest("ucf_hmdb_full").with_split_number(number)
     spec = manifest.domains["ucf"]
@@ -158,7 +182,12 @@ def test_hmdb_counts_of_the_official_lists(name):
         spec = load_manifest(name).with_split_number(number).domains["hmdb"]
         total = {"train": 0, "test": 0, "unused": 0}
         for members in spec.classes.values():
-            parts = [p for _, p in parse_hmdb_list((lists / f"{members[0]}_test_split{number}.txt").read_text())]
+            parts = [
+                p
+                for _, p in parse_hmdb_list(
+                    (lists / f"{members[0]}_test_split{number}.txt").read_text()
+                )
+            ]
             assert (parts.count("train"), parts.count("test")) == (70, 30)
             total = {k: total[k] + parts.count(k) for k in total}
         assert spec.expected_now().counts == {k: total[k] for k in ("train", "test")}
@@ -169,11 +198,14 @@ def test_the_whole_ucf_hmdb_benchmark_resolves_from_the_official_lists(tmp_path)
     manifest = load_manifest("ucf_hmdb_full")
     shutil.copytree(real_path("ucf101", "ucfTrainTestlist"), tmp_path / "ucf101/ucfTrainTestlist")
     shutil.copytree(
-        real_path("hmdb51", "testTrainMulti_7030_splits"), tmp_path / "hmdb51/testTrainMulti_7030_splits"
+        real_path("hmdb51", "testTrainMulti_7030_splits"),
+        tmp_path / "hmdb51/testTrainMulti_7030_splits",
     )
     owns = {o for members in manifest.domains["ucf"].classes.values() for o in members}
     for split in ("train", "test"):
-        for entry, _ in parse_ucf_list((tmp_path / f"ucf101/ucfTrainTestlist/{split}list01.txt").read_text()):
+        for entry, _ in parse_ucf_list(
+            (tmp_path / f"ucf101/ucfTrainTestlist/{split}list01.txt").read_text()
+        ):
             if entry.split("/")[0] in owns:
                 touch(tmp_path / "ucf101/UCF-101" / entry)
     for own in manifest.domains["hmdb"].classes:
@@ -182,10 +214,17 @@ def test_the_whole_ucf_hmdb_benchmark_resolves_from_the_official_lists(tmp_path)
             touch(tmp_path / "hmdb51" / own / file)
     table = resolve(manifest, tmp_path)
     sizes = table.groupby(["domain", "split"]).size().to_dict()
-    assert sizes == {("ucf", "train"): 1438, ("ucf", "test"): 571, ("hmdb", "train"): 840, ("hmdb", "test"): 360}
+    assert sizes == {
+        ("ucf", "train"): 1438,
+        ("ucf", "test"): 571,
+        ("hmdb", "train"): 840,
+        ("hmdb", "test"): 360,
+    }
     for domain, part in table.groupby("domain"):
         if domain == "ucf":  # official UCF101 splits keep recording groups together
-            assert not set(part[part.split == "train"].group) & set(part[part.split == "test"].group)
+            assert not set(part[part.split == "train"].group) & set(
+                part[part.split == "test"].group
+            )
 
 
 @pytest.mark.parametrize("domain", ["D1", "D2", "D3"])
@@ -225,12 +264,14 @@ def test_jhmdb_source_of_the_localization_benchmark():
     assert part["boxes"].str.endswith("puppet_mask.mat").all()
 
 
-
-
 def test_the_manual_names_every_field_layout_and_option():
-    from nbkit.data.layouts import LAYOUTS
+    from nbkit.benchmarks.layouts import LAYOUTS
 
     manual = (MANIFEST_DIR.parent / "docs" / "MANIFESTS.md").read_text(encoding="utf-8")
-    fields = [f for model in (Manifest, DomainSpec, SplitSpec, ExpectedCounts, FlowSpec) for f in model.model_fields]
+    fields = [
+        f
+        for model in (Manifest, DomainSpec, SplitSpec, ExpectedCounts, FlowSpec)
+        for f in model.model_fields
+    ]
     options = [o for layout in LAYOUTS.values() for o in layout.Options.model_fields]
     assert [name for name in [*fields, *LAYOUTS, *options] if f"`{name}`" not in manual] == []

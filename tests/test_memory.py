@@ -31,7 +31,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.g
 def test_pages_are_mapped_once():
     mapped = {}
     for kept in (False, True):
-        done = subprocess.run([sys.executable, "-c", PAGES.format(kept=kept)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", PAGES.format(kept=kept)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         mapped[kept] = int(done.stdout.split()[-1])  # MiB
     assert mapped[True] < mapped[False] / 4
 

@@ -51,7 +51,9 @@ def test_draws_are_seeded_and_leave_out_the_own_slot():
         counts = torch.bincount(indices[slot], minlength=9)
         assert counts[slot] == 0
         others = counts[counts > 0]
-        assert len(others) == 8 and (others - 375).abs().max() < 100  # 3000/8, five standard deviations
+        assert (
+            len(others) == 8 and (others - 375).abs().max() < 100
+        )  # 3000/8, five standard deviations
 
 
 def test_leaving_out_the_whole_video():
@@ -106,6 +108,8 @@ def test_mistakes_are_named():
     with pytest.raises(NbkitError, match="multiple"):
         MemoryBank(5, 4, slots_per_video=3)
     with pytest.raises(NbkitError, match="nothing left"):
-        MemoryBank(3, 4, slots_per_video=3).draw(torch.tensor([0]), 2, gen(), exclude_same_video=True)
+        MemoryBank(3, 4, slots_per_video=3).draw(
+            torch.tensor([0]), 2, gen(), exclude_same_video=True
+        )
     with pytest.raises(NbkitError, match="features"):
         MemoryBank(5, 4).update(torch.tensor([0]), torch.zeros(2, 4))

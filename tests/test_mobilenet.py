@@ -1,4 +1,6 @@
-"""MobileNetV2 with its real ImageNet weights: the same numbers as torchvision, real classes, both streams."""
+"""MobileNetV2 with its real ImageNet weights: the same numbers as torchvision, real classes, both
+streams.
+"""
 
 import pytest
 import torch
@@ -34,7 +36,10 @@ def pictures(n=2, side=64, seed=0):
 
 def test_frozen_features_are_torchvisions(plain, frozen):
     x = pictures()
-    mean, std = torch.tensor(mobilenet.MEAN).view(1, 3, 1, 1), torch.tensor(mobilenet.STD).view(1, 3, 1, 1)
+    mean, std = (
+        torch.tensor(mobilenet.MEAN).view(1, 3, 1, 1),
+        torch.tensor(mobilenet.STD).view(1, 3, 1, 1),
+    )
     expected = plain.features((x - mean) / std).mean((2, 3))
     assert torch.allclose(frozen.frame_features(x), expected, atol=1e-4)
     assert torch.allclose(frozen.logits(x), plain.classifier(expected), atol=1e-3)
@@ -48,7 +53,9 @@ def test_frozen_means_frozen(frozen):
 
 
 def test_it_knows_a_drawn_picture(frozen):
-    """An analogue clock drawn here is a clock of some kind: real weights, right normalisation, right channel order."""
+    """An analogue clock drawn here is a clock of some kind: real weights, right normalisation,
+    right channel order.
+    """
     import cv2
     import numpy as np
 
@@ -58,7 +65,9 @@ def test_it_knows_a_drawn_picture(frozen):
     for hour in range(1, 13):
         angle = np.pi / 6 * hour - np.pi / 2
         x, y = int(112 + 62 * np.cos(angle)) - 8, int(112 + 62 * np.sin(angle)) + 6
-        cv2.putText(canvas, str(hour), (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (20, 20, 20), 2, cv2.LINE_AA)
+        cv2.putText(
+            canvas, str(hour), (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (20, 20, 20), 2, cv2.LINE_AA
+        )
     cv2.line(canvas, (112, 112), (112, 62), (10, 10, 10), 4, cv2.LINE_AA)
     cv2.line(canvas, (112, 112), (146, 128), (10, 10, 10), 6, cv2.LINE_AA)
     x = torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255
@@ -95,7 +104,9 @@ def test_each_domain_starts_from_imagenets_statistics(plain):
     before = norm.running_mean.clone()
     with use_domain(encoder.train(), "target"):
         encoder(torch.rand(2, 3, 2, 64, 64))
-    assert torch.equal(norm.running_mean[0], before[0]) and not torch.equal(norm.running_mean[1], before[1])
+    assert torch.equal(norm.running_mean[0], before[0]) and not torch.equal(
+        norm.running_mean[1], before[1]
+    )
 
 
 def test_wrong_input_and_wrong_stream_are_refused():

@@ -1,4 +1,6 @@
-"""Intra-negatives: each frame of a negative is a known picture of the clip, and the clip is really inconsistent."""
+"""Intra-negatives: each frame of a negative is a known picture of the clip, and the clip is really
+inconsistent.
+"""
 
 import itertools
 
@@ -7,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbkit.data.negatives import (
+from nbkit.errors import NbkitError
+from nbkit.methods.negatives import (
     FAMILIES,
     TURNS,
     clip_negative,
@@ -18,7 +21,6 @@ from nbkit.data.negatives import (
     temporal_negative,
     wrong_order,
 )
-from nbkit.errors import NbkitError
 
 
 def generator(seed=0):
@@ -71,7 +73,9 @@ def test_some_frames_are_at_least_one_and_not_all(frames, p, seed):
 def test_temporal_is_a_wrong_order_of_the_same_frames(order):
     x = clips(50)
     negative = temporal_negative(x, generator(), order=order)
-    assert torch.equal(x.sum(2).sum((1, 2, 3)).round(decimals=2), negative.sum(2).sum((1, 2, 3)).round(decimals=2))
+    assert torch.equal(
+        x.sum(2).sum((1, 2, 3)).round(decimals=2), negative.sum(2).sum((1, 2, 3)).round(decimals=2)
+    )
     for a, b in zip(x, negative):
         places = [next(s for s in range(8) if torch.equal(a[:, s], b[:, t])) for t in range(8)]
         assert sorted(places) == list(range(8)) and places != list(range(8))

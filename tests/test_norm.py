@@ -1,7 +1,13 @@
 import torch
 from torch import nn
 
-from nbkit.models.norm import DomainNorm, convert_batchnorm, estimating_statistics, keep_statistics, use_domain
+from nbkit.models.norm import (
+    DomainNorm,
+    convert_batchnorm,
+    estimating_statistics,
+    keep_statistics,
+    use_domain,
+)
 
 
 def layer(mode, channels=4):
@@ -15,7 +21,9 @@ def test_shared_equals_torchs_batchnorm_in_both_modes():
     for _ in range(3):
         x = torch.randn(8, 4, 5, 5) * 2 + 1
         assert torch.allclose(ours(x), theirs(x), atol=1e-6)
-    assert torch.allclose(ours.running_mean[0], theirs.running_mean) and torch.allclose(ours.running_var[0], theirs.running_var)
+    assert torch.allclose(ours.running_mean[0], theirs.running_mean) and torch.allclose(
+        ours.running_var[0], theirs.running_var
+    )
     ours.eval(), theirs.eval()
     assert torch.allclose(ours(x), theirs(x), atol=1e-6)
 
@@ -25,7 +33,9 @@ def test_per_domain_keeps_the_other_domains_statistics():
     before = net[0].running_mean.clone()
     with use_domain(net, "target"):
         net(torch.randn(16, 4, 3) + 5)
-    assert torch.equal(net[0].running_mean[0], before[0]) and not torch.equal(net[0].running_mean[1], before[1])
+    assert torch.equal(net[0].running_mean[0], before[0]) and not torch.equal(
+        net[0].running_mean[1], before[1]
+    )
     assert net[0].domain == 0  # back to the source after the block
 
 
@@ -36,7 +46,10 @@ def test_passes_over_negatives_leave_all_statistics_alone_and_use_batch_statisti
         with keep_statistics(net):
             out = net(torch.randn(64, 4, 3) * 9 + 7)
         assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-        assert out.detach().mean().abs() < 1e-5 and abs(float(out.detach().var(unbiased=False)) - 1) < 1e-3
+        assert (
+            out.detach().mean().abs() < 1e-5
+            and abs(float(out.detach().var(unbiased=False)) - 1) < 1e-3
+        )
 
 
 def test_estimated_statistics_are_the_mean_over_batches_and_affect_one_domain():
@@ -67,7 +80,11 @@ def test_group_mode_is_torchs_group_norm_for_channels_that_8_does_not_divide():
 
 def test_converted_network_gives_the_same_outputs_and_obeys_keep_statistics():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=1e-3), nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4, eps=1e-3),
+        nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)),
+    )
     net(torch.randn(8, 3, 9, 9))
     net.eval()
     x = torch.randn(2, 3, 9, 9)

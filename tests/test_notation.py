@@ -1,4 +1,6 @@
-"""docs/NOTATION.md against the code: every name exists, every shape is documented, every equation has one function."""
+"""docs/NOTATION.md against the code: every name exists, every shape is documented, every equation
+has one function.
+"""
 
 import ast
 import importlib
@@ -17,7 +19,11 @@ STCDA_FILES = ("contrastive", "alignment", "objective")
 
 def rows(text):
     """Cells of every table row that names something of the package."""
-    lines = [[c.strip() for c in line.strip()[1:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
+    lines = [
+        [c.strip() for c in line.strip()[1:-1].split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
     return [cells for cells in lines if REFERENCE.search(" ".join(cells))]
 
 
@@ -58,21 +64,32 @@ REFERENCES = sorted({match for cells in ROWS for match in REFERENCE.findall(" ".
 def test_every_name_exists(path, parameter):
     found = load(path)
     if parameter:
-        assert parameter in inspect.signature(found).parameters, f"{path} has no parameter {parameter}"
+        assert parameter in inspect.signature(found).parameters, (
+            f"{path} has no parameter {parameter}"
+        )
 
 
-@pytest.mark.parametrize("text, files, numbers", [(RECOGNITION, STCDA_FILES, range(1, 11)),
-                                                  (LOCALIZATION, ("adversarial",), range(1, 8))])
+@pytest.mark.parametrize(
+    "text, files, numbers",
+    [(RECOGNITION, STCDA_FILES, range(1, 11)), (LOCALIZATION, ("adversarial",), range(1, 8))],
+)
 def test_every_published_equation_has_one_function_and_the_table_names_it(text, files, numbers):
     found = equations(files)
     assert sorted(found) == list(numbers)
     assert all(len(functions) == 1 for functions in found.values()), found
-    table = {int(n): path for n, path in re.findall(r"^\| Eq\. \((\d+)\) \|.*\| `([\w.]+)` \|$", text, re.M)}
+    table = {
+        int(n): path
+        for n, path in re.findall(r"^\| Eq\. \((\d+)\) \|.*\| `([\w.]+)` \|$", text, re.M)
+    }
     assert table == {n: functions[0] for n, functions in found.items()}
 
 
 def test_no_other_file_of_the_losses_claims_an_equation():
-    files = {p.stem for p in (ROOT / "nbkit" / "losses").glob("*.py")} - {*STCDA_FILES, "adversarial", "__init__"}
+    files = {p.stem for p in (ROOT / "nbkit" / "losses").glob("*.py")} - {
+        *STCDA_FILES,
+        "adversarial",
+        "__init__",
+    }
     assert not equations(sorted(files))
 
 

@@ -1,10 +1,12 @@
-"""The profiles for real data, on small pictures: one step of every stage with the printed optimiser and rates."""
+"""The profiles for real data, on small pictures: one step of every stage with the printed optimiser
+and rates.
+"""
 
 import pytest
 import torch
 from benchmark_trees import write_benchmark
 
-from nbkit.config import RunConfig
+from nbkit.config.recognition import RunConfig
 from nbkit.methods.base import STAGES
 from nbkit.train.loop import prepare
 from nbkit.train.stages import make_optimizer, run_epoch, set_lr
@@ -20,18 +22,41 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("profile, epochs, first_drop, backbone", [
-    ("paper", (300, 300, 400), 100, "bn_inception"), ("short", (30, 30, 40), 10, "bn_inception"),
-    ("features", (30, 30, 40), 10, "mobilenet_features"),
-])
-def test_one_step_of_every_stage(profile, epochs, first_drop, backbone, data, tmp_path, monkeypatch):
-    cfg = RunConfig.make(profile=profile, benchmark="ucf_hmdb_small", source="ucf", target="hmdb", allow_partial=True,
-                         data_root=str(data), runs_dir=str(tmp_path), weights="random", workers=1, cache_size=48, crop=32,
-                         frames=2, batch=6, cas_classes=2, cas_per_class=1, nce_k=4)
-    assert (cfg.epochs, cfg.backbone, cfg.alpha, cfg.beta) == (epochs, backbone, 2.0, 0.5)
+@pytest.mark.parametrize(
+    "profile, epochs, first_drop, backbone",
+    [
+        ("paper", (300, 300, 400), 100, "bn_inception"),
+        ("short", (30, 30, 40), 10, "bn_inception"),
+        ("features", (30, 30, 40), 10, "mobilenet_features"),
+    ],
+)
+def test_one_step_of_every_stage(
+    profile, epochs, first_drop, backbone, data, tmp_path, monkeypatch
+):
+    cfg = RunConfig.make(
+        profile=profile,
+        benchmark="ucf_hmdb_small",
+        source="ucf",
+        target="hmdb",
+        allow_partial=True,
+        data_root=str(data),
+        runs_dir=str(tmp_path),
+        weights="random",
+        workers=1,
+        cache_size=48,
+        crop=32,
+        frames=2,
+        batch=6,
+        cas_classes=2,
+        cas_per_class=1,
+        nce_k=4,
+    )
+    assert (cfg.optim.epochs, cfg.model.backbone, cfg.stcl.alpha, cfg.vca.beta) == (epochs, backbone, 2.0, 0.5)
     fabric, method = prepare(cfg)
     whole_epoch = type(method).batches
-    monkeypatch.setattr(type(method), "batches", lambda self, stage, epoch: whole_epoch(self, stage, epoch)[:1])
+    monkeypatch.setattr(
+        type(method), "batches", lambda self, stage, epoch: whole_epoch(self, stage, epoch)[:1]
+    )
     for stage in STAGES:
         assert not method.skips(stage)
         module, optimizer = fabric.setup(method, make_optimizer(method, cfg, stage))
@@ -44,6 +69,10 @@ def test_one_step_of_every_stage(profile, epochs, first_drop, backbone, data, tm
         before = {n: p.detach().clone() for n, p in method.model.named_parameters()}
         terms = run_epoch(fabric, module, method, optimizer, stage, 0)
         assert set(terms) == TERMS[stage] and ("kmeans_iterations" in found) == (stage == 3)
-        moved = {n.split(".")[1] for n, p in method.model.named_parameters() if ".encoder." in n and not torch.equal(p, before[n])}
+        moved = {
+            n.split(".")[1]
+            for n, p in method.model.named_parameters()
+            if ".encoder." in n and not torch.equal(p, before[n])
+        }
         assert moved == {"rgb", "flow"}
         assert all(torch.isfinite(p).all() for p in method.model.parameters())

@@ -1,4 +1,6 @@
-"""The project's own papers: environment files agree, notebooks keep their form, nothing private slipped in."""
+"""The project's own papers: environment files agree, notebooks keep their form, nothing private
+slipped in.
+"""
 
 import ast
 import re
@@ -9,7 +11,8 @@ import nbformat
 import pytest
 import yaml
 
-from nbkit.config import ROOT, RunConfig
+from nbkit.config import ROOT
+from nbkit.config.recognition import RunConfig
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
@@ -18,11 +21,17 @@ def test_environment_and_pyproject_name_the_same_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = set(project["dependencies"]) | set(project["optional-dependencies"]["test"])
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    assert set(next(d for d in environment["dependencies"] if isinstance(d, dict))["pip"]) == wanted | {"-e ."}
+    assert set(
+        next(d for d in environment["dependencies"] if isinstance(d, dict))["pip"]
+    ) == wanted | {"-e ."}
 
 
 def test_every_dependency_is_locked_to_one_version_and_no_address_is_named():
-    lines = [x for x in (ROOT / "requirements.lock").read_text().splitlines() if x and not x.startswith("#")]
+    lines = [
+        x
+        for x in (ROOT / "requirements.lock").read_text().splitlines()
+        if x and not x.startswith("#")
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", x) for x in lines)
     locked = {x.split("==")[0].lower().replace("_", "-") for x in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -54,7 +63,12 @@ def test_every_parameter_of_notebook_04_is_a_field():
 
 
 def test_source_files_are_small_and_speak_of_the_project_only():
-    files = subprocess.run(["git", "ls-files", "nbkit", "docs", "README.md", "notebooks"], cwd=ROOT, capture_output=True, text=True)
+    files = subprocess.run(
+        ["git", "ls-files", "nbkit", "docs", "README.md", "notebooks"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     if files.returncode:
         pytest.skip("not a git checkout")
     for name in files.stdout.split():

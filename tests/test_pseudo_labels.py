@@ -1,4 +1,6 @@
-"""Pseudo-labels: the loop by hand, the collapse of the printed centres, fusion, fixed labels, empty clusters."""
+"""Pseudo-labels: the loop by hand, the collapse of the printed centres, fusion, fixed labels, empty
+clusters.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,20 @@ from nbkit.losses.pseudo_labels import (
     update_centres,
 )
 
-UCF = [188, 77, 100, 96, 72, 332, 72, 96, 115, 99, 104, 87]  # training videos a class, UCF side of UCF-HMDB full
+UCF = [
+    188,
+    77,
+    100,
+    96,
+    72,
+    332,
+    72,
+    96,
+    115,
+    99,
+    104,
+    87,
+]  # training videos a class, UCF side of UCF-HMDB full
 HMDB = [70] * 12
 
 
@@ -22,8 +37,12 @@ def blobs(counts, dim=64, noise=0.3, shift=0.0, seed=0, modalities=("rgb", "flow
     g = torch.Generator().manual_seed(seed)
     y = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])
     means = torch.eye(dim, dtype=torch.float64)
-    return {m: 3 * means[y + i] + shift + noise * torch.randn(len(y), dim, generator=g, dtype=torch.float64)
-            for i, m in enumerate(modalities)}, y
+    return {
+        m: 3 * means[y + i]
+        + shift
+        + noise * torch.randn(len(y), dim, generator=g, dtype=torch.float64)
+        for i, m in enumerate(modalities)
+    }, y
 
 
 def accuracy(labels, y):
@@ -36,7 +55,11 @@ def test_centres_against_a_slow_loop():
         fast = source_centres(V["rgb"], y, 3, centre)
         for c in range(3):
             total = sum(V["rgb"][n] / V["rgb"][n].norm() for n in range(len(y)) if y[n] == c)
-            slow = {"unit_sum": total / total.norm(), "mean": total / int((y == c).sum()), "sum_literal": total}[centre]
+            slow = {
+                "unit_sum": total / total.norm(),
+                "mean": total / int((y == c).sum()),
+                "sum_literal": total,
+            }[centre]
             assert (fast[c] - slow).abs().max() < 1e-10
 
 
@@ -45,7 +68,10 @@ def test_assignment_against_a_slow_loop():
     centres = {m: source_centres(V[m], y, 3) for m in V}
     labels, distances = assign(V, centres)
     for n in range(len(y)):
-        slow = [sum((V[m][n] / V[m][n].norm() - centres[m][c]).norm().item() for m in V) for c in range(3)]
+        slow = [
+            sum((V[m][n] / V[m][n].norm() - centres[m][c]).norm().item() for m in V)
+            for c in range(3)
+        ]
         assert distances[n].tolist() == pytest.approx(slow, abs=1e-10)
         assert labels[n].item() == slow.index(min(slow))
 
@@ -57,8 +83,15 @@ def test_whole_loop_against_a_slow_loop():
     centres = {m: source_centres(Vs[m], ys, 3) for m in Vs}
     labels = None
     for updates in range(51):  # noqa: B007 (used after the loop)
-        new = torch.tensor([min(range(3), key=lambda c: sum((unit[m][n] - centres[m][c]).norm().item() for m in Vt))
-                            for n in range(15)])
+        new = torch.tensor(
+            [
+                min(
+                    range(3),
+                    key=lambda c: sum((unit[m][n] - centres[m][c]).norm().item() for m in Vt),
+                )
+                for n in range(15)
+            ]
+        )
         if labels is not None and new.equal(labels):
             break
         labels = new
@@ -81,7 +114,9 @@ def test_printed_centres_collapse_and_scaled_ones_do_not(source, target, left, n
     literal = kmeans_pseudo_labels(Vs, ys, Vt, 12, centre="sum_literal", normalise=normalise)
     assert len(literal.labels.unique()) == 1  # everything in one cluster
     if left is not None:
-        assert accuracy(literal.labels, yt) == pytest.approx(100 * left)  # 8.3 %: one class of twelve
+        assert accuracy(literal.labels, yt) == pytest.approx(
+            100 * left
+        )  # 8.3 %: one class of twelve
     assert accuracy(literal.labels, yt) <= 100 * max(target) / sum(target)
     for centre in ("unit_sum", "mean"):
         assert accuracy(kmeans_pseudo_labels(Vs, ys, Vt, 12, centre=centre).labels, yt) == 100
@@ -99,7 +134,9 @@ def test_lengths_of_features_do_not_matter():
     Vt, _ = blobs([8, 8, 8], dim=8, noise=1.0, seed=1)
     scale = torch.rand(24, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
     base = kmeans_pseudo_labels(Vs, ys, Vt, 3)
-    assert kmeans_pseudo_labels(Vs, ys, {m: V * scale for m, V in Vt.items()}, 3).labels.equal(base.labels)
+    assert kmeans_pseudo_labels(Vs, ys, {m: V * scale for m, V in Vt.items()}, 3).labels.equal(
+        base.labels
+    )
 
 
 def test_fixed_keeps_the_first_assignment():
@@ -113,7 +150,9 @@ def test_fixed_keeps_the_first_assignment():
 def test_fusion_lets_the_clear_modality_decide():
     Vs, ys = blobs([20] * 4, dim=8)
     Vt, yt = blobs([20] * 4, dim=8, seed=1)
-    Vt["rgb"] = torch.randn(80, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)  # no information
+    Vt["rgb"] = torch.randn(
+        80, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )  # no information
     fused = kmeans_pseudo_labels(Vs, ys, Vt, 4)
     alone = kmeans_pseudo_labels(Vs, ys, Vt, 4, fusion="per_modality")
     assert accuracy(fused.labels, yt) > 85
@@ -165,8 +204,12 @@ def test_eq9_and_eq10():
         for i in range(3):
             slow -= (logits[b, i, y[b]] - logits[b, i].exp().sum().log()).item() / 12
     assert abs(cross_entropy(logits, y).item() - slow) < 1e-10
-    assert cross_entropy(logits[:, 0], y).allclose(-logits[:, 0].log_softmax(1)[torch.arange(4), y].mean())
+    assert cross_entropy(logits[:, 0], y).allclose(
+        -logits[:, 0].log_softmax(1)[torch.arange(4), y].mean()
+    )
     assert torch.autograd.gradcheck(lambda x: cross_entropy(x, y), logits.clone().requires_grad_())
     with pytest.raises(NbkitError, match="logits"):
         cross_entropy(logits, y[:2])
-    assert total_loss(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(-0.5), 2, 0.5).item() == 6.75
+    assert (
+        total_loss(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(-0.5), 2, 0.5).item() == 6.75
+    )

@@ -1,4 +1,6 @@
-"""How a trained network is read and how its rate falls: whose statistics, the fused prediction, schedules, aggregation."""
+"""How a trained network is read and how its rate falls: whose statistics, the fused prediction,
+schedules, aggregation.
+"""
 
 from types import SimpleNamespace
 
@@ -14,14 +16,22 @@ from nbkit.train.stages import set_lr
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("fields, statistics, estimated", [
-    ({"method": "source_only", "bn_mode": "per_domain"}, "source", False),
-    ({"method": "adabn", "bn_mode": "per_domain"}, "target", True),
-    ({"method": "adabn", "bn_mode": "shared"}, "target", True),
-    ({"method": "daaa", "bn_mode": "per_domain"}, "target", True),
-    ({"method": "stcda", "bn_mode": "per_domain"}, "target", True),
-    ({"method": "stcda", "bn_mode": "shared"}, "target", False),  # what training mixed is what is read
-    ({"method": "target_only", "bn_mode": "per_domain"}, "target", True)])
+@pytest.mark.parametrize(
+    "fields, statistics, estimated",
+    [
+        ({"method": "source_only", "bn_mode": "per_domain"}, "source", False),
+        ({"method": "adabn", "bn_mode": "per_domain"}, "target", True),
+        ({"method": "adabn", "bn_mode": "shared"}, "target", True),
+        ({"method": "daaa", "bn_mode": "per_domain"}, "target", True),
+        ({"method": "stcda", "bn_mode": "per_domain"}, "target", True),
+        (
+            {"method": "stcda", "bn_mode": "shared"},
+            "target",
+            False,
+        ),  # what training mixed is what is read
+        ({"method": "target_only", "bn_mode": "per_domain"}, "target", True),
+    ],
+)
 def test_the_test_videos_are_read_with_the_rows_statistics(tiny, fields, statistics, estimated):
     method, twin = built(tiny(**fields)), built(tiny(**fields))
     found, data, read = features.test_features(method, CPU), twin.domains.test["target"], {}
@@ -31,7 +41,9 @@ def test_the_test_videos_are_read_with_the_rows_statistics(tiny, fields, statist
         for whose in ("source", "target"):
             read[whose, filled] = extract(twin.model, data, whose, twin.cfg, CPU).V["rgb"]
     assert torch.equal(found.V["rgb"], read[statistics, estimated])
-    assert not torch.allclose(read["target", True], read["target", False], atol=1e-3)  # so that it matters
+    assert not torch.allclose(
+        read["target", True], read["target", False], atol=1e-3
+    )  # so that it matters
 
 
 def test_the_fused_prediction_is_the_mean_of_the_streams(tiny):
@@ -40,13 +52,23 @@ def test_the_fused_prediction_is_the_mean_of_the_streams(tiny):
         out = method.outputs(batches(method)[1], "target")
         by_hand = {}
         for m, o in out.items():
-            clip, video = torch.stack([o.clip_logits[:, k] for k in range(3)]).sum(0) / 3, o.video_logits
-            by_hand[m] = {"both": (clip.softmax(-1) + video.softmax(-1)) / 2, "clip": clip.softmax(-1),
-                          "video": video.softmax(-1)}[cls_on]
+            clip, video = (
+                torch.stack([o.clip_logits[:, k] for k in range(3)]).sum(0) / 3,
+                o.video_logits,
+            )
+            by_hand[m] = {
+                "both": (clip.softmax(-1) + video.softmax(-1)) / 2,
+                "clip": clip.softmax(-1),
+                "video": video.softmax(-1),
+            }[cls_on]
         found = method.model.probabilities(out)
-        torch.testing.assert_close(found, by_hand | {"fused": (by_hand["rgb"] + by_hand["flow"]) / 2})
+        torch.testing.assert_close(
+            found, by_hand | {"fused": (by_hand["rgb"] + by_hand["flow"]) / 2}
+        )
         read = extract(method.model, method.domains.test["target"], "target", method.cfg, CPU)
-        torch.testing.assert_close(read.probs["fused"], (read.probs["rgb"] + read.probs["flow"]) / 2)
+        torch.testing.assert_close(
+            read.probs["fused"], (read.probs["rgb"] + read.probs["flow"]) / 2
+        )
 
 
 def test_the_rate_falls_in_steps_or_along_half_a_cosine(tiny):
@@ -57,7 +79,9 @@ def test_the_rate_falls_in_steps_or_along_half_a_cosine(tiny):
         return optimizer.param_groups[0]["lr"]
 
     cosine = tiny(lr=(0.4, 0.2, 0.1), lr_schedule="cosine")
-    assert [rate(cosine, 2, 0, p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.2, 0.2 * 0.8535534, 0.1, 0.0], abs=1e-7)
+    assert [rate(cosine, 2, 0, p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
+        [0.2, 0.2 * 0.8535534, 0.1, 0.0], abs=1e-7
+    )
     assert rate(cosine, 3, 5, 0.0) == pytest.approx(0.1)
     steps = tiny(lr=(0.4, 0.2, 0.1), lr_schedule="step", lr_steps=(100, 200))
     found = [rate(steps, 1, epoch, 0.7) for epoch in (0, 99, 100, 199, 200, 299)]
@@ -77,8 +101,11 @@ def test_aggregations_against_loops():
         h = torch.zeros(dim)
         for clip in x:
             i, s = gru.weight_ih_l0 @ clip + gru.bias_ih_l0, gru.weight_hh_l0 @ h + gru.bias_hh_l0
-            reset, update = torch.sigmoid(i[:dim] + s[:dim]), torch.sigmoid(i[dim:2 * dim] + s[dim:2 * dim])
-            new = torch.tanh(i[2 * dim:] + reset * s[2 * dim:])
+            reset, update = (
+                torch.sigmoid(i[:dim] + s[:dim]),
+                torch.sigmoid(i[dim : 2 * dim] + s[dim : 2 * dim]),
+            )
+            new = torch.tanh(i[2 * dim :] + reset * s[2 * dim :])
             h = (1 - update) * new + update * h
         return h
 

@@ -1,4 +1,6 @@
-"""README.md: its blocks are the generator's, its messages are the code's, its links and commands exist."""
+"""README.md: its blocks are the generator's, its messages are the code's, its links and commands
+exist.
+"""
 
 import re
 
@@ -6,10 +8,12 @@ import nbformat
 import pandas as pd
 import pytest
 
-from nbkit import readme, result_files, tables
+from nbkit import readme
 from nbkit.cli import COMMANDS
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
+from nbkit.tables import results as result_files
+from nbkit.tables import table as tables
 
 TEXT = readme.README.read_text()
 SOURCES = "\n".join(p.read_text() for p in sorted((ROOT / "nbkit").rglob("*.py")))
@@ -17,19 +21,37 @@ SOURCES = "\n".join(p.read_text() for p in sorted((ROOT / "nbkit").rglob("*.py")
 
 def test_the_blocks_are_what_the_generator_writes():
     assert TEXT == readme.filled(TEXT), "run python -m nbkit.readme"
-    assert {found[0] for found in re.findall(r"<!-- ((results:\w+)|notebooks|tables) -->", TEXT)} >= {
-        "results:demo_table4", "results:jhmdb_camera", "notebooks", "tables"}
+    assert {
+        found[0] for found in re.findall(r"<!-- ((results:\w+)|notebooks|tables) -->", TEXT)
+    } >= {"results:demo_table4", "results:jhmdb_camera", "notebooks", "tables"}
 
 
 def test_a_typed_number_does_not_survive():
-    typed = TEXT.replace("<!-- results:demo_table4 -->\n", "<!-- results:demo_table4 -->\n| STCL+VCA | 99.9 |\n")
+    typed = TEXT.replace(
+        "<!-- results:demo_table4 -->\n", "<!-- results:demo_table4 -->\n| STCL+VCA | 99.9 |\n"
+    )
     assert typed != TEXT and readme.filled(typed) == TEXT
 
 
 def test_results_stand_beside_the_papers_and_not_run_where_nothing_ran(monkeypatch):
-    monkeypatch.setattr(result_files, "committed", lambda name: pd.DataFrame(
-        [{"row": "STCL", "column": "studio→street", "seed": s, "split": 0, "fused": v, "rgb": v, "flow": v}
-         for s, v in enumerate((80.0, 82.0))]))
+    monkeypatch.setattr(
+        result_files,
+        "committed",
+        lambda name: pd.DataFrame(
+            [
+                {
+                    "row": "STCL",
+                    "column": "studio→street",
+                    "seed": s,
+                    "split": 0,
+                    "fused": v,
+                    "rgb": v,
+                    "flow": v,
+                }
+                for s, v in enumerate((80.0, 82.0))
+            ]
+        ),
+    )
     text = readme.results_block("demo_table4")
     line = next(x for x in text.splitlines() if x.startswith("| STCL |"))
     assert "| 81.0 ± 1.4 (2) |" in line and "not run" in line
@@ -41,16 +63,25 @@ def test_every_table_and_every_notebook_is_listed():
         assert f"| `{path.stem}` |" in TEXT
     for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
         assert f"(notebooks/{path.name})" in TEXT
-        assert readme.goal(nbformat.read(path, as_version=4)), f"{path.name} has no **Goal.** in its first cells"
+        assert readme.goal(nbformat.read(path, as_version=4)), (
+            f"{path.name} has no **Goal.** in its first cells"
+        )
 
 
-MESSAGES = [m for row in re.findall(r"^\| (`.+?) \|", TEXT.split("## Troubleshooting")[1].split("##")[0], re.M)
-            for m in re.findall(r"`([^`]+)`", row)]
+MESSAGES = [
+    m
+    for row in re.findall(
+        r"^\| (`.+?) \|", TEXT.split("## Troubleshooting")[1].split("##")[0], re.M
+    )
+    for m in re.findall(r"`([^`]+)`", row)
+]
 
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_every_message_of_the_troubleshooting_is_in_the_code(message):
-    """Messages are put together from neighbouring string literals: joined here as Python joins them."""
+    """Messages are put together from neighbouring string literals: joined here as Python joins
+    them.
+    """
     joined = re.sub(r'"\s*\n\s*f?r?"', "", SOURCES)
     assert message in joined
 
@@ -72,7 +103,9 @@ def test_minutes_come_from_executed_notebooks(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "MINUTES", tmp_path / "minutes.csv")
     with pytest.raises(NbkitError, match="make demo"):
         readme.measure(tmp_path)
-    notebook = nbformat.v4.new_notebook(metadata={"papermill": {"duration": 90.0, "end_time": "2026-01-01", "exception": None}})
+    notebook = nbformat.v4.new_notebook(
+        metadata={"papermill": {"duration": 90.0, "end_time": "2026-01-01", "exception": None}}
+    )
     nbformat.write(notebook, tmp_path / "03_vca.ipynb")
     readme.measure(tmp_path)
     block = readme.notebooks_block()

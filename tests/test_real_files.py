@@ -7,13 +7,13 @@ import pytest
 from real_data import real_path
 from scipy.io import loadmat
 
+from nbkit.benchmarks.manifest import load_manifest
+from nbkit.benchmarks.resolve import resolve
+from nbkit.benchmarks.safe_pickle import load_plain_pickle
 from nbkit.data.cache import build_cache, square
 from nbkit.data.clips import ClipDataset, load_batch
 from nbkit.data.decode import probe, read_video
 from nbkit.data.flow import compute_flow, dequantise
-from nbkit.data.manifest import load_manifest
-from nbkit.data.resolve import resolve
-from nbkit.data.safe_pickle import load_plain_pickle
 
 SIZE, CLIP, FRAMES = 112, 20.0, 24  # pixels; pixels; frames of a video that are kept
 
@@ -24,9 +24,14 @@ def ucf101():
 
 
 def of_domain(benchmark, domain, classes):
-    """The first video of each of some classes, found by the benchmark's manifest in the folders of the real data."""
+    """The first video of each of some classes, found by the benchmark's manifest in the folders of
+    the real data.
+    """
     table = resolve(load_manifest(benchmark), real_path(domain).parent, allow_partial=True)
-    part = table[(table["domain"] == {"jhmdb": "hmdb"}.get(domain, domain)) & table["class_name"].isin(classes)]
+    part = table[
+        (table["domain"] == {"jhmdb": "hmdb"}.get(domain, domain))
+        & table["class_name"].isin(classes)
+    ]
     return part.groupby("class_name").head(1).to_dict("records")
 
 
@@ -38,15 +43,21 @@ def arid():
     return of_domain("hmdb_arid", "arid", ["jump", "walk"])
 
 
-@pytest.mark.parametrize("source, count", [(ucf101, 4), (jhmdb, 2), (arid, 2)], ids=["ucf101", "jhmdb", "arid"])
+@pytest.mark.parametrize(
+    "source, count", [(ucf101, 4), (jhmdb, 2), (arid, 2)], ids=["ucf101", "jhmdb", "arid"]
+)
 def test_from_the_file_to_a_batch(source, count, tmp_path):
     rows = source()
     assert len(rows) == count
     table = pd.DataFrame(rows).assign(label=range(count))
-    cache = build_cache(table, tmp_path, size=SIZE, flow_clip=CLIP, workers=1, progress=False, max_frames=FRAMES)
+    cache = build_cache(
+        table, tmp_path, size=SIZE, flow_clip=CLIP, workers=1, progress=False, max_frames=FRAMES
+    )
     for row in rows:
         info, frames = probe(row["path"]), read_video(row["path"], FRAMES)
-        assert (info.height, info.width) == (240, 320) and info.frames >= len(frames) == cache.n_frames(row["video"])
+        assert (info.height, info.width) == (240, 320) and info.frames >= len(
+            frames
+        ) == cache.n_frames(row["video"])
         small, scale = square(frames, SIZE)
         np.testing.assert_array_equal(cache.rgb(row["video"]), small)
         vectors = square(compute_flow(frames, "dis", clip=None), SIZE)[0] * scale
@@ -54,25 +65,46 @@ def test_from_the_file_to_a_batch(source, count, tmp_path):
         assert np.abs(np.clip(vectors, -CLIP, CLIP) - stored).max() <= CLIP / 254 + 1e-4
     data = ClipDataset(cache, table, clips=3, frames=8, crop=96)
     batch = load_batch(data, np.arange(count))
-    assert batch["rgb"].shape == (count, 3, 3, 8, 96, 96) and batch["flow"].shape == (count, 3, 2, 8, 96, 96)
+    assert batch["rgb"].shape == (count, 3, 3, 8, 96, 96) and batch["flow"].shape == (
+        count,
+        3,
+        2,
+        8,
+        96,
+        96,
+    )
     assert 0 <= batch["rgb"].min() < batch["rgb"].max() <= 1 and batch["flow"].abs().max() <= 1
     assert len({float(x.mean()) for x in batch["rgb"]}) == count  # no video stands for another
 
 
 @pytest.mark.parametrize("source", [ucf101, jhmdb], ids=["ucf101", "jhmdb"])
 def test_flow_leads_from_each_frame_to_the_next(source):
-    """Fetching the next frame along the flow explains the frame; the flow of the frame before explains it less well."""
+    """Fetching the next frame along the flow explains the frame; the flow of the frame before
+    explains it less well.
+    """
     for row in source()[:2]:
         frames = read_video(row["path"], 12)
         flow = compute_flow(frames, "dis", clip=None)
         grid = np.stack(np.meshgrid(np.arange(320), np.arange(240)), -1).astype(np.float32)
 
         def left_over(shift, grid=grid, frames=frames, flow=flow):
-            fetched = [cv2.remap(frames[t + 1], grid + flow[t + shift], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-                       for t in range(2, 9)]
-            return np.mean([np.abs(f.astype(float) - frames[t]).mean() for t, f in zip(range(2, 9), fetched)])
+            fetched = [
+                cv2.remap(
+                    frames[t + 1],
+                    grid + flow[t + shift],
+                    None,
+                    cv2.INTER_LINEAR,
+                    borderMode=cv2.BORDER_REPLICATE,
+                )
+                for t in range(2, 9)
+            ]
+            return np.mean(
+                [np.abs(f.astype(float) - frames[t]).mean() for t, f in zip(range(2, 9), fetched)]
+            )
 
-        still = np.mean([np.abs(frames[t + 1].astype(float) - frames[t]).mean() for t in range(2, 9)])
+        still = np.mean(
+            [np.abs(frames[t + 1].astype(float) - frames[t]).mean() for t in range(2, 9)]
+        )
         assert left_over(0) < min(still, left_over(-1), left_over(1))
 
 

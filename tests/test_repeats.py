@@ -4,32 +4,79 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbkit.repeats import repeated, repeats
-from nbkit.result_files import COLUMNS
-from nbkit.tables import Table
+from nbkit.tables.repeats import repeated, repeats
+from nbkit.tables.results import COLUMNS
+from nbkit.tables.table import Table
 
-ROWS = [{"name": "low"}, {"name": "high", "set": {"ALPHA": 0.1}}, {"name": "again", "same_as": "high"},
-        {"name": "flow alone", "measure": "flow"}]
-TABLE = Table(name="toy", title="toy", set={"PROFILE": "smoke"}, seeds=[0, 1], columns=[{"name": "a"}, {"name": "b"}], rows=ROWS)
+ROWS = [
+    {"name": "low"},
+    {"name": "high", "set": {"ALPHA": 0.1}},
+    {"name": "again", "same_as": "high"},
+    {"name": "flow alone", "measure": "flow"},
+]
+TABLE = Table(
+    name="toy",
+    title="toy",
+    set={"PROFILE": "smoke"},
+    seeds=[0, 1],
+    columns=[{"name": "a"}, {"name": "b"}],
+    rows=ROWS,
+)
 
 
 def lines(values, finished):
     """values: (row, column, seed, fused); the key of a configuration is its row's name."""
-    return pd.DataFrame([{"row": r, "column": c, "seed": s, "split": 0, "fused": f, "flow": 1.0, "cell": r, "finished": finished}
-                         for r, c, s, f in values])
+    return pd.DataFrame(
+        [
+            {
+                "row": r,
+                "column": c,
+                "seed": s,
+                "split": 0,
+                "fused": f,
+                "flow": 1.0,
+                "cell": r,
+                "finished": finished,
+            }
+            for r, c, s, f in values
+        ]
+    )
 
 
 def test_differences_and_the_width_of_seeds():
-    old = lines([("low", "a", 0, 50.0), ("low", "a", 1, 54.0), ("high", "a", 0, 60.0), ("high", "a", 1, 66.0),
-                 ("high", "b", 0, 70.0), ("again", "a", 0, 60.0), ("flow alone", "a", 0, 50.0)], "monday")
-    new = lines([("low", "a", 0, 53.0), ("high", "a", 0, 59.0), ("high", "b", 0, 70.0), ("again", "a", 0, 59.0),
-                 ("flow alone", "a", 0, 53.0)], "tuesday")
+    old = lines(
+        [
+            ("low", "a", 0, 50.0),
+            ("low", "a", 1, 54.0),
+            ("high", "a", 0, 60.0),
+            ("high", "a", 1, 66.0),
+            ("high", "b", 0, 70.0),
+            ("again", "a", 0, 60.0),
+            ("flow alone", "a", 0, 50.0),
+        ],
+        "monday",
+    )
+    new = lines(
+        [
+            ("low", "a", 0, 53.0),
+            ("high", "a", 0, 59.0),
+            ("high", "b", 0, 70.0),
+            ("again", "a", 0, 59.0),
+            ("flow alone", "a", 0, 53.0),
+        ],
+        "tuesday",
+    )
     found = repeats(TABLE, old, new)
-    assert found.index.tolist() == ["a", "b"] and found["runs"].tolist() == [2, 1]  # shared runs count once
+    assert found.index.tolist() == ["a", "b"] and found["runs"].tolist() == [
+        2,
+        1,
+    ]  # shared runs count once
     a = found.loc["a"]
     assert a["mean difference"] == pytest.approx(1.0) and a["largest"] == pytest.approx(3.0)
     assert a["rms"] == pytest.approx(np.sqrt((9 + 1) / 2))
-    assert a["rms of two seeds"] == pytest.approx(np.sqrt(2 * (8 + 18) / 2))  # variances of (50, 54) and (60, 66)
+    assert a["rms of two seeds"] == pytest.approx(
+        np.sqrt(2 * (8 + 18) / 2)
+    )  # variances of (50, 54) and (60, 66)
     assert np.isnan(found.loc["b", "rms of two seeds"]) and found.loc["b", "rms"] == 0
 
 
@@ -45,17 +92,44 @@ def test_the_width_of_seeds_is_what_two_draws_differ_by():
 def test_a_committed_run_is_no_repetition_and_neither_is_another_configuration():
     old = lines([("low", "a", 0, 50.0), ("high", "a", 0, 60.0)], "monday")
     assert repeats(TABLE, old, old).empty
-    assert repeats(TABLE, old, lines([("high", "a", 0, 61.0)], "tuesday").assign(cell="changed")).empty
+    assert repeats(
+        TABLE, old, lines([("high", "a", 0, 61.0)], "tuesday").assign(cell="changed")
+    ).empty
     nothing = pd.DataFrame(columns=COLUMNS)  # as the reader of results gives it
-    assert repeats(TABLE, old, nothing).empty and repeats(TABLE, nothing, old).empty and repeats(TABLE, nothing, nothing).empty
+    assert (
+        repeats(TABLE, old, nothing).empty
+        and repeats(TABLE, nothing, old).empty
+        and repeats(TABLE, nothing, nothing).empty
+    )
 
 
 def test_by_several_columns_as_in_localization():
-    values = [("low", "studio", "street", 0, 40.0), ("low", "studio", "street", 1, 44.0), ("low", "street", "studio", 0, 80.0)]
-    old = pd.DataFrame([{"row": r, "source": a, "target": b, "seed": s, "split": 0, "frame_map": v, "run": f"{a}-{s}",
-                         "finished": "monday"} for r, a, b, s, v in values])
+    values = [
+        ("low", "studio", "street", 0, 40.0),
+        ("low", "studio", "street", 1, 44.0),
+        ("low", "street", "studio", 0, 80.0),
+    ]
+    old = pd.DataFrame(
+        [
+            {
+                "row": r,
+                "source": a,
+                "target": b,
+                "seed": s,
+                "split": 0,
+                "frame_map": v,
+                "run": f"{a}-{s}",
+                "finished": "monday",
+            }
+            for r, a, b, s, v in values
+        ]
+    )
     new = old.assign(frame_map=old["frame_map"] + [1.0, -3.0, 2.0], finished="tuesday")
     found = repeated(old, new, "frame_map", ["source", "target"], "run")
-    assert found.index.tolist() == ["studio→street", "street→studio"] and found["runs"].tolist() == [2, 1]
-    assert found["mean difference"].tolist() == [-1.0, 2.0] and found["rms"].tolist() == pytest.approx([np.sqrt(5), 2.0])
+    assert found.index.tolist() == ["studio→street", "street→studio"] and found[
+        "runs"
+    ].tolist() == [2, 1]
+    assert found["mean difference"].tolist() == [-1.0, 2.0] and found[
+        "rms"
+    ].tolist() == pytest.approx([np.sqrt(5), 2.0])
     assert found.loc["studio→street", "rms of two seeds"] == pytest.approx(4.0)  # a variance of 8

@@ -1,4 +1,6 @@
-"""Diagnostic evaluations during training: they change nothing, choose as they say, and never speak for another row."""
+"""Diagnostic evaluations during training: they change nothing, choose as they say, and never speak
+for another row.
+"""
 
 import json
 
@@ -7,7 +9,7 @@ import torch
 
 import nbkit.train.stages as stages
 from nbkit.errors import NbkitError
-from nbkit.tables import find_run
+from nbkit.tables.table import find_run
 from nbkit.train.loop import prepare, run, train
 from nbkit.train.selection import own_history, selected
 from nbkit.train.stages import stage_key
@@ -21,7 +23,9 @@ def everything(method):
 
 @pytest.fixture(scope="module")
 def pair(smoke):
-    """The same run without and with an evaluation after every epoch (dropout on: it would betray a used random state)."""
+    """The same run without and with an evaluation after every epoch (dropout on: it would betray a
+    used random state).
+    """
     found = []
     for every in (0, 1):
         cfg = smoke(**FAST, dropout=0.3, eval_every=every)
@@ -35,7 +39,12 @@ def test_evaluating_every_epoch_changes_no_bit(pair):
     (_, plain, _, a), (_, watched, history, b) = pair
     assert stage_key(plain, 3) == stage_key(watched, 3)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    assert [("val_fused" in r, r["stage"]) for r in history] == [(False, 2), (True, 3), (True, 3), (True, 3)]
+    assert [("val_fused" in r, r["stage"]) for r in history] == [
+        (False, 2),
+        (True, 3),
+        (True, 3),
+        (True, 3),
+    ]
 
 
 def test_the_last_record_is_the_result_and_the_choices_are_maxima(pair):
@@ -47,7 +56,9 @@ def test_the_last_record_is_the_result_and_the_choices_are_maxima(pair):
     assert oracle["accuracy"]["fused"] == max(r["test_fused"] for r in rows.values())
     best = max(r["val_fused"] for r in rows.values())
     assert source["epoch"] == max(e for e, r in rows.items() if r["val_fused"] == best)
-    assert source["accuracy"] == {m: rows[source["epoch"]][f"test_{m}"] for m in ("rgb", "flow", "fused")}
+    assert source["accuracy"] == {
+        m: rows[source["epoch"]][f"test_{m}"] for m in ("rgb", "flow", "fused")
+    }
     assert "val_fused" in run(cfg).history
 
 
@@ -82,12 +93,18 @@ def test_an_interrupted_run_keeps_its_records(smoke, monkeypatch):
         if len(calls) == 4:
             raise NbkitError("killed")
         return original(*args)
+
     monkeypatch.setattr(stages, "run_epoch", dies)
     with pytest.raises(NbkitError, match="killed"):
         run(cfg)
     monkeypatch.setattr(stages, "run_epoch", original)
     history = run(cfg).history
-    assert history["val_fused"].notna().tolist() == [False, False, True, True]  # epoch 2 before, epoch 3 (the last) after
+    assert history["val_fused"].notna().tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]  # epoch 2 before, epoch 3 (the last) after
 
 
 def test_source_validation_is_the_sources_and_unseen(smoke):
@@ -96,4 +113,6 @@ def test_source_validation_is_the_sources_and_unseen(smoke):
     videos = set(method.domains.source_val.videos)
     assert videos and not videos & seen and all(v.startswith("studio/") for v in videos)
     assert (method.domains.source_val.labels >= 0).all()
-    assert own_history(method, [{"stage": 3, "evaluated": "x", "val_rgb": 1.0, "ce": 2.0}]) == [{"stage": 3, "ce": 2.0}]
+    assert own_history(method, [{"stage": 3, "evaluated": "x", "val_rgb": 1.0, "ce": 2.0}]) == [
+        {"stage": 3, "ce": 2.0}
+    ]

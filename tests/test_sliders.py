@@ -14,7 +14,10 @@ SLIDERS = ("stepper", "clip_viewer")
 def code_cells(path):
     """Syntax trees of the code cells; IPython's % lines are left out."""
     cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-    return [ast.parse("\n".join(x for x in source.splitlines() if not x.startswith(("%", "!")))) for source in cells]
+    return [
+        ast.parse("\n".join(x for x in source.splitlines() if not x.startswith(("%", "!"))))
+        for source in cells
+    ]
 
 
 def bound(nodes):
@@ -27,7 +30,9 @@ def bound(nodes):
         for part in ast.walk(node):
             if isinstance(part, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
                 part.generators = []  # its variables are its own
-        found |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        found |= {
+            n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
     return found
 
 
@@ -48,9 +53,12 @@ def overwritten(cells):
     problems = {}
     for i, cell in enumerate(cells):
         for call in ast.walk(cell):
-            if isinstance(call, ast.Call) and getattr(call.func, "id", getattr(call.func, "attr", "")) in SLIDERS:
+            if (
+                isinstance(call, ast.Call)
+                and getattr(call.func, "id", getattr(call.func, "attr", "")) in SLIDERS
+            ):
                 for name in {a.id for a in call.args if isinstance(a, ast.Name)} & functions.keys():
-                    later = bound([n for c in cells[i + 1:] for n in c.body])
+                    later = bound([n for c in cells[i + 1 :] for n in c.body])
                     if clash := reads(functions[name], functions) & later:
                         problems[name] = clash
     return problems
@@ -63,6 +71,10 @@ def test_no_later_cell_overwrites_what_a_slider_redraws_from(path):
 
 def test_a_clash_is_found_through_a_helper_and_not_inside_a_comprehension():
     first = "data = [1]\nscale = 2\ndef helper():\n    return data\ndef draw(t):\n    return helper(), scale, t"
-    rest = ("stepper(draw, [1], 't')", "x = [scale for scale in range(3)]", "for data in x:\n    pass")
+    rest = (
+        "stepper(draw, [1], 't')",
+        "x = [scale for scale in range(3)]",
+        "for data in x:\n    pass",
+    )
     cells = [ast.parse(text) for text in (first, *rest)]
     assert overwritten(cells) == {"draw": {"data"}}

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbkit.evaluate.accuracy import confusion, per_class, top1
-from nbkit.evaluate.statistics import mean_sd, nearest_reachable, one_video, paired_bootstrap, paired_runs, reachable
+from nbkit.evaluate.statistics import (
+    mean_sd,
+    nearest_reachable,
+    one_video,
+    paired_bootstrap,
+    paired_runs,
+    reachable,
+)
 
 
 def test_mean_sd_closed_form():
@@ -45,10 +52,14 @@ def test_one_run_has_the_width_of_its_videos_and_copies_of_it_no_less():
     error = 100 * (a.astype(float) - b).std() / np.sqrt(400)  # the central limit's
     assert one.mean == pytest.approx(100 * (a.mean() - b.mean()))
     assert (one.high - one.low) / 2 == pytest.approx(1.96 * error, rel=0.15)
-    five = paired_bootstrap([a] * 5, [b] * 5, draws=1500)  # five times the same run on the same videos says no more than one
+    five = paired_bootstrap(
+        [a] * 5, [b] * 5, draws=1500
+    )  # five times the same run on the same videos says no more than one
     assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.15)
     own = [[(run, video) for video in range(400)] for run in range(5)]
-    apart = paired_bootstrap([a] * 5, [b] * 5, own, draws=1500)  # five test sets would: (2 - 1/5) / 5 of the variance
+    apart = paired_bootstrap(
+        [a] * 5, [b] * 5, own, draws=1500
+    )  # five test sets would: (2 - 1/5) / 5 of the variance
     assert apart.high - apart.low == pytest.approx((one.high - one.low) * np.sqrt(0.36), rel=0.15)
 
 
@@ -63,15 +74,21 @@ def test_clips_of_one_recording_count_as_one():
 def test_splits_that_share_videos_are_wider_than_splits_that_do_not():
     rng = np.random.default_rng(0)
     a, b = [rng.random(200) < 0.7] * 2, [rng.random(200) < 0.6] * 2
-    width = {shared: paired_bootstrap(a, b, [range(200), range(200 - shared, 400 - shared)], draws=1500) for shared in (0, 200)}
+    width = {
+        shared: paired_bootstrap(a, b, [range(200), range(200 - shared, 400 - shared)], draws=1500)
+        for shared in (0, 200)
+    }
     assert width[200].high - width[200].low > 1.1 * (width[0].high - width[0].low)
 
 
 def test_bootstrap_over_runs_and_videos_covers_the_true_difference():
     rng, hits = np.random.default_rng(1), 0
     for i in range(120):
-        hard = rng.normal(0, 1, 150)                                                # videos are hard for every run
-        runs_a, runs_b = ([hard + rng.normal(0, 0.15) + rng.normal(0, 0.5, 150) < z for _ in range(8)] for z in (0.8, 0.6))
+        hard = rng.normal(0, 1, 150)  # videos are hard for every run
+        runs_a, runs_b = (
+            [hard + rng.normal(0, 0.15) + rng.normal(0, 0.5, 150) < z for _ in range(8)]
+            for z in (0.8, 0.6)
+        )
         found = paired_bootstrap(runs_a, runs_b, draws=250, seed=i)
         hits += found.low <= TRUE_GAP <= found.high
     assert 0.85 <= hits / 120 <= 0.99
@@ -79,10 +96,13 @@ def test_bootstrap_over_runs_and_videos_covers_the_true_difference():
 
 def _normal(z):
     from math import erf, sqrt
+
     return 0.5 * (1 + erf(z / sqrt(2)))
 
 
-TRUE_GAP = 100 * (_normal(0.8 / np.sqrt(1 + 0.15**2 + 0.5**2)) - _normal(0.6 / np.sqrt(1 + 0.15**2 + 0.5**2)))
+TRUE_GAP = 100 * (
+    _normal(0.8 / np.sqrt(1 + 0.15**2 + 0.5**2)) - _normal(0.6 / np.sqrt(1 + 0.15**2 + 0.5**2))
+)
 
 
 def test_directions_weigh_the_same_however_many_runs_they_have():
@@ -113,7 +133,12 @@ def test_reachable_against_a_loop(n, tenths):
 
 def test_numbers_that_no_test_set_of_that_size_gives():
     assert not reachable(97.7, 189) and not reachable(99.3, 189) and not reachable(91.6, 54)
-    assert reachable(99.5, 189) and reachable(98.1, 54) and reachable(80.0, 360) and reachable(74.1, 360)
+    assert (
+        reachable(99.5, 189)
+        and reachable(98.1, 54)
+        and reachable(80.0, 360)
+        and reachable(74.1, 360)
+    )
     assert nearest_reachable(97.7, 189) == (100 * 184 / 189, 100 * 185 / 189)
     assert nearest_reachable(100.0, 54) == (100.0, 100.0)
 

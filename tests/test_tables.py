@@ -9,24 +9,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import nbkit.batch as batch
+import nbkit.tables.batch as batch
 from nbkit.config import ROOT
-from nbkit.data import demo
+from nbkit.demo import write as demo
 from nbkit.errors import NbkitError
-from nbkit.gains import difference, differences, disagreements, interval_text
+from nbkit.files import write_json
 from nbkit.methods import METHODS
 from nbkit.parameters import page
-from nbkit.report import has_selection, printed, selection, side_by_side, summary, tidy
-from nbkit.result_files import KEY, committed, results, to_write
-from nbkit.right_wrong import COLUMNS, committed_right_wrong, pack, pairs, right_wrong, units_of_tests, unpack
-from nbkit.tables import (
+from nbkit.tables.gains import difference, differences, disagreements, interval_text
+from nbkit.tables.report import has_selection, printed, selection, side_by_side, summary, tidy
+from nbkit.tables.results import KEY, committed, results, to_write
+from nbkit.tables.right_wrong import (
+    COLUMNS,
+    committed_right_wrong,
+    pack,
+    pairs,
+    right_wrong,
+    units_of_tests,
+    unpack,
+)
+from nbkit.tables.table import (
     Table,
     _take_printed,
     config_of,
     find_run,
     load_table,
 )
-from nbkit.train.record import EVALUATION_VERSION, RESULT_VERSION, write_json
+from nbkit.train.record import EVALUATION_VERSION, RESULT_VERSION
 
 TABLES = sorted(p.stem for p in (ROOT / "tables").glob("*.yaml"))
 
@@ -35,7 +44,10 @@ TABLES = sorted(p.stem for p in (ROOT / "tables").glob("*.yaml"))
 def test_every_cell_of_every_table_is_a_valid_configuration(name):
     table = load_table(name)
     cells = table.cells()
-    running, own = [r for r in table.rows if r.runs], [r for r in table.rows if r.runs and not r.same_as]
+    running, own = (
+        [r for r in table.rows if r.runs],
+        [r for r in table.rows if r.runs and not r.same_as],
+    )
     size = len(table.columns) * len(table.seeds) * len(table.splits)
     assert len(cells) == len(running) * size
     assert len({c["key"] for c in cells}) == len(own) * size  # rows that share a run say so
@@ -46,15 +58,23 @@ def test_unknown_table_and_unknown_field_are_named(tmp_path, monkeypatch):
     with pytest.raises(NbkitError, match="demo_table4"):
         load_table("demo_tabel4")
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "bad.yaml").write_text("title: x\nset: {}\nrows: []\ncolumns: []\nseeds: [0]\nrosw: []\n")
-    monkeypatch.setattr("nbkit.tables.ROOT", tmp_path)
+    (tmp_path / "tables" / "bad.yaml").write_text(
+        "title: x\nset: {}\nrows: []\ncolumns: []\nseeds: [0]\nrosw: []\n"
+    )
+    monkeypatch.setattr("nbkit.tables.table.ROOT", tmp_path)
     with pytest.raises(NbkitError, match="rosw"):
         load_table("bad")
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"printed": {"b": 1.0}}, "which is no column"), ({"against": "nobody"}, "is no row"),
-    ({"same_as": "high"}, "a row above"), ({"name": "low"}, "same name")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"printed": {"b": 1.0}}, "which is no column"),
+        ({"against": "nobody"}, "is no row"),
+        ({"same_as": "high"}, "a row above"),
+        ({"name": "low"}, "same name"),
+    ],
+)
 def test_a_table_that_contradicts_itself_is_refused(change, message):
     rows = [{"name": "low"}, {"name": "high", **change}]
     with pytest.raises(ValueError, match=message):
@@ -62,16 +82,29 @@ def test_a_table_that_contradicts_itself_is_refused(change, message):
 
 
 def toy():
-    return Table(name="toy", title="toy", set={"PROFILE": "smoke"}, seeds=[0, 1], columns=[{"name": "a"}], against="low",
-                 rows=[{"name": "low", "set": {"METHOD": "source_only"}, "printed": {"a": 75.0}}, {"name": "high"}])
+    return Table(
+        name="toy",
+        title="toy",
+        set={"PROFILE": "smoke"},
+        seeds=[0, 1],
+        columns=[{"name": "a"}],
+        against="low",
+        rows=[
+            {"name": "low", "set": {"METHOD": "source_only"}, "printed": {"a": 75.0}},
+            {"name": "high"},
+        ],
+    )
 
 
 NO_LINES = pd.DataFrame(columns=COLUMNS)
 
 
 def lines(low, high):
-    rows = [{"row": r, "column": "a", "seed": s, "split": 0, "fused": v} for r, vs in (("low", low), ("high", high))
-            for s, v in enumerate(vs)]
+    rows = [
+        {"row": r, "column": "a", "seed": s, "split": 0, "fused": v}
+        for r, vs in (("low", low), ("high", high))
+        for s, v in enumerate(vs)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -86,22 +119,47 @@ def test_differences_pair_the_seeds():
     assert text.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (2)"  # too few for a star
     many = differences(toy(), lines([50.0] * 5, [53.0] * 5), NO_LINES, [("high", "low")])
     assert many.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (5) *"
-    assert differences(toy(), lines([50.0], []), NO_LINES, [("high", "low")]).loc["high − low", "all"] == "not run"
-    assert interval_text(difference(toy(), lines([50.0], [53.0]), NO_LINES, "high", "low")) == "+3.0 (one run)"
+    assert (
+        differences(toy(), lines([50.0], []), NO_LINES, [("high", "low")]).loc["high − low", "all"]
+        == "not run"
+    )
+    assert (
+        interval_text(difference(toy(), lines([50.0], [53.0]), NO_LINES, "high", "low"))
+        == "+3.0 (one run)"
+    )
 
 
 def videos(low, high):
-    return pd.DataFrame([{"row": r, "column": "a", "seed": s, "split": 0, "videos": 10, "order": "x", "fused": pack(v),
-                          "units": " ".join("0123456789")}
-                         for r, vs in (("low", low), ("high", high)) for s, v in enumerate(vs)], columns=[*COLUMNS, "units"])
+    return pd.DataFrame(
+        [
+            {
+                "row": r,
+                "column": "a",
+                "seed": s,
+                "split": 0,
+                "videos": 10,
+                "order": "x",
+                "fused": pack(v),
+                "units": " ".join("0123456789"),
+            }
+            for r, vs in (("low", low), ("high", high))
+            for s, v in enumerate(vs)
+        ],
+        columns=[*COLUMNS, "units"],
+    )
 
 
 def test_intervals_cover_videos_where_the_right_and_wrong_ones_are_known():
     low, high = [np.arange(10) < 5] * 5, [np.arange(10) < 8] * 5
     found = difference(toy(), lines([50.0] * 5, [80.0] * 5), videos(low, high), "high", "low", "a")
     assert found.mean == pytest.approx(30.0) and found.low < 10 and found.high > 50 and found.n == 5
-    partly = difference(toy(), lines([50.0] * 5, [80.0] * 5), videos(low[:3], high), "high", "low", "a")
-    assert (partly.low, partly.high) == (30.0, 30.0)  # two runs without their videos: over runs only
+    partly = difference(
+        toy(), lines([50.0] * 5, [80.0] * 5), videos(low[:3], high), "high", "low", "a"
+    )
+    assert (partly.low, partly.high) == (
+        30.0,
+        30.0,
+    )  # two runs without their videos: over runs only
 
 
 def test_paper_beside_ours():
@@ -109,39 +167,79 @@ def test_paper_beside_ours():
     assert wide.loc["low"].tolist() == ["75.0", "62.0 ± 2.8 (2)", "-13.0", "–", "–"]
     assert wide.loc["high"].tolist() == ["–", "63.5 ± 3.5 (2)", "–", "–", "+1.5 [+1.0, +2.0] (2)"]
     numbers = tidy(toy(), lines([60.0, 60.0], []), NO_LINES).set_index("row")
-    assert numbers.loc["low", "gap"] == -15.0 and np.isnan(numbers.loc["high", "ours"]) and numbers.loc["high", "runs"] == 0
+    assert (
+        numbers.loc["low", "gap"] == -15.0
+        and np.isnan(numbers.loc["high", "ours"])
+        and numbers.loc["high", "runs"] == 0
+    )
 
 
 def test_a_row_that_shares_a_run_reads_its_own_stream_and_the_mean_needs_every_column():
-    table = Table(name="toy", title="toy", set={}, seeds=[0], mean="Mean", columns=[{"name": "a"}, {"name": "b"}],
-                  rows=[{"name": "both"}, {"name": "flow", "same_as": "both", "measure": "flow"}])
-    found = pd.DataFrame([{"row": "both", "column": c, "seed": 0, "split": 0, "fused": f, "flow": f - 10}
-                          for c, f in (("a", 60.0), ("b", 70.0))])
+    table = Table(
+        name="toy",
+        title="toy",
+        set={},
+        seeds=[0],
+        mean="Mean",
+        columns=[{"name": "a"}, {"name": "b"}],
+        rows=[{"name": "both"}, {"name": "flow", "same_as": "both", "measure": "flow"}],
+    )
+    found = pd.DataFrame(
+        [
+            {"row": "both", "column": c, "seed": 0, "split": 0, "fused": f, "flow": f - 10}
+            for c, f in (("a", 60.0), ("b", 70.0))
+        ]
+    )
     assert summary(table, found).loc["flow"].tolist() == ["50.0 (1)", "60.0 (1)", "55.0 (1)"]
-    assert summary(table, found[found["column"] == "a"]).loc["both"].tolist() == ["60.0 (1)", "not run", "not run"]
+    assert summary(table, found[found["column"] == "a"]).loc["both"].tolist() == [
+        "60.0 (1)",
+        "not run",
+        "not run",
+    ]
 
 
 def test_rows_in_another_order_than_the_papers_are_named():
     rows = [{"name": n, "printed": {"a": v}} for n, v in (("low", 50.0), ("high", 60.0))]
     table = Table(name="toy", title="toy", set={}, seeds=[0], columns=[{"name": "a"}], rows=rows)
     found = disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES)
-    assert found.iloc[0].tolist() == ["high", "low", "+10.0", "-3.0 [-3.0, -3.0] (5) *"] and len(found) == 1
+    assert (
+        found.iloc[0].tolist() == ["high", "low", "+10.0", "-3.0 [-3.0, -3.0] (5) *"]
+        and len(found) == 1
+    )
     assert disagreements(table, lines([50.0], [53.0]), NO_LINES).empty
     assert disagreements(table, lines([53.0], []), NO_LINES).empty
-    two = Table(name="toy", title="toy", set={}, seeds=[0], columns=[{"name": "a"}, {"name": "b"}],
-                rows=[{"name": n, "printed": {"a": v, "b": v}} for n, v in (("low", 50.0), ("high", 60.0))])
-    assert disagreements(two, lines([53.0] * 5, [50.0] * 5), NO_LINES).empty  # the paper's mean is over both columns
+    two = Table(
+        name="toy",
+        title="toy",
+        set={},
+        seeds=[0],
+        columns=[{"name": "a"}, {"name": "b"}],
+        rows=[{"name": n, "printed": {"a": v, "b": v}} for n, v in (("low", 50.0), ("high", 60.0))],
+    )
+    assert disagreements(
+        two, lines([53.0] * 5, [50.0] * 5), NO_LINES
+    ).empty  # the paper's mean is over both columns
 
 
 def test_other_choices_of_the_epoch_are_shown_beside_the_result_of_the_same_runs():
     found = lines([60.0, 64.0, 99.0], [61.0])
     assert not has_selection(found) and selection(toy(), found).empty
-    found["fused_source_val"], found["fused_oracle"] = [58.0, 60.0, None, None], [66.0, 68.0, None, None]
+    found["fused_source_val"], found["fused_oracle"] = (
+        [58.0, 60.0, None, None],
+        [66.0, 68.0, None, None],
+    )
     text = selection(toy(), found)["a"]
-    assert text.loc["low"].tolist() == ["62.0 ± 2.8 (2)", "59.0 ± 1.4 (2)", "67.0 ± 1.4 (2)"]  # not the third run's 99
+    assert text.loc["low"].tolist() == [
+        "62.0 ± 2.8 (2)",
+        "59.0 ± 1.4 (2)",
+        "67.0 ± 1.4 (2)",
+    ]  # not the third run's 99
     assert list(text.index) == ["low"]  # no run of the other row recorded anything
     found["fused_source_val"] = None  # as of a method that learns from no source label
-    assert selection(toy(), found)["a"].loc["low"].tolist()[1:] == ["not recorded", "67.0 ± 1.4 (2)"]
+    assert selection(toy(), found)["a"].loc["low"].tolist()[1:] == [
+        "not recorded",
+        "67.0 ± 1.4 (2)",
+    ]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=80))
@@ -163,12 +261,20 @@ def test_find_run_matches_the_whole_configuration(tmp_path):
     (folder / "metrics.json").write_text("{}")  # written before the first change of the numbers
     assert find_run(cfg) is None
     versions = {"result_version": RESULT_VERSION["small"], "evaluation_version": EVALUATION_VERSION}
-    (folder / "metrics.json").write_text(json.dumps({**versions, "evaluation_version": EVALUATION_VERSION - 1}))
+    (folder / "metrics.json").write_text(
+        json.dumps({**versions, "evaluation_version": EVALUATION_VERSION - 1})
+    )
     assert find_run(cfg) is None  # a finished network that was read otherwise
     (folder / "metrics.json").write_text(json.dumps(versions))
     assert find_run(cfg) == folder
-    assert find_run(config_of({"PROFILE": "smoke", "SEED": 1, "ALPHA": 9.0}, runs_dir=str(tmp_path))) is None
-    for name, when in (("aaa", 200), ("zzz", -200)):  # the same configuration on other data, a later run and an earlier one
+    assert (
+        find_run(config_of({"PROFILE": "smoke", "SEED": 1, "ALPHA": 9.0}, runs_dir=str(tmp_path)))
+        is None
+    )
+    for name, when in (
+        ("aaa", 200),
+        ("zzz", -200),
+    ):  # the same configuration on other data, a later run and an earlier one
         shutil.copytree(folder, other := folder.with_name(folder.name.replace("abc", name)))
         moment = folder.joinpath("metrics.json").stat().st_mtime + when
         os.utime(other / "metrics.json", (moment, moment))
@@ -179,32 +285,45 @@ def test_the_key_of_a_cell_changes_with_the_version_of_its_numbers(monkeypatch):
     table = load_table("demo_table4")
     before = table.cells()[0]["key"]
     assert before == table.cells()[0]["key"]
-    monkeypatch.setitem(RESULT_VERSION, "small", RESULT_VERSION["small"] + 1)  # a batch's marker holds for its version only
+    monkeypatch.setitem(
+        RESULT_VERSION, "small", RESULT_VERSION["small"] + 1
+    )  # a batch's marker holds for its version only
     assert table.cells()[0]["key"] != before
 
 
 def test_committed_results_belong_to_their_tables():
     for name in TABLES:
         path = ROOT / "results" / f"{name}.csv"
-        table, found = load_table(name), pd.read_csv(path) if path.exists() else committed(name)  # strangers, too
+        table, found = (
+            load_table(name),
+            pd.read_csv(path) if path.exists() else committed(name),
+        )  # strangers, too
         assert set(found["row"]) <= {r.name for r in table.rows}
         assert set(found["column"]) <= {c.name for c in table.columns}
         assert not found.duplicated(["row", "column", "seed", "split"]).any()
         if len(found):
             assert found[["run", "commit", "device", "torch"]].notna().all().all()
             keys = {(c["row"], c["column"], c["seed"], c["split"]): c["key"] for c in table.cells()}
-            for line in found.to_dict("records"):  # a result under a configuration that the table no longer has
-                assert line["cell"] == keys[line["row"], line["column"], line["seed"], line["split"]], f"{name}: {line['row']}"
+            for line in found.to_dict(
+                "records"
+            ):  # a result under a configuration that the table no longer has
+                assert (
+                    line["cell"] == keys[line["row"], line["column"], line["seed"], line["split"]]
+                ), f"{name}: {line['row']}"
 
 
 def test_a_new_rendering_is_a_new_version_of_the_numbers():
-    assert (demo.VERSION, RESULT_VERSION["small"]) == (3, 2), "raise RESULT_VERSION['small'] with demo.VERSION"
+    assert (demo.VERSION, RESULT_VERSION["small"]) == (3, 2), (
+        "raise RESULT_VERSION['small'] with demo.VERSION"
+    )
 
 
 def test_wrong_names_of_a_table_are_named():
     table = load_table("demo_table4")
     for asked in ({"rows": ["Sourceonly"]}, {"columns": ["studio->street"]}, {"seeds": [9]}):
-        with pytest.raises(NbkitError, match=f"demo_table4 has no .*{next(iter(asked.values()))[0]}.*there are: "):
+        with pytest.raises(
+            NbkitError, match=f"demo_table4 has no .*{next(iter(asked.values()))[0]}.*there are: "
+        ):
             table.cells(**asked)
     with pytest.raises(NbkitError, match="has no row 'Foo'"):
         table.row("Foo")
@@ -220,25 +339,54 @@ def test_a_twin_names_columns_of_its_paper():
 
 
 def test_committed_lines_of_another_configuration_are_left_out_and_named(tmp_path, monkeypatch):
-    rows, path = [{"name": "low"}, {"name": "high", "set": {"ALPHA": 0.1}}], tmp_path / "results" / "toy.csv"
-    table = Table(name="toy", title="toy", set={"PROFILE": "smoke"}, seeds=[0, 1], columns=[{"name": "a"}], rows=rows)
-    monkeypatch.setattr("nbkit.result_files.ROOT", tmp_path)
-    monkeypatch.setattr("nbkit.result_files.load_table", lambda name: table)
+    rows, path = (
+        [{"name": "low"}, {"name": "high", "set": {"ALPHA": 0.1}}],
+        tmp_path / "results" / "toy.csv",
+    )
+    table = Table(
+        name="toy",
+        title="toy",
+        set={"PROFILE": "smoke"},
+        seeds=[0, 1],
+        columns=[{"name": "a"}],
+        rows=rows,
+    )
+    monkeypatch.setattr("nbkit.tables.results.ROOT", tmp_path)
+    monkeypatch.setattr("nbkit.tables.results.load_table", lambda name: table)
     path.parent.mkdir()
-    lines = pd.DataFrame([{**{k: c[k] for k in ("row", "column", "seed", "split")}, "fused": 50.0, "cell": c["key"]}
-                          for c in table.cells()])
+    lines = pd.DataFrame(
+        [
+            {
+                **{k: c[k] for k in ("row", "column", "seed", "split")},
+                "fused": 50.0,
+                "cell": c["key"],
+            }
+            for c in table.cells()
+        ]
+    )
     lines.to_csv(path, index=False)
     assert len(committed("toy")) == 4
     table.row("high").set["ALPHA"] = 0.2
     table.seeds = [0]
-    with pytest.warns(UserWarning, match=r"results/toy.csv: 3 of 4 lines .* \(high, low\).*export-results toy"):
+    with pytest.warns(
+        UserWarning, match=r"results/toy.csv: 3 of 4 lines .* \(high, low\).*export-results toy"
+    ):
         assert committed("toy")[["row", "seed"]].to_numpy().tolist() == [["low", 0]]
 
 
 def test_a_wrong_name_in_a_row_is_found_by_file_and_row():
-    table = Table(name="toy", title="toy", set={"PROFILE": "smoke"}, seeds=[0], columns=[{"name": "a"}],
-                  rows=[{"name": "high", "set": {"ALPA": 0.1}}])
-    with pytest.raises(NbkitError, match="tables/toy.yaml, row 'high', column 'a': unknown parameter ALPA; did you mean ALPHA"):
+    table = Table(
+        name="toy",
+        title="toy",
+        set={"PROFILE": "smoke"},
+        seeds=[0],
+        columns=[{"name": "a"}],
+        rows=[{"name": "high", "set": {"ALPA": 0.1}}],
+    )
+    with pytest.raises(
+        NbkitError,
+        match="tables/toy.yaml, row 'high', column 'a': unknown parameter ALPA; did you mean ALPHA",
+    ):
         table.cells()
 
 
@@ -251,7 +399,10 @@ def test_a_new_version_of_a_method_is_run_anew(tmp_path, monkeypatch):
     cfg = config_of(table.cells(seeds=[0], rows=["STCL"])[0]["parameters"], runs_dir=str(tmp_path))
     folder = tmp_path / "demo-studio-street-stcda-s0-0123456789"
     write_json(folder / "config.json", cfg.model_dump(mode="json"))
-    made_with = {"result_version": RESULT_VERSION["small"], "evaluation_version": EVALUATION_VERSION}
+    made_with = {
+        "result_version": RESULT_VERSION["small"],
+        "evaluation_version": EVALUATION_VERSION,
+    }
     for own, found in (([], None), ([1], None), ([2], folder)):
         write_json(folder / "metrics.json", {**made_with, "method_version": own})
         assert find_run(cfg) == found
@@ -262,7 +413,9 @@ def test_an_export_never_drops_results_unasked(tmp_path):
     new = pd.DataFrame({"row": ["b", "c"], "seed": [0, 0], "fused": [3.0, 4.0]})
     write = partial(to_write, key=["row", "seed"], path="results/t.csv", runs_dir=tmp_path)
     assert write(old, old, existing="refuse") is old
-    with pytest.raises(NbkitError, match="results/t.csv holds 2 results, .* lacks 1 of them.*--add .*--replace"):
+    with pytest.raises(
+        NbkitError, match="results/t.csv holds 2 results, .* lacks 1 of them.*--add .*--replace"
+    ):
         write(old, new, existing="refuse")
     assert write(old, new, existing="replace") is new
     found = write(old, new, existing="add")  # what the file holds is not touched
@@ -283,11 +436,15 @@ def test_committed_videos_give_the_committed_accuracies(name):
     found, packed = committed(name), committed_right_wrong(name)
     merged = packed.merge(found, on=["row", "column", "seed", "split"], suffixes=("_bits", ""))
     own = {r.name for r in load_table(name).rows if not r.same_as}
-    assert len(merged) == len(packed) == found["row"].isin(own).sum()  # without its videos a run has no honest interval
+    assert (
+        len(merged) == len(packed) == found["row"].isin(own).sum()
+    )  # without its videos a run has no honest interval
     for line in merged.to_dict("records"):
         for m in ("fused", "rgb", "flow"):
             if isinstance(line[f"{m}_bits"], str):
-                assert 100 * unpack(line[f"{m}_bits"], line["videos"]).mean() == pytest.approx(line[m], abs=1e-3)
+                assert 100 * unpack(line[f"{m}_bits"], line["videos"]).mean() == pytest.approx(
+                    line[m], abs=1e-3
+                )
 
 
 def test_results_are_empty_where_nothing_ran(tmp_path):
@@ -303,15 +460,26 @@ def test_a_parameter_the_notebook_does_not_have_stops_the_cell(tmp_path):
 
 def test_a_failed_notebook_is_kept_with_its_error(tmp_path):
     with pytest.raises(NbkitError, match="failed.ipynb"):
-        batch.execute("04_full_adaptation", tmp_path / "out.ipynb", {"METHOD": "magic", "RUNS_DIR": str(tmp_path)})
+        batch.execute(
+            "04_full_adaptation",
+            tmp_path / "out.ipynb",
+            {"METHOD": "magic", "RUNS_DIR": str(tmp_path)},
+        )
     assert "METHOD='magic' is not one of" in (tmp_path / "out.failed.ipynb").read_text()
     assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_a_cell_runs_through_papermill_and_is_not_repeated(tmp_path, smoke, monkeypatch):
     cfg = smoke(method="source_only", epochs=(0, 1, 0))
-    fields = {"PROFILE": "smoke", "METHOD": "source_only", "DATA_ROOT": cfg.data_root}
-    table = Table(name="toy", title="toy", set=fields, seeds=[0], columns=[{"name": "a"}], rows=[{"name": "low"}])
+    fields = {"PROFILE": "smoke", "METHOD": "source_only", "DATA_ROOT": cfg.watch.data_root}
+    table = Table(
+        name="toy",
+        title="toy",
+        set=fields,
+        seeds=[0],
+        columns=[{"name": "a"}],
+        rows=[{"name": "low"}],
+    )
     monkeypatch.setattr(batch, "load_table", lambda name: table)
     cell = table.cells()[0]
     marker = json.loads(batch.run_cell("toy", cell["key"], str(tmp_path)).read_text())
@@ -320,26 +488,38 @@ def test_a_cell_runs_through_papermill_and_is_not_repeated(tmp_path, smoke, monk
     batch.run_cell("toy", cell["key"], str(tmp_path))
     assert len(results(table, tmp_path)) == 1
     line = right_wrong(table, tmp_path).iloc[0]
-    assert 100 * unpack(line["fused"], line["videos"]).mean() == pytest.approx(marker["accuracy"]["fused"])
+    assert 100 * unpack(line["fused"], line["videos"]).mean() == pytest.approx(
+        marker["accuracy"]["fused"]
+    )
     units = units_of_tests(table, tmp_path).set_index("order")["units"]
     lines = right_wrong(table, tmp_path)
-    _, _, found, columns, _ = pairs(table, lines.assign(units=lines["order"].map(units)), "low", "low")
+    _, _, found, columns, _ = pairs(
+        table, lines.assign(units=lines["order"].map(units)), "low", "low"
+    )
     assert columns == ["a"] and len(found[0]) == len(set(found[0])) == line["videos"]
-    assert batch.run_table("toy", runs_dir=str(tmp_path)) == 0 and len(list(tmp_path.glob("demo-*"))) == 1
+    assert (
+        batch.run_table("toy", runs_dir=str(tmp_path)) == 0
+        and len(list(tmp_path.glob("demo-*"))) == 1
+    )
 
 
 def test_seeds_of_another_machine_are_added_to_a_results_file(tmp_path, smoke, monkeypatch):
     cfg = smoke(method="source_only", epochs=(0, 1, 0))
-    fields = {"PROFILE": "smoke", "METHOD": "source_only", "DATA_ROOT": cfg.data_root}
+    fields = {"PROFILE": "smoke", "METHOD": "source_only", "DATA_ROOT": cfg.watch.data_root}
     rows = [{"name": "low"}, {"name": "aligned", "set": {"METHOD": "adabn"}}]
-    table = Table(name="toy", title="toy", set=fields, seeds=[0, 1], columns=[{"name": "a"}], rows=rows)
+    table = Table(
+        name="toy", title="toy", set=fields, seeds=[0, 1], columns=[{"name": "a"}], rows=rows
+    )
     for module in ("result_files", "batch"):
         monkeypatch.setattr(f"nbkit.{module}.load_table", lambda name: table)
         monkeypatch.setattr(f"nbkit.{module}.ROOT", tmp_path)
-    monkeypatch.setattr("nbkit.right_wrong.ROOT", tmp_path)
+    monkeypatch.setattr("nbkit.tables.right_wrong.ROOT", tmp_path)
     (tmp_path / "results").mkdir()
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
-    assert batch.run_table("toy", seeds=[1], runs_dir=there) == 0 and batch.run_table("toy", rows=["low"], runs_dir=here) == 0
+    assert (
+        batch.run_table("toy", seeds=[1], runs_dir=there) == 0
+        and batch.run_table("toy", rows=["low"], runs_dir=here) == 0
+    )
     paths = batch.export("toy", there)
     first = [p.read_text() for p in paths]
     with pytest.raises(NbkitError, match="holds 2 results, .*here/ lacks 1 of them"):
@@ -347,14 +527,32 @@ def test_seeds_of_another_machine_are_added_to_a_results_file(tmp_path, smoke, m
     assert [p.read_text() for p in paths] == first
     batch.export("toy", here, "add")
     lines, packed = committed("toy"), committed_right_wrong("toy")
-    expected = [tuple(c[k] for k in KEY) for c in table.cells() if c["row"] == "low" or c["seed"] == 1]
-    assert [tuple(k) for k in lines[KEY].to_numpy()] == [tuple(k) for k in packed[KEY].to_numpy()] == expected
-    for path, text in zip(paths, first, strict=True):  # each line of the file is there, letter for letter
-        assert len(path.read_text().splitlines()) == 4 if path.name != "toy.tests.csv" else path.read_text() == text
-        assert set(text.splitlines()) < set(path.read_text().splitlines()) or path.read_text() == text
+    expected = [
+        tuple(c[k] for k in KEY) for c in table.cells() if c["row"] == "low" or c["seed"] == 1
+    ]
+    assert (
+        [tuple(k) for k in lines[KEY].to_numpy()]
+        == [tuple(k) for k in packed[KEY].to_numpy()]
+        == expected
+    )
+    for path, text in zip(
+        paths, first, strict=True
+    ):  # each line of the file is there, letter for letter
+        assert (
+            len(path.read_text().splitlines()) == 4
+            if path.name != "toy.tests.csv"
+            else path.read_text() == text
+        )
+        assert (
+            set(text.splitlines()) < set(path.read_text().splitlines()) or path.read_text() == text
+        )
     for line, bits in zip(lines.to_dict("records"), packed.to_dict("records"), strict=True):
-        assert 100 * unpack(bits["fused"], bits["videos"]).mean() == pytest.approx(line["fused"], abs=1e-3)
-    table.row("aligned").set["BN_MODE"] = "shared"  # what the table no longer has does not come along, in no file
+        assert 100 * unpack(bits["fused"], bits["videos"]).mean() == pytest.approx(
+            line["fused"], abs=1e-3
+        )
+    table.row("aligned").set["BN_MODE"] = (
+        "shared"  # what the table no longer has does not come along, in no file
+    )
     with pytest.warns(UserWarning, match="1 of 3 lines"):
         batch.export("toy", here, "add")
     assert set(committed("toy")["row"]) == set(committed_right_wrong("toy")["row"]) == {"low"}

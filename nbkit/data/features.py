@@ -1,4 +1,6 @@
-"""Features of a frozen image network, computed once per frame: then a training run takes seconds on a laptop."""
+"""Features of a frozen image network, computed once per frame: then a training run takes seconds on
+a laptop.
+"""
 
 import json
 from pathlib import Path
@@ -12,13 +14,14 @@ from tqdm.auto import tqdm
 from nbkit.data.cache import square
 from nbkit.data.clips import check_lengths, clip_starts, frame_indices, video_labels, visible
 from nbkit.data.flow import LEVELS, dequantise
-from nbkit.data.negatives import FAMILIES, frame_orders, some_frames
+from nbkit.methods.negatives import FAMILIES, frame_orders, some_frames
 from nbkit.data.store import GrowingArray, key_of, new_folder, require_space, write_json
 from nbkit.errors import NbkitError
 
 VERSION = 1
 MODALITIES = ("rgb", "flow")
-# A view mirrors the width (bit 0), the height (bit 1), or both: one view of another view is the exclusive or.
+# A view mirrors the width (bit 0), the height (bit 1), or both: one view of another view is the
+# exclusive or.
 VIEWS = {"identity": 0, "hflip": 1, "vflip": 2, "rot180": 3}
 
 
@@ -34,14 +37,18 @@ def flow_picture(flow, scale):
 
 
 def flow_scale(flow, flow_clip):
-    """The video's 99.5th percentile of flow magnitude, but at least four storage steps: noise must not be blown up."""
+    """The video's 99.5th percentile of flow magnitude, but at least four storage steps: noise must
+    not be blown up.
+    """
     return max(float(np.percentile(np.linalg.norm(flow, axis=-1), 99.5)), 4 * flow_clip / LEVELS)
 
 
 def turn(frames, view, flow=False):
-    """Look at frames (N, H, W, C) in a mirror.  Flow vectors are mirrored with their picture: hflip negates u.
+    """Look at frames (N, H, W, C) in a mirror.  Flow vectors are mirrored with their picture: hflip
+    negates u.
 
-    So a view of a whole video is a real video, and a view of one frame alone contradicts its neighbours.
+    So a view of a whole video is a real video, and a view of one frame alone contradicts its
+    neighbours.
     """
     code = VIEWS[view]
     signs = np.array([-1 if code & 1 else 1, -1 if code & 2 else 1], np.float32)
@@ -55,7 +62,8 @@ def sampled_frames(n, frames):
 
 
 class FeatureCache:
-    """A finished folder of frame features: rgb.npy and flow.npy float16 (all frames, V, F), index.csv, settings.json.
+    """A finished folder of frame features: rgb.npy and flow.npy float16 (all frames, V, F),
+    index.csv, settings.json.
 
     Attributes: views (names; the first is 'identity'), out_features F, settings, index.
     """
@@ -100,7 +108,9 @@ def _backbone(name):
 
 
 def video_pictures(cache, video, modality, views, frames, size):
-    """float32 (N V, 3, size, size) in [0, 1]: N frames of a video of a VideoCache in V views, as an RGB network sees them."""
+    """float32 (N V, 3, size, size) in [0, 1]: N frames of a video of a VideoCache in V views, as an
+    RGB network sees them.
+    """
     chosen = sampled_frames(cache.n_frames(video), frames)
     stored = getattr(cache, modality)(video)
     if modality == "rgb":
@@ -109,7 +119,8 @@ def video_pictures(cache, video, modality, views, frames, size):
     else:
         motion = dequantise(stored, cache.flow_clip)  # (all, H, W, 2)
         scale = flow_scale(motion, cache.flow_clip)
-        motion, _ = square(motion[chosen], size)  # (N, H, W, 2), vectors in pixels of the cache, like their scale
+        # (N, H, W, 2), vectors in pixels of the cache, like their scale
+        motion, _ = square(motion[chosen], size)
         pictures = np.stack([flow_picture(turn(motion, view, flow=True), scale) for view in views], axis=1)
     return torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2)
 
@@ -125,13 +136,13 @@ def build_features(cache, cache_dir, backbone="mobilenet", views=tuple(VIEWS), b
                    progress=True):
     """Features of every video of a VideoCache, once.
 
-    cache      VideoCache;   cache_dir: the result becomes cache_dir/features-<key>
-    backbone   'mobilenet', or an object with frame_features((N, 3, H, W) in [0, 1]) -> (N, F), out_features and key
-    views      'identity' first, then some of 'hflip', 'vflip', 'rot180'
-    batch      pictures a pass: 16 keeps the maps in a processor's cache, 64 is a third slower
-    frames     at most so many frames of a video, spread evenly
-    size       side of the pictures the network sees, at most the cache's: 4 ms a picture at 128, 7 at 160 (one core)
-    Returns FeatureCache; a finished one is reused, an interrupted build leaves nothing.
+    cache      VideoCache;   cache_dir: the result becomes cache_dir/features-<key> backbone
+    'mobilenet', or an object with frame_features((N, 3, H, W) in [0, 1]) -> (N, F), out_features
+    and key views      'identity' first, then some of 'hflip', 'vflip', 'rot180' batch      pictures
+    a pass: 16 keeps the maps in a processor's cache, 64 is a third slower frames     at most so
+    many frames of a video, spread evenly size       side of the pictures the network sees, at most
+    the cache's: 4 ms a picture at 128, 7 at 160 (one core) Returns FeatureCache; a finished one is
+    reused, an interrupted build leaves nothing.
     """
     if not views or views[0] != "identity" or not set(views) <= set(VIEWS):
         raise NbkitError(f"views={views}: must start with 'identity', then some of {tuple(VIEWS)[1:]}.")
@@ -167,9 +178,9 @@ def build_features(cache, cache_dir, backbone="mobilenet", views=tuple(VIEWS), b
 class FeatureClipDataset(Dataset):
     """ClipDataset's counterpart on frame features: K clips of T frames, rgb and flow (K, T, F).
 
-    features         FeatureCache;   table: VideoTable rows of one domain and split
-    clips, frames    K and T;  stride: distance in feature frames
-    augment          random clip starts, and for the whole video (all clips, both modalities) one view: identity or
+    features         FeatureCache;   table: VideoTable rows of one domain and split clips, frames
+    K and T;  stride: distance in feature frames augment          random clip starts, and for the
+    whole video (all clips, both modalities) one view: identity or
                      hflip.  False: centred clips, identity
     withhold_labels  every label is -1: the only way in which target training data is handed out
     seed             with the epoch and the index it fixes an item's randomness
@@ -184,7 +195,8 @@ class FeatureClipDataset(Dataset):
         codes = [VIEWS[view] for view in features.views]
         if augment and any(code ^ 1 not in codes for code in codes):
             raise NbkitError(f"{features.folder}: views {features.views} do not hold the mirror image of each view.")
-        self.mirrored = [codes.index(code ^ 1) for code in codes] if augment else None  # the views of a flipped video
+        # the views of a flipped video
+        self.mirrored = [codes.index(code ^ 1) for code in codes] if augment else None
         self.lengths = {video: features.n_frames(video) for video in self.videos}
         check_lengths(self.lengths, (frames - 1) * stride + 1)
 
@@ -203,10 +215,11 @@ class FeatureClipDataset(Dataset):
         return frame_indices(n, starts, self.frames, self.stride), rng is not None and bool(rng.random() < 0.5)
 
     def load_batch(self, indices, with_views=False):
-        """dict: rgb, flow float32 (B, K, T, F); label, index int64 (B,); with_views adds rgb_views, flow_views.
+        """dict: rgb, flow float32 (B, K, T, F); label, index int64 (B,); with_views adds rgb_views,
+        flow_views.
 
-        The views are float32 (B, K, T, V, F); view 0 is the one that rgb and flow show, the others are turned
-        against it.
+        The views are float32 (B, K, T, V, F); view 0 is the one that rgb and flow show, the others
+        are turned against it.
         """
         indices = np.asarray(indices, np.int64)
         plans = [self.plan(int(index)) for index in indices]
@@ -228,17 +241,20 @@ class FeatureClipDataset(Dataset):
 
 
 def feature_negative(views, family, generator, *, frac=(0.25, 0.75), order="shuffle"):
-    """The negative of every clip (Fig. 3) on features: turned frames are the features of another view.
+    """The negative of every clip (Fig. 3) on features: turned frames are the features of another
+    view.
 
-    views   (N, T, V, F), view 0 is the clip itself;   family: 'spatial' | 'temporal' | 'both' | 'repeat'
-    Returns (N, T, F): a random subset of frames in another view, or the frames in a wrong order, or one frame repeated.
+    views   (N, T, V, F), view 0 is the clip itself;   family: 'spatial' | 'temporal' | 'both' |
+    'repeat' Returns (N, T, F): a random subset of frames in another view, or the frames in a wrong
+    order, or one frame repeated.
     """
     if family not in FAMILIES:
         raise NbkitError(f"clip_neg={family!r}: choose one of {FAMILIES}.")
     n, frames, count = views.shape[:3]
     if count < 2 and family in ("spatial", "both"):
         raise NbkitError("a spatial negative needs features of at least 2 views.")
-    view, time = torch.zeros(n, frames, dtype=torch.long), torch.arange(frames).expand(n, frames)  # (N, T) each
+    # (N, T) each
+    view, time = torch.zeros(n, frames, dtype=torch.long), torch.arange(frames).expand(n, frames)
     if family == "repeat":
         time = torch.randint(frames, (n, 1), generator=generator).expand(n, frames)
     if family in ("spatial", "both"):

@@ -20,10 +20,11 @@ def _opencv():
 def _dis(height, width):
     """DIS flow (Kroeger et al., ECCV 2016) set up for the frame size.
 
-    OpenCV's presets stop at half or quarter resolution, where a limb of a 96-pixel picture is thinner than a patch:
-    there we go down to full resolution (finest scale 0) and spare the variational refinement and the patches' mean
-    normalisation instead.  Inside a moving bar 12 pixels wide the end-point error is then 0.5 pixels (1.4 ms a frame),
-    against 1.5 ("medium", 1.5 ms), 2.4 ("ultrafast") and 2.9 for no flow at all.
+    OpenCV's presets stop at half or quarter resolution, where a limb of a 96-pixel picture is
+    thinner than a patch: there we go down to full resolution (finest scale 0) and spare the
+    variational refinement and the patches' mean normalisation instead.  Inside a moving bar 12
+    pixels wide the end-point error is then 0.5 pixels (1.4 ms a frame), against 1.5 ("medium", 1.5
+    ms), 2.4 ("ultrafast") and 2.9 for no flow at all.
     """
     cv2 = _opencv()
     if min(height, width) >= SMALL:
@@ -39,7 +40,9 @@ def _dis(height, width):
 
 
 def _tvl1(height, width):
-    """TV-L1 flow (Zach et al., 2007), what the two-stream literature uses; about a hundred times slower than DIS."""
+    """TV-L1 flow (Zach et al., 2007), what the two-stream literature uses; about a hundred times
+    slower than DIS.
+    """
     cv2 = _opencv()
     if not hasattr(cv2, "optflow"):
         raise NbkitError(
@@ -49,17 +52,18 @@ def _tvl1(height, width):
     return cv2.optflow.DualTVL1OpticalFlow_create()
 
 
-METHODS = {"dis": _dis, "tvl1": _tvl1, "raft": None}  # RAFT is no OpenCV estimator: see flow_raft.py
+# RAFT is no OpenCV estimator: see flow_raft.py
+METHODS = {"dis": _dis, "tvl1": _tvl1, "raft": None}
 
 
 def compute_flow(frames, method="dis", clip=20.0):
     """Forward optical flow: flow[t] moves frame t onto frame t + 1.
 
-    frames  uint8 (N, H, W, 3), RGB; N >= 2, H and W >= 16
-    method  'dis', 'tvl1' or 'raft' (a network: needs published weights, and a GPU for any speed)
-    clip    largest absolute displacement kept, pixels (None: no clipping)
-    Returns float32 (N, H, W, 2): (u, v) = (right, down) in pixels per frame; the last one is repeated, so that there
-    are N flows for N frames.  Raises NbkitError for an unknown method, too few or too small frames.
+    frames  uint8 (N, H, W, 3), RGB; N >= 2, H and W >= 16 method  'dis', 'tvl1' or 'raft' (a
+    network: needs published weights, and a GPU for any speed) clip    largest absolute displacement
+    kept, pixels (None: no clipping) Returns float32 (N, H, W, 2): (u, v) = (right, down) in pixels
+    per frame; the last one is repeated, so that there are N flows for N frames.  Raises NbkitError
+    for an unknown method, too few or too small frames.
     """
     if method not in METHODS:
         raise NbkitError(f"flow: unknown method {method!r}; choose one of {sorted(METHODS)}.")
@@ -78,7 +82,9 @@ def compute_flow(frames, method="dis", clip=20.0):
 
 
 def _opencv_flow(frames, estimator):
-    """uint8 (N, H, W, 3) -> float32 (N, H, W, 2) by an OpenCV estimator on grey pictures; the last flow is repeated."""
+    """uint8 (N, H, W, 3) -> float32 (N, H, W, 2) by an OpenCV estimator on grey pictures; the last
+    flow is repeated.
+    """
     cv2 = _opencv()
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     flow = np.empty((*frames.shape[:3], 2), np.float32)
@@ -89,7 +95,8 @@ def _opencv_flow(frames, estimator):
 
 
 def quantise(flow, clip):
-    """Flow in pixels -> bytes, symmetric about 128: byte = 128 + round(127 * clamp(flow / clip, -1, 1)).
+    """Flow in pixels -> bytes, symmetric about 128: byte = 128 + round(127 * clamp(flow / clip, -1,
+    1)).
 
     flow  float (..., 2), pixels;   clip  the displacement that becomes byte 255, pixels > 0
     Returns uint8 of the same shape, in 1..255; -flow becomes 256 - byte exactly.
@@ -98,5 +105,7 @@ def quantise(flow, clip):
 
 
 def dequantise(stored, clip):
-    """Bytes -> float32 flow in pixels; off by at most clip / 254 from what was stored (within +-clip)."""
+    """Bytes -> float32 flow in pixels; off by at most clip / 254 from what was stored (within
+    +-clip).
+    """
     return (stored.astype(np.float32) - ZERO) * np.float32(clip / LEVELS)

@@ -1,4 +1,6 @@
-"""RAFT optical flow (Teed and Deng, ECCV 2020) with torchvision's networks: batched, on the GPU when there is one."""
+"""RAFT optical flow (Teed and Deng, ECCV 2020) with torchvision's networks: batched, on the GPU
+when there is one.
+"""
 
 import functools
 import multiprocessing
@@ -20,8 +22,10 @@ VARIANTS = ("large", "small")
 class RaftFlow:
     """Flow between neighbouring frames by a RAFT network, `batch` pairs at a time.
 
-    network  torchvision's `raft_large` or `raft_small`, or another that takes two batches of pictures (N, 3, H, W) in
-             [-1, 1], H and W multiples of 8 and at least 128, and gives a list of flows (N, 2, H, W), the best one last
+    network  torchvision's `raft_large` or `raft_small`, or another that takes two batches of
+    pictures (N, 3, H, W) in
+             [-1, 1], H and W multiples of 8 and at least 128, and gives a list of flows (N, 2, H,
+             W), the best one last
     """
 
     def __init__(
@@ -33,14 +37,17 @@ class RaftFlow:
 
     @torch.inference_mode()
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, 3) RGB, N >= 2 -> float32 (N, H, W, 2), (right, down) in pixels; the last one is repeated."""
+        """uint8 (N, H, W, 3) RGB, N >= 2 -> float32 (N, H, W, 2), (right, down) in pixels; the last
+        one is repeated.
+        """
         n, height, width = frames.shape[:3]
         pad = padding(height) + padding(width)  # top, bottom, left, right
         flow = np.empty((n, height, width, 2), np.float32)
         for start in range(0, n - 1, self.batch):
             stop = min(start + self.batch, n - 1)
             x = self._pictures(frames[start : stop + 1], pad)  # (b + 1, 3, H', W')
-            estimate = self.network(x[:-1], x[1:], num_flow_updates=self.updates)[-1]  # (b, 2, H', W')
+            # (b, 2, H', W')
+            estimate = self.network(x[:-1], x[1:], num_flow_updates=self.updates)[-1]
             inside = estimate[:, :, pad[0] : pad[0] + height, pad[2] : pad[2] + width]
             flow[start:stop] = inside.permute(0, 2, 3, 1).float().cpu().numpy()  # (b, H, W, 2)
         flow[-1] = flow[-2]
@@ -73,8 +80,8 @@ def pretrained_raft(
 ) -> RaftFlow:
     """RAFT with published weights, or those of the file `weights`; kept for the next call.
 
-    Raises NbkitError offline, saying which file to put where, and in a worker process: a forked one cannot use the GPU,
-    and the batches already fill it.
+    Raises NbkitError offline, saying which file to put where, and in a worker process: a forked one
+    cannot use the GPU, and the batches already fill it.
     """
     if multiprocessing.parent_process() is not None:
         raise NbkitError("flow='raft' runs in one process, pairs of frames in batches: set workers=1")
@@ -84,5 +91,7 @@ def pretrained_raft(
 
 
 def raft_flow(frames: np.ndarray, variant: str = "large", **options) -> np.ndarray:
-    """RAFT flow of a video: uint8 (N, H, W, 3) -> float32 (N, H, W, 2) in pixels; `options` as in `pretrained_raft`."""
+    """RAFT flow of a video: uint8 (N, H, W, 3) -> float32 (N, H, W, 2) in pixels; `options` as in
+    `pretrained_raft`.
+    """
     return pretrained_raft(variant, **options)(frames)

@@ -1,4 +1,6 @@
-"""Whole frames, decoded once and resized to one size, for localization: no crop, because a crop cuts actors."""
+"""Whole frames, decoded once and resized to one size, for localization: no crop, because a crop
+cuts actors.
+"""
 from __future__ import annotations
 
 import json
@@ -17,7 +19,8 @@ VERSION = 1
 
 
 class FrameCache:
-    """A finished cache folder: frames.npy (all videos, one after another), index.csv, settings.json.
+    """A finished cache folder: frames.npy (all videos, one after another), index.csv,
+    settings.json.
 
     Attributes: size = (height, width) in pixels of what is stored.
     """
@@ -53,11 +56,12 @@ class FrameCache:
 
 def build_frame_cache(table: pd.DataFrame, cache_dir: str | Path, *, size: tuple[int, int],
                       progress: bool = True) -> FrameCache:
-    """Decode the videos of a table and resize them to `size` = (height, width), both axes for themselves.
+    """Decode the videos of a table and resize them to `size` = (height, width), both axes for
+    themselves.
 
     table: columns `video`, `path` (a video file, or a folder of frames). The folder is
-    `cache_dir/frames-<key>`; a finished cache of the same files and size is reused, an interrupted build leaves nothing.
-    Raises NbkitError naming the file that cannot be decoded.
+    `cache_dir/frames-<key>`; a finished cache of the same files and size is reused, an interrupted
+    build leaves nothing. Raises NbkitError naming the file that cannot be decoded.
     """
     paths = dict(zip(table["video"], table["path"]))
     gone = [p for p in paths.values() if not Path(p).exists()]
@@ -97,6 +101,8 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def scale_boxes(boxes: np.ndarray, native: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Boxes of a native (height, width) frame in the coordinates of the resized one: (N, 4) -> (N, 4)."""
+    """Boxes of a native (height, width) frame in the coordinates of the resized one: (N, 4) -> (N,
+    4).
+    """
     y, x = size[0] / native[0], size[1] / native[1]
     return boxes * [x, y, x, y]

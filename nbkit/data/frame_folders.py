@@ -1,4 +1,6 @@
-"""Videos stored as folders of JPEG frames: RGB, and optical flow as a ``u`` and a ``v`` folder (TSN convention)."""
+"""Videos stored as folders of JPEG frames: RGB, and optical flow as a ``u`` and a ``v`` folder (TSN
+convention).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def read_frame_folder(folder: str | Path, pattern: str, start: int, stop: int) -
 
     Args:
         folder: e.g. ``rgb/train/P08/P08_01``.
-        pattern: ``str.format`` or printf pattern of the file name, e.g. ``frame_{:010d}.jpg`` or ``frame_%010d.jpg``.
+        pattern: ``str.format`` or printf pattern of the file name, e.g. ``frame_{:010d}.jpg``
+            or ``frame_%010d.jpg``.
         start, stop: first and last frame number as written in the file names.
 
     Returns:
@@ -41,10 +44,12 @@ def read_images(folder: str | Path, names: list[str]) -> np.ndarray:
 
 
 def video_images(folder: str | Path) -> list[str]:
-    """File names of a video's pictures in the order of their numbers; flow images beside them are left out.
+    """File names of a video's pictures in the order of their numbers; flow images beside them are
+    left out.
 
     Raises:
-        NbkitError: no picture, or a number missing in between (an archive that was not extracted completely).
+        NbkitError: no picture, or a number missing in between (an archive that was not
+            extracted completely).
     """
     series = {k: v for k, v in numbered(folder).items() if not k.startswith("flow_")}
     if not series:
@@ -58,7 +63,9 @@ def video_images(folder: str | Path) -> list[str]:
 
 
 def numbered(folder: str | Path) -> dict[str, dict[int, str]]:
-    """Images of a folder by what stands before their number: {'img_': {1: 'img_00001.jpg', ...}, 'flow_x_': {...}}."""
+    """Images of a folder by what stands before their number: {'img_': {1: 'img_00001.jpg', ...},
+    'flow_x_': {...}}.
+    """
     series: dict[str, dict[int, str]] = {}
     for entry in os.scandir(folder):
         match = _NUMBERED.fullmatch(entry.name)
@@ -69,8 +76,9 @@ def numbered(folder: str | Path) -> dict[str, dict[int, str]]:
 
 @dataclass(frozen=True)
 class FlowImages:
-    """Where the flow images of a video are: a folder and a name pattern for u and for v, the number of the first image
-    (0 or 1) and how many there are."""
+    """Where the flow images of a video are: a folder and a name pattern for u and for v, the number
+    of the first image (0 or 1) and how many there are.
+    """
 
     u_dir: str
     v_dir: str
@@ -81,7 +89,8 @@ class FlowImages:
 
 
 def find_flow(folder: str | Path) -> FlowImages:
-    """The two series of a flow folder: sub-folders `u` and `v` (EPIC-Kitchens), or `flow_x_*` and `flow_y_*` (TSN).
+    """The two series of a flow folder: sub-folders `u` and `v` (EPIC-Kitchens), or `flow_x_*` and
+    `flow_y_*` (TSN).
 
     Raises:
         NbkitError: neither is there, or one side is.
@@ -91,7 +100,8 @@ def find_flow(folder: str | Path) -> FlowImages:
     return _find_flow(folder, stamps)
 
 
-@functools.lru_cache(maxsize=64)  # the segments of a long video share its flow folder; a changed folder has other stamps
+# the segments of a long video share its flow folder; a changed folder has other stamps
+@functools.lru_cache(maxsize=64)
 def _find_flow(folder: Path, stamps: tuple[int, ...]) -> FlowImages:
     if len(stamps) == 3:
         places = [(folder / side, numbered(folder / side)) for side in ("u", "v")]
@@ -120,16 +130,18 @@ def _pattern(names: dict[int, str]) -> str:
 def read_flow_images(flow: FlowImages, start: int, stop: int, rate: float = 1.0, *, clip: float = 20.0) -> np.ndarray:
     """Read the flow that belongs to frames start..stop (both included, 1-based).
 
-    Frame i takes the flow image number ceil(i * rate), counted from 1; with ``rate=0.5`` (EPIC-Kitchens-55) two frames
-    share one image. A JPEG value q in 0..255 stands for q / 255 * 2 * clip - clip pixels (TSN), so no motion, stored as
-    128, reads as 0.08 pixels for clip = 20. At the end of a video up to four flow images may not exist, because
-    flow spans several frames: the last image that exists is repeated there.
+    Frame i takes the flow image number ceil(i * rate), counted from 1; with ``rate=0.5``
+    (EPIC-Kitchens-55) two frames share one image. A JPEG value q in 0..255 stands for q / 255 * 2 *
+    clip - clip pixels (TSN), so no motion, stored as 128, reads as 0.08 pixels for clip = 20. At
+    the end of a video up to four flow images may not exist, because flow spans several frames: the
+    last image that exists is repeated there.
 
     Returns:
         (N, H, W, 2) float32 in pixels, in [-clip, clip]: horizontal u, then vertical v.
 
     Raises:
-        NbkitError: an empty range, rate outside (0, 1], or an image that is absent, broken or of another size.
+        NbkitError: an empty range, rate outside (0, 1], or an image that is absent, broken or
+            of another size.
     """
     _check_range(flow.u_dir, start, stop)
     if not 0 < rate <= 1 or clip <= 0:
@@ -172,7 +184,8 @@ def _check_range(folder: str | Path, start: int, stop: int) -> None:
 
 def _read(path: Path, mode: int) -> np.ndarray:
     try:
-        data = np.fromfile(path, dtype=np.uint8)  # imdecode, not imread: names may hold any character
+        # imdecode, not imread: names may hold any character
+        data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise NbkitError(f"{path}: frame missing; was the archive extracted completely?") from error
     image = cv2.imdecode(data, mode) if data.size else None

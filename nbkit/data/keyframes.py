@@ -18,10 +18,11 @@ def action_tubes(row, number: int, native: tuple[int, int], size: tuple[int, int
 
     Args:
         row: a table row with `video`, `boxes`, `path`, `class_name`, `label`.
-        number: the video's number in its list. native, size: (height, width) of the file and of the cache.
+        number: the video's number in its list. native, size: (height, width) of the file and of
+            the cache.
         n_frames: decodable frames; annotation beyond them is cut off.
-    Frames without a box (no actor, an empty mask, no action going on) are in no tube; where the action stops for a
-    while a new tube begins.
+    Frames without a box (no actor, an empty mask, no action going on) are in no tube; where the
+    action stops for a while a new tube begins.
     """
     tubes = []
     for tube in tubes_of(row).tubes:
@@ -34,22 +35,28 @@ def action_tubes(row, number: int, native: tuple[int, int], size: tuple[int, int
 
 
 def clip_indices(frame: int, length: int, stride: int, n_frames: int) -> np.ndarray:
-    """(length,) frame numbers of the clip around a key frame; beyond the ends the first or last frame is repeated,
-    so that a video shorter than the clip works too."""
+    """(length,) frame numbers of the clip around a key frame; beyond the ends the first or last
+    frame is repeated, so that a video shorter than the clip works too.
+    """
     return np.clip(frame + stride * (np.arange(length) - length // 2), 0, n_frames - 1)
 
 
 class KeyframeDataset:
-    """Every `key_stride`-th frame of some videos with the clip around it, and boxes where labels may be seen.
+    """Every `key_stride`-th frame of some videos with the clip around it, and boxes where labels
+    may be seen.
 
     Args:
         cache: from `build_frame_cache`. table: rows of one domain and split.
-        clip_len, clip_stride: T and the step between its frames. key_stride: step between key frames.
-        background: keep labelled frames on which nobody acts (evaluation on untrimmed video needs them; training
+        clip_len, clip_stride: T and the step between its frames. key_stride: step between key
+            frames.
+        background: keep labelled frames on which nobody acts (evaluation on untrimmed video
+            needs them; training
             does without by default, as in the paper).
-        withhold_labels: the unlabelled domain. Annotation is not even opened: all frames are listed, and every
+        withhold_labels: the unlabelled domain. Annotation is not even opened: all frames are
+            listed, and every
             batch has empty boxes.
-        augment: horizontal flip and a little brightness and contrast, the same for key frame and clip, drawn from
+        augment: horizontal flip and a little brightness and contrast, the same for key frame
+            and clip, drawn from
             (seed, epoch, index) alone.
     """
 
@@ -92,7 +99,9 @@ class KeyframeDataset:
         self.epoch = epoch
 
     def item(self, index: int) -> dict:
-        """One key frame: `keyframe` (3, H, W), `clip` (3, T, H, W) in [0, 1], `boxes` (n, 4), `labels` (n,)."""
+        """One key frame: `keyframe` (3, H, W), `clip` (3, T, H, W) in [0, 1], `boxes` (n, 4),
+        `labels` (n,).
+        """
         video, frame = self.keys[index]
         frames = self.cache.frames(self.videos[video])
         wanted = clip_indices(frame, self.clip_len, self.clip_stride, len(frames))
@@ -101,12 +110,15 @@ class KeyframeDataset:
         boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
         if self.augment:
             clip, boxes = _augment(clip, boxes, np.random.default_rng([self.seed, self.epoch, index]))
-        pixels = torch.from_numpy(np.ascontiguousarray(clip.transpose(3, 0, 1, 2)))  # (3, 1 + T, H, W)
+        # (3, 1 + T, H, W)
+        pixels = torch.from_numpy(np.ascontiguousarray(clip.transpose(3, 0, 1, 2)))
         return {"keyframe": pixels[:, 0], "clip": pixels[:, 1:], "boxes": torch.from_numpy(boxes),
                 "labels": torch.tensor(labels, dtype=torch.int64), "video": video, "frame": frame}
 
     def batch(self, indices: Sequence[int]) -> dict:
-        """Items side by side: tensors `keyframe` and `clip`, lists `boxes` and `labels`, arrays `video`, `frame`."""
+        """Items side by side: tensors `keyframe` and `clip`, lists `boxes` and `labels`, arrays
+        `video`, `frame`.
+        """
         items = [self.item(int(i)) for i in indices]
         return {"keyframe": torch.stack([i["keyframe"] for i in items]), "clip": torch.stack([i["clip"] for i in items]),
                 "boxes": [i["boxes"] for i in items], "labels": [i["labels"] for i in items],
@@ -114,7 +126,9 @@ class KeyframeDataset:
 
 
 def _augment(clip: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(1+T, H, W, 3) in [0, 1] and its (n, 4) boxes, perhaps mirrored, a little brighter, darker, flatter, steeper."""
+    """(1+T, H, W, 3) in [0, 1] and its (n, 4) boxes, perhaps mirrored, a little brighter, darker,
+    flatter, steeper.
+    """
     if rng.uniform() < 0.5:
         width = clip.shape[2]
         clip = clip[:, :, ::-1]

@@ -14,7 +14,8 @@ PATIENCE = 5.0  # seconds of silent waiting
 
 @contextlib.contextmanager
 def one_at_a_time(data_root: str | Path, benchmark: str) -> Iterator[None]:
-    """A lock on what is made of `benchmark` below `data_root`: rendered videos, caches, features."""
+    """A lock on what is made of `benchmark` below `data_root`: rendered videos, caches, features.
+    """
     path = Path(data_root) / f".making-{benchmark}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -1,7 +1,8 @@
 """A cache that is written video by video, so that an interrupted job goes on where it stopped.
 
-The pieces lie in `.videos-<key>.part/` beside the finished caches: the growing arrays and a journal with one line a
-video, written after the video's bytes are on the disk. What stands beyond the journal is cut off when the job goes on.
+The pieces lie in `.videos-<key>.part/` beside the finished caches: the growing arrays and a journal
+with one line a video, written after the video's bytes are on the disk. What stands beyond the
+journal is cut off when the job goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class PartialCache:
     Args:
         final: the folder that the finished cache gets.
         settings: what the bytes depend on besides the videos; other settings never share a folder.
-        files: video -> digest of its content. A video that is done counts only while its digest is the same.
+        files: video -> digest of its content. A video that is done counts only while its digest
+            is the same.
         side: pixels of the stored squares.
 
     Attributes: done (names of the finished videos, in the order they are stored).
@@ -49,7 +51,8 @@ class PartialCache:
     def __enter__(self) -> PartialCache:
         with disk_errors(self.final, "run it again when that is repaired"):
             self.final.parent.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire()  # a second build of the same cache waits, and then finds it finished
+            # a second build of the same cache waits, and then finds it finished
+            self.lock.acquire()
             if not self.final.exists():
                 self._open()
         return self
@@ -57,7 +60,8 @@ class PartialCache:
     def __exit__(self, *_error) -> None:
         try:
             for array in getattr(self, "arrays", {}).values():
-                with contextlib.suppress(OSError):  # a full disk has been reported; what was not synced is made again
+                # a full disk has been reported; what was not synced is made again
+                with contextlib.suppress(OSError):
                     array.close(whole=False)
         finally:
             self.lock.release()
@@ -89,7 +93,8 @@ class PartialCache:
         """Remove the folder and what is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # --- going on -------------------------------------------------------------------------------------------------
+    # --- going on
+    # -------------------------------------------------------------------------------------------------
     def _open(self) -> None:
         if not self.folder.exists():
             self._adopt()
@@ -103,7 +108,9 @@ class PartialCache:
             csv.writer(file, lineterminator="\n").writerows((*row, self.files[row[0]]) for row in self.rows)
 
     def _adopt(self) -> None:
-        """Take over the pieces of a job that stopped at a broken file: its key was another, its good videos are these."""
+        """Take over the pieces of a job that stopped at a broken file: its key was another, its
+        good videos are these.
+        """
         for other in sorted(self.final.parent.glob(".videos-*.part")):
             lock = FileLock(_lock_path(other))
             try:
@@ -116,7 +123,9 @@ class PartialCache:
                 return
 
     def _usable(self, folder: Path) -> list[tuple[str, int, int]]:
-        """The finished videos of a folder; none where one of them is not of this job, or the job's settings differ."""
+        """The finished videos of a folder; none where one of them is not of this job, or the job's
+        settings differ.
+        """
         try:
             if json.loads((folder / "job.json").read_text(encoding="utf-8")) != self.settings:
                 return []
@@ -125,7 +134,8 @@ class PartialCache:
         except (OSError, ValueError):
             return []
         rows, length = [], 0
-        for video, start, frames, print_ in csv.reader(text.split("\n")[:-1]):  # the last line may be torn
+        # the last line may be torn
+        for video, start, frames, print_ in csv.reader(text.split("\n")[:-1]):
             if self.files.get(video) != print_ or int(start) != length:
                 return []
             length += int(frames)

@@ -1,4 +1,6 @@
-"""Where a table row's pixels and flow come from: a video file, a folder of frames, a segment of one, stored flow."""
+"""Where a table row's pixels and flow come from: a video file, a folder of frames, a segment of
+one, stored flow.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,17 @@ from nbkit.data.store import fingerprint, key_of
 from nbkit.errors import NbkitError
 
 SEGMENT_FRAME = "frame_{:010d}.jpg"  # EPIC-Kitchens: the only frames that are read by number
-ASPECT = 0.02  # relative difference of width / height between pictures and their flow that rounding explains
+# relative difference of width / height between pictures and their flow that rounding explains
+ASPECT = 0.02
 
 
 @dataclass(frozen=True)
 class Source:
     """One video of a table.
 
-    path: a video file or a folder of frames. start, stop: first and last frame number of a segment of such a folder, as
-    written in the file names (1-based, both included); 0 means the whole video. flow_path: a folder of flow images.
+    path: a video file or a folder of frames. start, stop: first and last frame number of a segment
+    of such a folder, as written in the file names (1-based, both included); 0 means the whole
+    video. flow_path: a folder of flow images.
     """
 
     path: str
@@ -46,13 +50,15 @@ class Source:
 
 
 def source_of(row: Source | str | Path | Mapping[str, Any]) -> Source:
-    """The source of a row of a resolved table (a dict or a Series); a plain path is a whole video."""
+    """The source of a row of a resolved table (a dict or a Series); a plain path is a whole video.
+    """
     if isinstance(row, Source):
         return row
     if isinstance(row, (str, Path)):
         return Source(str(row))
     start = row.get("start_frame", 0)
-    segment = (int(start), int(row["stop_frame"])) if start > 0 else (0, 0)  # NaN, from another layout, is not > 0
+    # NaN, from another layout, is not > 0
+    segment = (int(start), int(row["stop_frame"])) if start > 0 else (0, 0)
     return Source(str(row["path"]), *segment, row.get("flow_path") or "")
 
 
@@ -71,7 +77,8 @@ def count_frames(source: Source) -> int:
 
 
 def read_frames(source: Source, max_frames: int | None = None) -> np.ndarray:
-    """The pictures of a source: uint8 (N, H, W, 3) RGB; NbkitError names what is missing or broken."""
+    """The pictures of a source: uint8 (N, H, W, 3) RGB; NbkitError names what is missing or broken.
+    """
     if source.start > 0:
         stop = source.stop if max_frames is None else min(source.stop, source.start + max_frames - 1)
         return read_frame_folder(source.path, SEGMENT_FRAME, source.start, stop)
@@ -84,7 +91,8 @@ def read_flow(source: Source, shape: tuple[int, ...], rate: float = 1.0, clip: f
     """The stored flow of a source's first N frames.
 
     Args:
-        shape: (N, H, W, ...) of the frames it belongs to; the images may be larger or smaller, of the same aspect.
+        shape: (N, H, W, ...) of the frames it belongs to; the images may be larger or smaller,
+            of the same aspect.
         rate: flow images per frame, in (0, 1]; frame i (1-based) takes image ceil(i * rate).
         clip: the displacement in pixels (of the flow images) that byte 255 stands for.
 
@@ -96,7 +104,8 @@ def read_flow(source: Source, shape: tuple[int, ...], rate: float = 1.0, clip: f
     """
     n, height, width = shape[:3]
     first = max(source.start, 1)
-    flow = read_flow_images(stored_flow(source), first, first + n - 1, rate, clip=clip)  # (N, h, w, 2)
+    # (N, h, w, 2)
+    flow = read_flow_images(stored_flow(source), first, first + n - 1, rate, clip=clip)
     h, w = flow.shape[1:3]
     if not math.isclose(w / h, width / height, rel_tol=ASPECT):
         raise NbkitError(f"{source.flow_path}: flow of {w}x{h} pixels does not fit frames of {width}x{height}; both must "
@@ -115,9 +124,9 @@ def stored_flow(source: Source) -> FlowImages:
 def source_print(source: Source, with_flow: bool = False, flow_rate: float = 1.0) -> str:
     """Digest of a source's content.
 
-    A file is known by its size and both ends, a folder by the names and sizes of its images, a segment by its place and
-    its first, middle and last frame. `with_flow` adds the images that its flow begins with; of a segment the first, middle
-    and last one, at `flow_rate` images a frame.
+    A file is known by its size and both ends, a folder by the names and sizes of its images, a
+    segment by its place and its first, middle and last frame. `with_flow` adds the images that its
+    flow begins with; of a segment the first, middle and last one, at `flow_rate` images a frame.
     """
     if not source.is_folder:
         found = fingerprint(source.path)

@@ -1,4 +1,6 @@
-"""Folders that are either complete or absent: the ground on which the video and feature caches stand."""
+"""Folders that are either complete or absent: the ground on which the video and feature caches
+stand.
+"""
 
 import contextlib
 import errno
@@ -17,7 +19,9 @@ EDGE = 1 << 15  # bytes read from each end of a video file for its fingerprint
 
 
 def fingerprint(path):
-    """Digest of a file's size and of its first and last 32 KiB: tells two renderings apart, cheap for large files."""
+    """Digest of a file's size and of its first and last 32 KiB: tells two renderings apart, cheap
+    for large files.
+    """
     size = os.path.getsize(path)
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
@@ -43,7 +47,8 @@ def _alive(pid):
 
 
 def _clear_abandoned(final):
-    """Remove what killed runs on this machine left of this folder; a run still alive keeps its own."""
+    """Remove what killed runs on this machine left of this folder; a run still alive keeps its own.
+    """
     host = socket.gethostname()
     for folder in final.parent.glob(f".{final.name}.tmp-{host}-*"):
         if not _alive(int(folder.name.rsplit("-", 1)[1])):
@@ -52,7 +57,8 @@ def _clear_abandoned(final):
 
 @contextlib.contextmanager
 def new_folder(final):
-    """A temporary folder that becomes `final` when the block ends, and vanishes when the block fails.
+    """A temporary folder that becomes `final` when the block ends, and vanishes when the block
+    fails.
 
     Raises NbkitError naming `final` where the disk is full or may not be written.
     """
@@ -77,7 +83,8 @@ def disk_errors(final, kept):
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOTEMPTY:  # another process finished the same folder first: it holds the same bytes
+        # another process finished the same folder first: it holds the same bytes
+        if error.errno == errno.ENOTEMPTY:
             return
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NbkitError(f"{final}: the disk is full; {kept}. Free some space or choose another folder.") from error
@@ -98,10 +105,11 @@ def require_space(folder, needed):
 
 
 class GrowingArray:
-    """A .npy file written piece by piece along its first axis, whose final length is not known beforehand.
+    """A .npy file written piece by piece along its first axis, whose final length is not known
+    beforehand.
 
-    The .npy format pads its header so that the first axis may grow in place.  `length` goes on with a file that holds at
-    least so many pieces already; what it holds beyond them is cut off.
+    The .npy format pads its header so that the first axis may grow in place.  `length` goes on with
+    a file that holds at least so many pieces already; what it holds beyond them is cut off.
     """
 
     def __init__(self, path, shape, dtype, length=0):
@@ -139,7 +147,9 @@ class GrowingArray:
 
 
 def whole_pieces(path):
-    """How many pieces the file of a GrowingArray holds, whatever its header says; OSError or ValueError when it is none."""
+    """How many pieces the file of a GrowingArray holds, whatever its header says; OSError or
+    ValueError when it is none.
+    """
     with open(path, "rb") as file:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)

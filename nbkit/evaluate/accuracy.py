@@ -6,15 +6,19 @@ import numpy as np
 
 
 def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Share of right predictions in percent; predicted, labels (N,).  The papers' only recognition metric."""
+    """Share of right predictions in percent; predicted, labels (N,).  The papers' only recognition
+    metric.
+    """
     return float(100.0 * np.mean(np.asarray(predicted) == np.asarray(labels)))
 
 
 def per_class(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> list[float]:
     """Top-1 in percent for each class; nan for a class with no video."""
     predicted, labels = np.asarray(predicted), np.asarray(labels)
-    return [float(100.0 * np.mean(predicted[labels == c] == c)) if np.any(labels == c) else float("nan")
-            for c in range(num_classes)]
+    return [
+        float(100.0 * np.mean(predicted[labels == c] == c)) if np.any(labels == c) else float("nan")
+        for c in range(num_classes)
+    ]
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

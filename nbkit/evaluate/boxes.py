@@ -1,12 +1,16 @@
 """Boxes as arrays: areas, overlaps, hard non-maximum suppression.
 
-A box is (x1, y1, x2, y2) in pixels. Two conventions exist for its size, and the choice moves an IoU by
-several points on a small actor:
+A box is (x1, y1, x2, y2) in pixels. Two conventions exist for its size, and the choice moves an IoU
+by several points on a small actor:
 
-* `plus_one=True`: corners are pixel indices, both included, so the width is `x2 - x1 + 1`. This is the rule of
-  the evaluators that published action-detection numbers come from, hence the default in this folder.
-* `plus_one=False`: corners are continuous coordinates, the width is `x2 - x1`. This is torchvision's rule.
+* `plus_one=True`: corners are pixel indices, both included, so the width is `x2 - x1 + 1`. This is
+the rule of
+  the evaluators that published action-detection numbers come from, hence the default in this
+  folder.
+* `plus_one=False`: corners are continuous coordinates, the width is `x2 - x1`. This is
+torchvision's rule.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -17,8 +21,8 @@ from nbkit.errors import NbkitError
 def as_boxes(boxes, name: str = "boxes") -> np.ndarray:
     """Float64 copy of `boxes`, shape (N, 4).
 
-    Annotation files store corners as uint8, where `x + w` silently wraps at 256: every box that enters an
-    evaluation passes through here first.
+    Annotation files store corners as uint8, where `x + w` silently wraps at 256: every box that
+    enters an evaluation passes through here first.
 
     Raises:
         NbkitError: the array is not (N, 4), or holds a NaN or an infinity.
@@ -27,7 +31,9 @@ def as_boxes(boxes, name: str = "boxes") -> np.ndarray:
     if array.size == 0:
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:
-        raise NbkitError(f"{name}: expected an (N, 4) array of x1, y1, x2, y2, got shape {array.shape}")
+        raise NbkitError(
+            f"{name}: expected an (N, 4) array of x1, y1, x2, y2, got shape {array.shape}"
+        )
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise NbkitError(f"{name}: row {int(np.argmin(np.isfinite(array).all(1)))} is not finite")
@@ -42,7 +48,8 @@ def area(boxes: np.ndarray, plus_one: bool = True) -> np.ndarray:
 
 
 def iou(a: np.ndarray, b: np.ndarray, plus_one: bool = True) -> np.ndarray:
-    """Intersection over union of float boxes that broadcast against each other: (..., 4), (..., 4) -> (...).
+    """Intersection over union of float boxes that broadcast against each other: (..., 4), (..., 4)
+    -> (...).
 
     Ranges over [0, 1]; 0 where both boxes have no area.
     """

@@ -1,4 +1,5 @@
 """What the localization metrics consume: scored boxes in columns, and tubes."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -29,8 +30,9 @@ class Detections:
     box: np.ndarray
 
     def __post_init__(self):
-        self.video, self.frame, self.label = (np.asarray(x, dtype=np.int64).reshape(-1) for x in
-                                              (self.video, self.frame, self.label))
+        self.video, self.frame, self.label = (
+            np.asarray(x, dtype=np.int64).reshape(-1) for x in (self.video, self.frame, self.label)
+        )
         self.score = np.asarray(self.score, dtype=np.float64).reshape(-1)
         self.box = as_boxes(self.box, "detections")
         lengths = {len(x) for x in (self.video, self.frame, self.label, self.score, self.box)}
@@ -44,8 +46,13 @@ class Detections:
 
     def select(self, where: np.ndarray) -> "Detections":
         """The rows at a boolean mask or an index array."""
-        return Detections(self.video[where], self.frame[where], self.label[where], self.score[where],
-                          self.box[where])
+        return Detections(
+            self.video[where],
+            self.frame[where],
+            self.label[where],
+            self.score[where],
+            self.box[where],
+        )
 
     @staticmethod
     def empty() -> "Detections":
@@ -54,8 +61,12 @@ class Detections:
     @staticmethod
     def concatenate(parts: Iterable["Detections"]) -> "Detections":
         parts = list(parts) or [Detections.empty()]
-        return Detections(*(np.concatenate([getattr(p, name) for p in parts])
-                            for name in ("video", "frame", "label", "score", "box")))
+        return Detections(
+            *(
+                np.concatenate([getattr(p, name) for p in parts])
+                for name in ("video", "frame", "label", "score", "box")
+            )
+        )
 
 
 @dataclass
@@ -95,6 +106,12 @@ class Tube:
 def tube_boxes(tubes: Sequence[Tube]) -> Detections:
     """Every box of every tube as one row (the frame-level view of ground truth)."""
     return Detections.concatenate(
-        Detections(np.full(len(t), t.video), t.frames, np.full(len(t), t.label),
-                   np.full(len(t), t.score) if t.frame_scores is None else t.frame_scores, t.boxes)
-        for t in tubes)
+        Detections(
+            np.full(len(t), t.video),
+            t.frames,
+            np.full(len(t), t.label),
+            np.full(len(t), t.score) if t.frame_scores is None else t.frame_scores,
+            t.boxes,
+        )
+        for t in tubes
+    )

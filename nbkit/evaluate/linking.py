@@ -1,4 +1,5 @@
 """From boxes of single frames to tubes: greedy linking, all videos and classes side by side."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,14 +14,16 @@ from nbkit.evaluate.detections import Detections, Tube
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """How tubes are built. The defaults are those of the ACT tubelet linker for tubelets of one frame, but for
-    `max_gap` (there 0), because a single-frame detector misses single frames.
+    """How tubes are built. The defaults are those of the ACT tubelet linker for tubelets of one
+    frame, but for `max_gap` (there 0), because a single-frame detector misses single frames.
 
     Attributes:
         top_k: detections kept per frame and class.
         iou: a detection continues a tube when its IoU with the tube's last box is >= this.
-        max_gap: frames without a match that a tube survives; they are filled by linear interpolation.
-        min_length: shorter tubes (frames, gaps included) are dropped. J-HMDB's shortest clip has 15.
+        max_gap: frames without a match that a tube survives; they are filled by linear
+            interpolation.
+        min_length: shorter tubes (frames, gaps included) are dropped. J-HMDB's shortest clip
+            has 15.
         min_score: tubes whose mean score is lower are dropped.
         trim: cut both ends of a tube where the score is below `trim` x its mean score; 0 = off.
         plus_one: area rule, see `boxes`.
@@ -42,8 +45,8 @@ class LinkSettings:
 class OpenTubes:
     """The growing ends of the tubes of S sequences (a sequence is one class in one video).
 
-    Slot a of sequence s holds the last box, the last frame, the sum and number of scores, and the tube's number
-    (-1 = free slot).
+    Slot a of sequence s holds the last box, the last frame, the sum and number of scores, and the
+    tube's number (-1 = free slot).
     """
 
     def __init__(self, n_sequences: int, settings: LinkSettings):
@@ -55,19 +58,27 @@ class OpenTubes:
     def extend(self, frame: int, sequence, slot, score, box) -> np.ndarray:
         """Hand the n detections of one frame number to tubes old and new: (n,) tube numbers.
 
-        Within a sequence tubes choose in order of their mean score, each the best-scored free detection that
-        overlaps its last box; what nobody takes starts a tube.
+        Within a sequence tubes choose in order of their mean score, each the best-scored free
+        detection that overlaps its last box; what nobody takes starts a tube.
         """
         here, line = np.unique(sequence, return_inverse=True)  # (s,), (n,)
-        boxes, scores = np.zeros((len(here), slot.max() + 1, 4)), np.full((len(here), slot.max() + 1), -np.inf)
+        boxes, scores = (
+            np.zeros((len(here), slot.max() + 1, 4)),
+            np.full((len(here), slot.max() + 1), -np.inf),
+        )
         boxes[line, slot], scores[line, slot] = box, score  # (s, D, 4), (s, D)
         state = self._alive(here, frame)
         taken = self._choose(state, frame, boxes, scores)  # (s, D)
         fresh = (taken < 0) & np.isfinite(scores)
         taken[fresh] = self.n_tubes + np.arange(fresh.sum())
         self.n_tubes += int(fresh.sum())
-        born = (boxes, np.where(fresh, frame, -1), np.where(fresh, taken, -1),
-                np.where(fresh, scores, 0.0), fresh.astype(float))
+        born = (
+            boxes,
+            np.where(fresh, frame, -1),
+            np.where(fresh, taken, -1),
+            np.where(fresh, scores, 0.0),
+            fresh.astype(float),
+        )
         self._store(here, [np.concatenate(pair, axis=1) for pair in zip(state, born)])
         return taken[line, slot]
 
@@ -77,14 +88,18 @@ class OpenTubes:
         alive = (state[2] >= 0) & (frame - state[1] <= self.settings.max_gap + 1)
         mean = np.where(alive, state[3] / np.maximum(state[4], 1), -np.inf)
         state[2] = np.where(alive, state[2], -1)
-        order = np.argsort(-mean, axis=1, kind="stable")[:, :alive.sum(1).max(initial=0)]
+        order = np.argsort(-mean, axis=1, kind="stable")[:, : alive.sum(1).max(initial=0)]
         rows = np.arange(len(here))[:, None]
         return [x[rows, order] for x in state]
 
     def _choose(self, state, frame: int, boxes, scores) -> np.ndarray:
-        """Let each tube pick its detection; updates `state`, returns the tube of each detection or -1 (s, D)."""
+        """Let each tube pick its detection; updates `state`, returns the tube of each detection or
+        -1 (s, D).
+        """
         last_box, last, tube, total, count = state
-        near = iou(last_box[:, :, None], boxes[:, None], self.settings.plus_one) >= self.settings.iou  # (s, A, D)
+        near = (
+            iou(last_box[:, :, None], boxes[:, None], self.settings.plus_one) >= self.settings.iou
+        )  # (s, A, D)
         near &= (tube >= 0)[:, :, None]
         taken, rows = np.full(scores.shape, -1, dtype=np.int64), np.arange(len(scores))
         for a in range(tube.shape[1]):
@@ -98,8 +113,10 @@ class OpenTubes:
         return taken
 
     def _store(self, here, state) -> None:
-        """Write the slots back, those in use first; the arrays grow when a sequence needs more slots."""
-        order = np.argsort(state[2] < 0, axis=1, kind="stable")[:, :(state[2] >= 0).sum(1).max()]
+        """Write the slots back, those in use first; the arrays grow when a sequence needs more
+        slots.
+        """
+        order = np.argsort(state[2] < 0, axis=1, kind="stable")[:, : (state[2] >= 0).sum(1).max()]
         rows = np.arange(len(here))[:, None]
         missing = order.shape[1] - self.tube.shape[1]
         for name, new in zip(("box", "last", "tube", "total", "count"), state):
@@ -110,15 +127,15 @@ class OpenTubes:
                 setattr(self, name, old)
             if name == "tube":
                 old[here] = -1
-            old[here, :order.shape[1]] = new[rows, order]
+            old[here, : order.shape[1]] = new[rows, order]
 
 
 def link(detections: Detections, settings: LinkSettings = LinkSettings()) -> list[Tube]:
     """Tubes of every video and class.
 
     Returns:
-        list of `Tube` with consecutive frames, `score` the mean score of its detections, and `frame_scores`
-        per frame (interpolated in gaps). Empty when there are no detections.
+        list of `Tube` with consecutive frames, `score` the mean score of its detections, and
+        `frame_scores` per frame (interpolated in gaps). Empty when there are no detections.
     """
     if len(detections) == 0:
         return []
@@ -138,8 +155,9 @@ def assign_tubes(detections: Detections, sequence, slot, settings: LinkSettings)
     by_frame = np.argsort(detections.frame, kind="stable")
     frames, start = np.unique(detections.frame[by_frame], return_index=True)
     for frame, rows in zip(frames, np.split(by_frame, start[1:])):
-        tube[rows] = open_tubes.extend(int(frame), sequence[rows], slot[rows], detections.score[rows],
-                                       detections.box[rows])
+        tube[rows] = open_tubes.extend(
+            int(frame), sequence[rows], slot[rows], detections.score[rows], detections.box[rows]
+        )
     return tube
 
 
@@ -150,13 +168,20 @@ def build_tubes(detections: Detections, tube: np.ndarray, settings: LinkSettings
     stop = np.r_[start[1:], len(order)]
     frame = detections.frame[order]
     mean = np.add.reduceat(detections.score[order], start) / (stop - start)
-    good = (frame[stop - 1] - frame[start] + 1 >= settings.min_length) & (mean >= settings.min_score)
-    made = (_fill(detections, order[a:b], m, settings) for a, b, m in zip(start[good], stop[good], mean[good]))
+    good = (frame[stop - 1] - frame[start] + 1 >= settings.min_length) & (
+        mean >= settings.min_score
+    )
+    made = (
+        _fill(detections, order[a:b], m, settings)
+        for a, b, m in zip(start[good], stop[good], mean[good])
+    )
     return [t for t in made if len(t) >= settings.min_length]
 
 
 def _fill(detections: Detections, rows: np.ndarray, mean: float, settings: LinkSettings) -> Tube:
-    """One tube from its detections (in order of frames), gaps interpolated, ends trimmed if asked for."""
+    """One tube from its detections (in order of frames), gaps interpolated, ends trimmed if asked
+    for.
+    """
     known = detections.frame[rows]
     frames = np.arange(known[0], known[-1] + 1)
     boxes, scores = detections.box[rows], detections.score[rows]
@@ -168,4 +193,11 @@ def _fill(detections: Detections, rows: np.ndarray, mean: float, settings: LinkS
         if len(strong):
             span = slice(strong[0], strong[-1] + 1)
             frames, boxes, scores = frames[span], boxes[span], scores[span]
-    return Tube(int(detections.video[rows[0]]), int(detections.label[rows[0]]), frames, boxes, float(mean), scores)
+    return Tube(
+        int(detections.video[rows[0]]),
+        int(detections.label[rows[0]]),
+        frames,
+        boxes,
+        float(mean),
+        scores,
+    )

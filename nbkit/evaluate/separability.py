@@ -1,6 +1,8 @@
-"""What a picture of features cannot settle: four numbers on how well two domains mix and how well classes stay apart.
+"""What a picture of features cannot settle: four numbers on how well two domains mix and how well
+classes stay apart.
 
-All of them read features in their own space; none depends on an embedding, a perplexity or a seed of t-SNE.
+All of them read features in their own space; none depends on an embedding, a perplexity or a seed
+of t-SNE.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from nbkit.losses.alignment import VideoFeatures, discrepancies
 
 
 def unit_joined(features: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Features (..., D) of each stream, scaled to unit length and put side by side: (..., streams * D).
+    """Features (..., D) of each stream, scaled to unit length and put side by side: (..., streams *
+    D).
 
     Without the scaling the stream with the longer vectors would rule every distance.
     """
-    return torch.cat([torch.nn.functional.normalize(x.double(), dim=-1) for x in features.values()], -1)
+    return torch.cat(
+        [torch.nn.functional.normalize(x.double(), dim=-1) for x in features.values()], -1
+    )
 
 
 def proxy_a_distance(a: np.ndarray, b: np.ndarray, folds: int = 5, seed: int = 0) -> float:
@@ -30,8 +35,9 @@ def proxy_a_distance(a: np.ndarray, b: np.ndarray, folds: int = 5, seed: int = 0
 
     $$\hat{d}_{\mathcal{A}} = 2\,(1 - 2\,\epsilon)$$
 
-    epsilon is the error of logistic regression under `folds`-fold cross-validation, averaged over the two domains, so that
-    guessing gives 1/2 whatever their sizes. An error above 1/2 counts as 1/2. Standardisation is fitted inside each fold.
+    epsilon is the error of logistic regression under `folds`-fold cross-validation, averaged over
+    the two domains, so that guessing gives 1/2 whatever their sizes. An error above 1/2 counts as
+    1/2. Standardisation is fitted inside each fold.
 
     Args:
         a: features of one domain (N1, D).
@@ -45,19 +51,29 @@ def proxy_a_distance(a: np.ndarray, b: np.ndarray, folds: int = 5, seed: int = 0
     a, b = np.asarray(a), np.asarray(b)
     folds = min(folds, len(a), len(b))
     if folds < 2 or a.shape[1] != b.shape[1]:
-        raise NbkitError(f"need two samples or more of one width in each domain, got {a.shape} and {b.shape}")
-    x, domain = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])  # (N1 + N2, D), (N1 + N2,)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
-    guess = cross_val_predict(classifier, x, domain, cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
+        raise NbkitError(
+            f"need two samples or more of one width in each domain, got {a.shape} and {b.shape}"
+        )
+    x, domain = (
+        np.concatenate([a, b]),
+        np.repeat([0, 1], [len(a), len(b)]),
+    )  # (N1 + N2, D), (N1 + N2,)
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)
+    )
+    guess = cross_val_predict(
+        classifier, x, domain, cv=StratifiedKFold(folds, shuffle=True, random_state=seed)
+    )
     error = np.mean([np.mean(guess[domain == d] != d) for d in (0, 1)])
     return float(max(0.0, 2 * (1 - 2 * error)))
 
 
 def silhouette_by_class(x: np.ndarray, y: np.ndarray, num_classes: int) -> np.ndarray:
-    """Mean silhouette of each class: 1 compact and far from the others, 0 at the border, below 0 nearer to another class.
+    """Mean silhouette of each class: 1 compact and far from the others, 0 at the border, below 0
+    nearer to another class.
 
-    A sample's silhouette is (b - a) / max(a, b): a its mean Euclidean distance to its own class, b that to the nearest
-    other class.
+    A sample's silhouette is (b - a) / max(a, b): a its mean Euclidean distance to its own class, b
+    that to the nearest other class.
 
     Args:
         x: features (N, D).
@@ -65,25 +81,34 @@ def silhouette_by_class(x: np.ndarray, y: np.ndarray, num_classes: int) -> np.nd
     Returns:
         (num_classes,) in [-1, 1]; nan for a class without a sample, 0 for one with a single sample.
     Raises:
-        NbkitError: fewer than two classes present, or as many classes as samples (there is nothing to compare).
-    Source: Rousseeuw, Silhouettes: a graphical aid to the interpretation and validation of cluster analysis, Journal of
-    Computational and Applied Mathematics 20, 1987.
+        NbkitError: fewer than two classes present, or as many classes as samples (there is
+            nothing to compare).
+    Source: Rousseeuw, Silhouettes: a graphical aid to the interpretation and validation of cluster
+    analysis, Journal of Computational and Applied Mathematics 20, 1987.
     """
     x, y = np.asarray(x), np.asarray(y)
     present = len(np.unique(y))
     if not 2 <= present < len(y):
-        raise NbkitError(f"a silhouette needs 2 classes or more and some class of 2 samples; got {present} in {len(y)} samples")
+        raise NbkitError(
+            f"a silhouette needs 2 classes or more and some class of 2 samples; got {present} in {len(y)} samples"
+        )
     each = silhouette_samples(x, y)  # (N,)
     return np.array([each[y == c].mean() if np.any(y == c) else np.nan for c in range(num_classes)])
 
 
-def class_gaps(source: VideoFeatures, target: VideoFeatures, y_source: torch.Tensor, y_target: torch.Tensor,
-               num_classes: int) -> np.ndarray:
-    """The diagonal of Eq. (7): squared kernel distance between the two domains' samples of the same class.
+def class_gaps(
+    source: VideoFeatures,
+    target: VideoFeatures,
+    y_source: torch.Tensor,
+    y_target: torch.Tensor,
+    num_classes: int,
+) -> np.ndarray:
+    """The diagonal of Eq. (7): squared kernel distance between the two domains' samples of the same
+    class.
 
-    The bandwidth of a class follows its own distances, so the scale of the features does not matter. Estimated from
-    n samples the gap is above 0 even where there is none, by an amount that falls as 1/n: compare it with the gap
-    between two sets of one domain.
+    The bandwidth of a class follows its own distances, so the scale of the features does not
+    matter. Estimated from n samples the gap is above 0 even where there is none, by an amount that
+    falls as 1/n: compare it with the gap between two sets of one domain.
 
     Args:
         source, target: v (N, K, D) and V (N, D) of each domain.
@@ -92,21 +117,29 @@ def class_gaps(source: VideoFeatures, target: VideoFeatures, y_source: torch.Ten
         (num_classes,), 0 or more; nan for a class that one domain lacks.
     Source: STCDA (Song et al., CVPR 2021), Eq. (7) with c1 = c2.
     """
-    gaps = discrepancies((source, target), y_source, y_target, num_classes).diagonal().cpu().numpy().copy()  # (C,)
+    gaps = (
+        discrepancies((source, target), y_source, y_target, num_classes)
+        .diagonal()
+        .cpu()
+        .numpy()
+        .copy()
+    )  # (C,)
     both = np.intersect1d(y_source.cpu().numpy(), y_target.cpu().numpy())
     gaps[np.setdiff1d(np.arange(num_classes), both)] = np.nan
     return gaps
 
 
 def nearest_class_mean(source: np.ndarray, y_source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Each target sample gets the class whose source mean is nearest (Euclidean): no training, no target label.
+    """Each target sample gets the class whose source mean is nearest (Euclidean): no training, no
+    target label.
 
     Args:
         source: features (N, D) with classes y_source (N,).
         target: features (M, D).
     Returns:
         (M,) classes out of those in y_source.
-    Source: Mensink et al., Distance-Based Image Classification, TPAMI 2013, with the identity as metric.
+    Source: Mensink et al., Distance-Based Image Classification, TPAMI 2013, with the identity as
+    metric.
     """
     source, y_source, target = np.asarray(source), np.asarray(y_source), np.asarray(target)
     classes = np.unique(y_source)

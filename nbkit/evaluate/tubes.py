@@ -1,4 +1,5 @@
 """Overlap of tubes in space and time, and non-maximum suppression of whole tubes."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -35,7 +36,9 @@ class TubeStack:
 
 
 def tube_iou(a: Tube, b: Tube, plus_one: bool = True) -> float:
-    """3D IoU in [0, 1]: (mean IoU of the boxes over the frames in common) x (temporal IoU of the frame sets)."""
+    """3D IoU in [0, 1]: (mean IoU of the boxes over the frames in common) x (temporal IoU of the
+    frame sets).
+    """
     return float(TubeStack([a]).overlap(b, [0], plus_one)[0])
 
 

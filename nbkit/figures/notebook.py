@@ -1,4 +1,6 @@
-"""Small helpers of the notebooks: print the real source of a function, step through pictures with a slider."""
+"""Small helpers of the notebooks: print the real source of a function, step through pictures with a
+slider.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,15 @@ from nbkit.errors import NbkitError
 
 
 def source_without_docstring(function: Callable) -> str:
-    """The function's source as it stands in its file, less the docstring (which repeats the equation above it)."""
+    """The function's source as it stands in its file, less the docstring (which repeats the
+    equation above it).
+    """
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
     node = ast.parse(source).body[0]
     lines = source.splitlines()
     first = node.body[0]
     if len(node.body) > 1 and ast.get_docstring(node) is not None:
-        del lines[first.lineno - 1:first.end_lineno]
+        del lines[first.lineno - 1 : first.end_lineno]
     return "\n".join(lines)
 
 
@@ -32,12 +36,13 @@ def show_source(*functions: Callable) -> None:
     """Display the source of package functions, each under the file it comes from."""
     for function in functions:
         path = Path(inspect.getfile(inspect.unwrap(function))).as_posix()
-        where = path[path.rfind("/nbkit/") + 1:]
+        where = path[path.rfind("/nbkit/") + 1 :]
         display(Markdown(f"`{where}`\n```python\n{source_without_docstring(function)}\n```"))
 
 
 def someone_is_watching() -> bool:
-    """Whether a person can click: false under papermill, nbclient and nbval, where no input() could be answered.
+    """Whether a person can click: false under papermill, nbclient and nbval, where no input() could
+    be answered.
 
     NBKIT_WIDGETS=1 or =0 decides otherwise.
     """
@@ -47,8 +52,15 @@ def someone_is_watching() -> bool:
     return bool(getattr(kernel, "_allow_stdin", False))
 
 
-def stepper(draw: Callable[[Any], plt.Figure], values: Sequence, label: str, start: int = 0, live: bool = False) -> None:
-    """A slider over `values` that redraws `draw(value)`; where nobody can click, the figure of values[start] alone.
+def stepper(
+    draw: Callable[[Any], plt.Figure],
+    values: Sequence,
+    label: str,
+    start: int = 0,
+    live: bool = False,
+) -> None:
+    """A slider over `values` that redraws `draw(value)`; where nobody can click, the figure of
+    values[start] alone.
 
     draw returns a figure. live: redraw while the slider is dragged, not only where it is let go.
     Raises NbkitError for an empty list of values.
@@ -62,8 +74,13 @@ def stepper(draw: Callable[[Any], plt.Figure], values: Sequence, label: str, sta
     import ipywidgets
 
     out = ipywidgets.Output()
-    slider = ipywidgets.SelectionSlider(options=[(str(v), v) for v in values], value=values[start], description=label,
-                                        continuous_update=live, style={"description_width": "initial"})
+    slider = ipywidgets.SelectionSlider(
+        options=[(str(v), v) for v in values],
+        value=values[start],
+        description=label,
+        continuous_update=live,
+        style={"description_width": "initial"},
+    )
 
     def redraw(change: dict) -> None:
         with out:

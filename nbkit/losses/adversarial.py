@@ -1,12 +1,15 @@
-r"""Adversarial adaptation of a spatio-temporal action detector: Agarwal et al., BMVC 2020, Eqs. (1)-(7).
+r"""Adversarial adaptation of a spatio-temporal action detector: Agarwal et al., BMVC 2020, Eqs.
+(1)-(7).
 
-All discriminators hand over **logits** x; the domain probability "target" is sigmoid(x), and every logarithm is taken
-by `logsigmoid`, so that a confident discriminator gives large but finite losses. Domain label: d = 0 source, d = 1 target.
+All discriminators hand over **logits** x; the domain probability "target" is sigmoid(x), and every
+logarithm is taken by `logsigmoid`, so that a confident discriminator gives large but finite losses.
+Domain label: d = 0 source, d = 1 target.
 
-Eqs. (1)-(3) are not legible in the copy of the paper this project was written from. What stands here under those
-numbers is **our reconstruction**, from the works which the paper cites there (Faster R-CNN; strong-weak alignment with
-a focal domain loss); each docstring says so.
+Eqs. (1)-(3) are not legible in the copy of the paper this project was written from. What stands
+here under those numbers is **our reconstruction**, from the works which the paper cites there
+(Faster R-CNN; strong-weak alignment with a focal domain loss); each docstring says so.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +22,8 @@ from torch import Tensor
 from nbkit.errors import NbkitError
 
 Reduction = Literal["mean", "sum"]
-#: names of the adaptation modules: temporal image level, temporal instance level, spatial image level
+#: names of the adaptation modules: temporal image level, temporal instance level, spatial image
+#: level
 MODULES = ("t_img", "t_ins", "s_img")
 
 
@@ -35,25 +39,33 @@ class _Reverse(torch.autograd.Function):
 
 
 def gradient_reversal(x: Tensor, beta: float = 1.0) -> Tensor:
-    r"""$\mathrm{GRL}_\beta(x) = x$ forward, $\partial\,\mathrm{GRL}_\beta = -\beta$ backward (Ganin et al. 2016).
+    r"""$\mathrm{GRL}_\beta(x) = x$ forward, $\partial\,\mathrm{GRL}_\beta = -\beta$ backward (Ganin
+    et al. 2016).
 
-    `beta` scales only what reaches the features; the discriminator above learns at full speed. It is a different
-    quantity from the $\lambda$ of Eq. (7), which scales both: raising one does not replace the other.
+    `beta` scales only what reaches the features; the discriminator above learns at full speed. It
+    is a different quantity from the $\lambda$ of Eq. (7), which scales both: raising one does not
+    replace the other.
     """
     return _Reverse.apply(x, beta)
 
 
 def ramp(progress: float, steepness: float = 10.0) -> float:
-    """2 / (1 + exp(-steepness * progress)) - 1 for progress in [0, 1]: 0 at the start, about 1 at the end."""
-    return 2.0 / (1.0 + float(torch.exp(torch.tensor(-steepness * progress, dtype=torch.float64)))) - 1.0
+    """2 / (1 + exp(-steepness * progress)) - 1 for progress in [0, 1]: 0 at the start, about 1 at
+    the end.
+    """
+    return (
+        2.0 / (1.0 + float(torch.exp(torch.tensor(-steepness * progress, dtype=torch.float64))))
+        - 1.0
+    )
 
 
 def action_loss(rpn_cls: Tensor, rpn_reg: Tensor, roi_cls: Tensor, roi_reg: Tensor) -> Tensor:
     r"""Eq. (1), our reconstruction.
-    $\mathcal L_{act}=\mathcal L^{rpn}_{cls}+\mathcal L^{rpn}_{reg}+\mathcal L^{roi}_{cls}+\mathcal L^{roi}_{reg}$
+    $\mathcal L_{act}=\mathcal L^{rpn}_{cls}+\mathcal L^{rpn}_{reg}+\mathcal L^{roi}_{cls}+\mathcal
+    L^{roi}_{reg}$
 
-    The four losses of Faster R-CNN with equal weights, on labelled source frames: the first two from the key-frame
-    branch, the last two from the temporal branch. Scalars in, scalar out.
+    The four losses of Faster R-CNN with equal weights, on labelled source frames: the first two
+    from the key-frame branch, the last two from the temporal branch. Scalars in, scalar out.
     """
     return rpn_cls + rpn_reg + roi_cls + roi_reg
 
@@ -80,12 +92,15 @@ def _focal(right: Tensor, gamma: float) -> Tensor:
 
 def spatial_image_loss(source: Tensor, target: Tensor, gamma: float = 5.0) -> Tensor:
     r"""Eqs. (2)-(3) together, our reconstruction.
-    $\mathcal L_{D_S}=-\big(\frac1{n_s}\sum_i(1-d_i)P_i^\gamma\log(1-P_i)+\frac1{n_t}\sum_j d_j(1-P_j)^\gamma\log P_j\big)$
+    $\mathcal L_{D_S}=-\big(\frac1{n_s}\sum_i(1-d_i)P_i^\gamma\log(1-P_i)+\frac1{n_t}\sum_j
+    d_j(1-P_j)^\gamma\log P_j\big)$
 
     Args:
         source, target: (n_s,), (n_t,) logits of D_S, one per key frame.
-        gamma: focusing. 0 gives plain binary cross-entropy; 5 (strong-weak alignment's default) makes frames that
-            the discriminator already tells apart count for little, so that only look-alike scenes are aligned.
+        gamma: focusing. 0 gives plain binary cross-entropy; 5 (strong-weak alignment's default)
+            makes frames that
+            the discriminator already tells apart count for little, so that only look-alike scenes
+            are aligned.
     """
     _not_empty("spatial_image_loss", source, target)
     return focal_source(source, gamma) + focal_target(target, gamma)
@@ -97,8 +112,10 @@ def temporal_image_loss(source: Tensor, target: Tensor, reduction: Reduction = "
     +\frac1{n_t}\sum_j\sum_{h,w}d_j\log Q_j^{(h,w)}\big)$
 
     Args:
-        source, target: (n, H, W) or (n, 1, H, W) logits of $D_{Timg}$; H, W may differ between the domains.
-        reduction: 'sum' over the positions as printed; 'mean' divides by H W, which makes the three terms of Eq. (6)
+        source, target: (n, H, W) or (n, 1, H, W) logits of $D_{Timg}$; H, W may differ between
+            the domains.
+        reduction: 'sum' over the positions as printed; 'mean' divides by H W, which makes the
+            three terms of Eq. (6)
             comparable (a 15 x 20 map would weigh 300 times the key frame's single probability).
     """
     _not_empty("temporal_image_loss", source, target)
@@ -117,19 +134,25 @@ def _reduce(cost: Tensor, reduction: Reduction) -> Tensor:
     return cost.mean(-1) if reduction == "mean" else cost.sum(-1)
 
 
-def temporal_instance_loss(source: Sequence[Tensor], target: Sequence[Tensor],
-                           reduction: Reduction = "mean") -> Tensor:
+def temporal_instance_loss(
+    source: Sequence[Tensor], target: Sequence[Tensor], reduction: Reduction = "mean"
+) -> Tensor:
     r"""Eq. (5).
-    $\mathcal L_{D_{Tinst}}=-\big(\frac1{n_s}\sum_i\sum_k(1-d_i)\log(1-R_{i,k})+\frac1{n_t}\sum_j\sum_k d_j\log R_{j,k}\big)$
+    $\mathcal
+    L_{D_{Tinst}}=-\big(\frac1{n_s}\sum_i\sum_k(1-d_i)\log(1-R_{i,k})+\frac1{n_t}\sum_j\sum_k
+    d_j\log R_{j,k}\big)$
 
     Args:
-        source, target: for each key frame the (K_i,) logits of its proposals; K_i may vary. A frame without any
+        source, target: for each key frame the (K_i,) logits of its proposals; K_i may vary. A
+            frame without any
             proposal counts in n and adds nothing.
         reduction: over the proposals of a frame, 'sum' as printed or 'mean'.
     """
     _not_empty("temporal_instance_loss", source, target)
-    halves = [torch.stack([_instances(sign * r, reduction) for r in side]).mean()
-              for sign, side in ((-1, source), (1, target))]
+    halves = [
+        torch.stack([_instances(sign * r, reduction) for r in side]).mean()
+        for sign, side in ((-1, source), (1, target))
+    ]
     return halves[0] + halves[1]
 
 
@@ -139,9 +162,11 @@ def _instances(right: Tensor, reduction: Reduction) -> Tensor:
 
 
 def adversarial_loss(terms: Mapping[str, Tensor]) -> Tensor:
-    r"""Eq. (6). $\mathcal L_{adv}(SF,TF,D)=\mathcal L_{D_S}+\mathcal L_{D_{Timg}}+\mathcal L_{D_{Tinst}}$
+    r"""Eq. (6). $\mathcal L_{adv}(SF,TF,D)=\mathcal L_{D_S}+\mathcal L_{D_{Timg}}+\mathcal
+    L_{D_{Tinst}}$
 
-    `terms` holds any subset of 't_img', 't_ins', 's_img' (the rows of the ablation), without inner weights.
+    `terms` holds any subset of 't_img', 't_ins', 's_img' (the rows of the ablation), without inner
+    weights.
     """
     unknown = set(terms) - set(MODULES)
     if unknown or not terms:
@@ -152,12 +177,15 @@ def adversarial_loss(terms: Mapping[str, Tensor]) -> Tensor:
 def localization_objective(act: Tensor, adv: Tensor, lam: float) -> Tensor:
     r"""Eq. (7). $\mathcal L(V^s,K^s,V^t,K^t)=\mathcal L_{act}+\lambda\,\mathcal L_{adv}$
 
-    Minimised by detector and discriminators alike: the min-max is done by `gradient_reversal` between them.
+    Minimised by detector and discriminators alike: the min-max is done by `gradient_reversal`
+    between them.
     """
     return act + lam * adv
 
 
 def _not_empty(name: str, source, target) -> None:
     if len(source) == 0 or len(target) == 0:
-        raise NbkitError(f"{name}: a batch needs at least one frame of each domain "
-                         f"(got {len(source)} source, {len(target)} target)")
+        raise NbkitError(
+            f"{name}: a batch needs at least one frame of each domain "
+            f"(got {len(source)} source, {len(target)} target)"
+        )

@@ -12,20 +12,25 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     $$\mathcal{L}_{CE} = -\mathop{\mathbb{E}}_{x^{\mathcal{S}}} \sum_{n=1}^{N^{\mathcal{S}}}
     \left[y^{\mathcal{S}} \log \phi_m(x^{\mathcal{S}}) \right]$$
 
-    The sum inside the expectation would count the samples twice: it is read as the mean over samples.
-    Shapes: logits (B, C), or (B, K, C) for K clips a video, each clip carrying its video's label; y (B,) in 0..C-1.
-    Returns a scalar. Raises NbkitError for other shapes. Source: STCDA, Eq. (9).
+    The sum inside the expectation would count the samples twice: it is read as the mean over
+    samples.
+    Shapes: logits (B, C), or (B, K, C) for K clips a video, each clip carrying its video's label; y
+    (B,) in 0..C-1. Returns a scalar. Raises NbkitError for other shapes. Source: STCDA, Eq. (9).
     """
     if logits.dim() not in (2, 3) or y.shape != logits.shape[:1]:
-        raise NbkitError("logits must be (B, C) or (B, K, C) with y (B,); "
-                         f"got {tuple(logits.shape)} and {tuple(y.shape)}")
+        raise NbkitError(
+            "logits must be (B, C) or (B, K, C) with y (B,); "
+            f"got {tuple(logits.shape)} and {tuple(y.shape)}"
+        )
     if logits.dim() == 3:
         y = y.unsqueeze(1).expand(logits.shape[:2]).reshape(-1)  # (B*K,)
         logits = logits.flatten(0, 1)  # (B*K, C)
     return F.cross_entropy(logits, y)
 
 
-def total_loss(ce: Tensor, contrast: Tensor | float, vca: Tensor | float, alpha: float, beta: float) -> Tensor:
+def total_loss(
+    ce: Tensor, contrast: Tensor | float, vca: Tensor | float, alpha: float, beta: float
+) -> Tensor:
     r"""Eq. (10). Overall objective.
 
     $$\mathcal{L} = \mathcal{L}_{CE} + \alpha \mathcal{L}_{Contrast} + \beta \mathcal{D}_{VCA}$$

@@ -1,4 +1,6 @@
-"""One file a table row.  `METHODS` maps the name in a table to its class; adding a row adds one line here."""
+"""One file a table row.  `METHODS` maps the name in a table to its class; adding a row adds one
+line here.
+"""
 
 from nbkit.methods.daaa import DAAA
 from nbkit.methods.mcd import MCD

@@ -10,13 +10,17 @@ from nbkit.methods.base import Batch, Outputs, Step
 
 
 class MMD(Adapting):
-    r"""$\mathcal{L} = \mathcal{L}_{CE} + \lambda\,\mathrm{MMD}^2(V^s, V^t)$, the mean over the streams.
+    r"""$\mathcal{L} = \mathcal{L}_{CE} + \lambda\,\mathrm{MMD}^2(V^s, V^t)$, the mean over the
+    streams.
 
     Exact: the multi-kernel estimate of TA3N's public code (five Gaussians, data-driven bandwidths).
-    Approximated: one layer, the video feature V (DAN also aligns the classifier's output); equal kernel weights.
-    Hyper-parameters: trade_off (lambda), 1 in the reference image code; 0.2 : 0.2 with cross-entropy in MM-SADA's.
+    Approximated: one layer, the video feature V (DAN also aligns the classifier's output); equal
+    kernel weights. Hyper-parameters: trade_off (lambda), 1 in the reference image code; 0.2 : 0.2
+    with cross-entropy in MM-SADA's.
     """
 
-    def own_terms(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> dict[str, torch.Tensor]:
+    def own_terms(
+        self, source: Batch, out_s: Outputs, target: Batch, step: Step
+    ) -> dict[str, torch.Tensor]:
         out_t = self.outputs(target, "target")
         return {"mmd": self.mean_over_streams(lambda m: mk_mmd(out_s[m].V, out_t[m].V))}

@@ -1,4 +1,6 @@
-"""Rows that adapt nothing: source only (lower bound), AdaBN, target only and source + target labels (upper bounds)."""
+"""Rows that adapt nothing: source only (lower bound), AdaBN, target only and source + target labels
+(upper bounds).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ from typing import Any
 
 import torch
 
-from nbkit.config import RunConfig
-from nbkit.data.domains import Domains
+from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Batch, Method, Step
+from nbkit.train.domains import Domains
 
 
 class SourceOnly(Method):
@@ -23,18 +25,21 @@ class SourceOnly(Method):
 
 
 class AdaBN(SourceOnly):
-    """Source only, then the target's own normalisation statistics (Li et al., Pattern Recognition 2018).
+    """Source only, then the target's own normalisation statistics (Li et al., Pattern Recognition
+    2018).
 
-    No weight changes: one pass over the unlabelled target training clips re-estimates mean and variance.  A gain that
-    this row also has is not the gain of a loss.
+    No weight changes: one pass over the unlabelled target training clips re-estimates mean and
+    variance.  A gain that this row also has is not the gain of a loss.
     """
 
     statistics = "target"
 
     def __init__(self, cfg: RunConfig, domains: Domains):
-        if cfg.bn_mode in ("group", "frozen"):
-            raise NbkitError(f"METHOD='adabn' re-estimates batch statistics, and BN_MODE={cfg.bn_mode!r} has none: "
-                             "set BN_MODE = \"per_domain\"")
+        if cfg.model.bn_mode in ("group", "frozen"):
+            raise NbkitError(
+                f"METHOD='adabn' re-estimates batch statistics, and BN_MODE={cfg.model.bn_mode!r} has none: "
+                'set BN_MODE = "per_domain"'
+            )
         super().__init__(cfg, domains)
 
 
@@ -58,6 +63,8 @@ class SourceTarget(Method):
     labelled = ("source", "target")
 
     def forward(self, source: Batch, target: Batch, step: Step) -> dict[str, torch.Tensor]:
-        ce = [self.supervised(self.outputs(batch, d), batch["label"]) for d, batch in
-              (("source", source), ("target", target))]
+        ce = [
+            self.supervised(self.outputs(batch, d), batch["label"])
+            for d, batch in (("source", source), ("target", target))
+        ]
         return {"ce": torch.stack(ce).mean()}

@@ -1,4 +1,6 @@
-"""From K clip features to one video feature: mean, concatenation with a linear layer, GRU (Table 6a), or relations."""
+"""From K clip features to one video feature: mean, concatenation with a linear layer, GRU (Table
+6a), or relations.
+"""
 
 from __future__ import annotations
 
@@ -39,5 +41,9 @@ class LastGRU(nn.Module):
 
 def make_aggregation(kind: str, dim: int, clips: int) -> nn.Module:
     """`kind` in mean | concat_fc | gru | trn, for K=`clips` features of size `dim`."""
-    return {"mean": Mean, "concat_fc": lambda: ConcatFC(dim, clips), "gru": lambda: LastGRU(dim),
-            "trn": lambda: Relations(dim, clips)}[kind]()
+    return {
+        "mean": Mean,
+        "concat_fc": lambda: ConcatFC(dim, clips),
+        "gru": lambda: LastGRU(dim),
+        "trn": lambda: Relations(dim, clips),
+    }[kind]()

@@ -1,7 +1,8 @@
 """BN-Inception (Ioffe and Szegedy, ICML 2015), the 2-D backbone of the recognition paper.
 
-Frames go through as pictures and the pooled 1024-d features of a clip's frames are averaged (the consensus of TSN).
-Modules carry the names of the published ImageNet file `bn_inception-52deb4733.pth`, so it loads with `strict=True`.
+Frames go through as pictures and the pooled 1024-d features of a clip's frames are averaged (the
+consensus of TSN). Modules carry the names of the published ImageNet file
+`bn_inception-52deb4733.pth`, so it loads with `strict=True`.
 """
 
 import torch
@@ -11,11 +12,16 @@ from torch import Tensor, nn
 from nbkit.errors import NbkitError
 from nbkit.models.inputs import FirstBatchCheck, modality_of
 
-BGR_MEAN = (104.0, 117.0, 128.0)  # of the published weights: pictures in 0..255, channels in the order B, G, R
-FLOW_SCALE = 127.5  # [-1, 1] -> the grey levels around 128 that TSN trains flow on; no motion stays exactly 0
+BGR_MEAN = (
+    104.0,
+    117.0,
+    128.0,
+)  # of the published weights: pictures in 0..255, channels in the order B, G, R
+# [-1, 1] -> the grey levels around 128 that TSN trains flow on; no motion stays exactly 0
+FLOW_SCALE = 127.5
 
-# name: (channels in, 1x1, (3x3 reduce, 3x3), (double reduce, double), pool, channels after the pool)
-# A block without a 1x1 branch halves the picture; its pool has no projection (0).
+# name: (channels in, 1x1, (3x3 reduce, 3x3), (double reduce, double), pool, channels after the
+# pool) A block without a 1x1 branch halves the picture; its pool has no projection (0).
 BLOCKS = {
     "3a": (192, 64, (64, 64), (64, 96), "avg", 32),
     "3b": (256, 64, (64, 96), (64, 96), "avg", 64),
@@ -31,7 +37,9 @@ BLOCKS = {
 
 
 def block_units(block: str) -> dict[str, tuple[int, int, int, int]]:
-    """The convolutions of one inception block: name -> (channels in, channels out, kernel side, stride)."""
+    """The convolutions of one inception block: name -> (channels in, channels out, kernel side,
+    stride).
+    """
     c_in, one, (reduce3, three), (reduce_d, double), _, proj = BLOCKS[block]
     stride = 1 if one else 2
     units = {"1x1": (c_in, one, 1, 1)} if one else {}
@@ -49,17 +57,23 @@ def block_units(block: str) -> dict[str, tuple[int, int, int, int]]:
 
 def all_units(in_channels: int) -> dict[str, tuple[int, int, int, int]]:
     """Every convolution of the network: name -> (channels in, channels out, kernel side, stride)."""
-    units = {"conv1_7x7_s2": (in_channels, 64, 7, 2), "conv2_3x3_reduce": (64, 64, 1, 1), "conv2_3x3": (64, 192, 3, 1)}
+    units = {
+        "conv1_7x7_s2": (in_channels, 64, 7, 2),
+        "conv2_3x3_reduce": (64, 64, 1, 1),
+        "conv2_3x3": (64, 192, 3, 1),
+    }
     for block in BLOCKS:
         units |= block_units(block)
     return units
 
 
 class BNInception(nn.Module):
-    """BN-Inception for RGB (`in_channels=3`) or flow (2 channels, or 2 for each of several stacked steps).
+    """BN-Inception for RGB (`in_channels=3`) or flow (2 channels, or 2 for each of several stacked
+    steps).
 
-    Public input: RGB in [0, 1] or flow in [-1, 1]; the sides should be multiples of 32 (224 in the paper).
-    With `num_classes` a linear head `last_linear` is added; without it the network is a clip encoder.
+    Public input: RGB in [0, 1] or flow in [-1, 1]; the sides should be multiples of 32 (224 in the
+    paper). With `num_classes` a linear head `last_linear` is added; without it the network is a
+    clip encoder.
     """
 
     out_features = 1024
@@ -78,7 +92,9 @@ class BNInception(nn.Module):
             self.last_linear = nn.Linear(self.out_features, num_classes)
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Public pictures (N, C, H, W) -> what the published weights expect: BGR 0..255 less the mean, flow x 127.5."""
+        """Public pictures (N, C, H, W) -> what the published weights expect: BGR 0..255 less the
+        mean, flow x 127.5.
+        """
         if self.modality == "flow":
             return x * FLOW_SCALE
         mean = x.new_tensor(BGR_MEAN).view(1, 3, 1, 1)
@@ -87,7 +103,8 @@ class BNInception(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Public pictures (N, C, H, W) -> feature map (N, 1024, h, w), h = H / 32.
 
-        Raises NbkitError for other channels, a side the strides cannot halve, or a first batch out of range.
+        Raises NbkitError for other channels, a side the strides cannot halve, or a first batch out
+        of range.
         """
         self._check_shape(x)
         self.check_input(x)
@@ -100,11 +117,15 @@ class BNInception(nn.Module):
         return self.map(x)
 
     def clip_features(self, x: Tensor) -> Tensor:
-        """Clips (N, C, T, H, W), or pictures (N, C, H, W) -> (N, 1024): space pooled, then the frames averaged."""
+        """Clips (N, C, T, H, W), or pictures (N, C, H, W) -> (N, 1024): space pooled, then the
+        frames averaged.
+        """
         if x.dim() == 4:
             return self.features(x).mean((2, 3))
         if x.dim() != 5:
-            raise NbkitError(f"BNInception: takes clips (N, C, T, H, W) or pictures (N, C, H, W), not {tuple(x.shape)}")
+            raise NbkitError(
+                f"BNInception: takes clips (N, C, T, H, W) or pictures (N, C, H, W), not {tuple(x.shape)}"
+            )
         n, _, t = x.shape[:3]
         frames = x.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
         pooled = self.features(frames).mean((2, 3))  # (N T, 1024)
@@ -117,7 +138,9 @@ class BNInception(nn.Module):
 
     def _unit(self, name: str, x: Tensor) -> Tensor:
         x = self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x))
-        return F.relu(x, inplace=True)  # batch normalisation keeps its input, not its output: safe, and saves one map
+        return F.relu(
+            x, inplace=True
+        )  # batch normalisation keeps its input, not its output: safe, and saves one map
 
     def _block(self, block: str, x: Tensor) -> Tensor:
         _, one, _, _, pool, proj = BLOCKS[block]
@@ -128,11 +151,15 @@ class BNInception(nn.Module):
         if not proj:  # a halving block: the pooled map goes on as it is
             return torch.cat([three, double, F.max_pool2d(x, 3, 2, ceil_mode=True)], 1)
         pooled = F.avg_pool2d(x, 3, 1, 1) if pool == "avg" else F.max_pool2d(x, 3, 1, 1)
-        return torch.cat([self._unit(pre + "1x1", x), three, double, self._unit(pre + "pool_proj", pooled)], 1)
+        return torch.cat(
+            [self._unit(pre + "1x1", x), three, double, self._unit(pre + "pool_proj", pooled)], 1
+        )
 
     def _check_shape(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise NbkitError(f"BNInception: takes pictures (N, {self.in_channels}, H, W), not {tuple(x.shape)}")
+            raise NbkitError(
+                f"BNInception: takes pictures (N, {self.in_channels}, H, W), not {tuple(x.shape)}"
+            )
         for side in x.shape[2:]:
             if _side_at_3c(side) < 4 or _side_at_3c(side) % 4:
                 raise NbkitError(
@@ -142,7 +169,9 @@ class BNInception(nn.Module):
 
 
 def _side_at_3c(side: int) -> int:
-    """The side of the map where block 3c halves it: there and in 4e the convolutions and the pool must agree."""
+    """The side of the map where block 3c halves it: there and in 4e the convolutions and the pool
+    must agree.
+    """
     side = (side + 1) // 2  # conv1
     for _ in range(2):  # pools that round up
         side = -(-(side - 1) // 2)

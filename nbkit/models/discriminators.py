@@ -1,8 +1,10 @@
 """The three domain discriminators of Agarwal et al., BMVC 2020, and the module that applies them.
 
-Every discriminator returns logits of "target". Their shapes are our reconstruction after the works the paper cites:
-D_S after strong-weak alignment (SWDA), the other two after domain-adaptive Faster R-CNN.
+Every discriminator returns logits of "target". Their shapes are our reconstruction after the works
+the paper cites: D_S after strong-weak alignment (SWDA), the other two after domain-adaptive Faster
+R-CNN.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -30,9 +32,10 @@ class Aspects:
     Attributes:
         spatial: (B, C, h, w) key-frame map SF(K).
         temporal: (B, D, h, w) temporal map TF1(V), averaged over time.
-        instances: B tensors (K_i, F), TF2(TF1(V)) of the RoIs of each frame; empty when nobody asks for them. On source frames
-            these are the RoIs that are trained on (proposals, the labelled boxes and jittered copies, balanced), on target
-            frames the best-scored proposals.
+        instances: B tensors (K_i, F), TF2(TF1(V)) of the RoIs of each frame; empty when nobody
+            asks for them. On source frames
+            these are the RoIs that are trained on (proposals, the labelled boxes and jittered
+            copies, balanced), on target frames the best-scored proposals.
     """
 
     spatial: Tensor
@@ -43,18 +46,27 @@ class Aspects:
 class SpatialImageDiscriminator(nn.Module):
     """D_S: key-frame map (B, C, h, w) -> (B,), one logit per frame.
 
-    Three 3x3 convolutions of stride 2, global mean, one linear unit. `norm='bn'` is SWDA's; with one image of each
-    domain in a step its statistics are of one image, hence group normalisation by default.
+    Three 3x3 convolutions of stride 2, global mean, one linear unit. `norm='bn'` is SWDA's; with
+    one image of each domain in a step its statistics are of one image, hence group normalisation by
+    default.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int] = (512, 128, 128), norm: Literal["gn", "bn"] = "gn",
-                 dropout: float = 0.5):
+    def __init__(
+        self,
+        channels: int,
+        widths: Sequence[int] = (512, 128, 128),
+        norm: Literal["gn", "bn"] = "gn",
+        dropout: float = 0.5,
+    ):
         super().__init__()
         layers = []
         for c_in, c_out in zip((channels, *widths), widths):
-            layers += [nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False),
-                       nn.GroupNorm(8, c_out) if norm == "gn" else nn.BatchNorm2d(c_out), nn.ReLU(),
-                       nn.Dropout(dropout)]
+            layers += [
+                nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False),
+                nn.GroupNorm(8, c_out) if norm == "gn" else nn.BatchNorm2d(c_out),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            ]
         self.layers, self.last = nn.Sequential(*layers), nn.Linear(widths[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,11 +74,15 @@ class SpatialImageDiscriminator(nn.Module):
 
 
 class TemporalImageDiscriminator(nn.Module):
-    """D_Timg: temporal map (B, D, h, w) -> (B, 1, h, w), Q of Eq. (4) as logits. 1x1 convolutions, so no stride."""
+    """D_Timg: temporal map (B, D, h, w) -> (B, 1, h, w), Q of Eq. (4) as logits. 1x1 convolutions,
+    so no stride.
+    """
 
     def __init__(self, channels: int, hidden: int = 512, init_std: float = 0.001):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, 1, 1))
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, 1, 1)
+        )
         for conv in (self.layers[0], self.layers[2]):
             nn.init.normal_(conv.weight, std=init_std)
             nn.init.zeros_(conv.bias)
@@ -78,33 +94,55 @@ class TemporalImageDiscriminator(nn.Module):
 class TemporalInstanceDiscriminator(nn.Module):
     """D_Tinst: RoI vectors (R, F) -> (R,), R of Eq. (5) as logits. Three linear layers."""
 
-    def __init__(self, features: int, hidden: int = 1024, dropout: float = 0.5, init_std=(0.01, 0.01, 0.05)):
+    def __init__(
+        self, features: int, hidden: int = 1024, dropout: float = 0.5, init_std=(0.01, 0.01, 0.05)
+    ):
         super().__init__()
         sizes = (features, hidden, hidden, 1)
         linear = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]
         for layer, std in zip(linear, init_std):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-        self.layers = nn.Sequential(linear[0], nn.ReLU(), nn.Dropout(dropout),
-                                    linear[1], nn.ReLU(), nn.Dropout(dropout), linear[2])
+        self.layers = nn.Sequential(
+            linear[0],
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            linear[1],
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            linear[2],
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).squeeze(1)
 
 
 class Discriminators(nn.Module):
-    """The discriminators of a subset of {'t_img', 't_ins', 's_img'}; they see features through gradient reversal.
+    """The discriminators of a subset of {'t_img', 't_ins', 's_img'}; they see features through
+    gradient reversal.
 
     Args:
         adapt: names of the modules in use, at least one.
         spatial_channels, temporal_channels, instance_features: C, D, F of `Aspects`.
-        hidden: width of each, {'s_img': (..., ..., ...), 't_img': int, 't_ins': int}; the papers' when None.
+        hidden: width of each, {'s_img': (..., ..., ...), 't_img': int, 't_ins': int}; the
+            papers' when None.
         gamma: focusing of D_S. reduction: 'mean' or the printed 'sum' in Eqs. (4)-(5).
     """
 
-    def __init__(self, adapt: Iterable[str], spatial_channels: int, temporal_channels: int, instance_features: int, *,
-                 hidden: dict | None = None, ds_norm: Literal["gn", "bn"] = "gn", dropout: float = 0.5,
-                 init_std: float | None = None, gamma: float = 5.0, reduction: Reduction = "mean"):
+    def __init__(
+        self,
+        adapt: Iterable[str],
+        spatial_channels: int,
+        temporal_channels: int,
+        instance_features: int,
+        *,
+        hidden: dict | None = None,
+        ds_norm: Literal["gn", "bn"] = "gn",
+        dropout: float = 0.5,
+        init_std: float | None = None,
+        gamma: float = 5.0,
+        reduction: Reduction = "mean",
+    ):
         super().__init__()
         self.adapt = check_adapt(adapt)
         hidden = {"s_img": (512, 128, 128), "t_img": 512, "t_ins": 1024, **(hidden or {})}
@@ -114,9 +152,13 @@ class Discriminators(nn.Module):
             self.t_img = TemporalImageDiscriminator(temporal_channels, hidden["t_img"], **std)
         if "t_ins" in self.adapt:
             std = {} if init_std is None else {"init_std": (init_std,) * 3}
-            self.t_ins = TemporalInstanceDiscriminator(instance_features, hidden["t_ins"], dropout, **std)
+            self.t_ins = TemporalInstanceDiscriminator(
+                instance_features, hidden["t_ins"], dropout, **std
+            )
         if "s_img" in self.adapt:
-            self.s_img = SpatialImageDiscriminator(spatial_channels, hidden["s_img"], ds_norm, dropout)
+            self.s_img = SpatialImageDiscriminator(
+                spatial_channels, hidden["s_img"], ds_norm, dropout
+            )
 
     def logits(self, aspects: Aspects, beta: float = 1.0) -> dict[str, Tensor | list[Tensor]]:
         """Per module its logits: s_img (B,), t_img (B, 1, h, w), t_ins list of (K_i,)."""

@@ -1,7 +1,8 @@
 """Inception-I3D (Carreira and Zisserman, CVPR 2017), the 3-D backbone.
 
-Modules carry the names of the published PyTorch files `rgb_imagenet.pt` and `flow_imagenet.pt` (ImageNet, then
-Kinetics-400), so those load with `strict=True`.  Input of the published weights: [-1, 1] for both modalities.
+Modules carry the names of the published PyTorch files `rgb_imagenet.pt` and `flow_imagenet.pt`
+(ImageNet, then Kinetics-400), so those load with `strict=True`.  Input of the published weights:
+[-1, 1] for both modalities.
 """
 
 import torch
@@ -21,7 +22,11 @@ POOLS: dict[str, tuple[Triple, Triple]] = {
     "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
 }
 # name: (channels in, channels out, kernel side, stride)
-STEM = {"Conv3d_1a_7x7": (0, 64, 7, 2), "Conv3d_2b_1x1": (64, 64, 1, 1), "Conv3d_2c_3x3": (64, 192, 3, 1)}
+STEM = {
+    "Conv3d_1a_7x7": (0, 64, 7, 2),
+    "Conv3d_2b_1x1": (64, 64, 1, 1),
+    "Conv3d_2c_3x3": (64, 192, 3, 1),
+}
 # name: (channels in, 1x1, (3x3 reduce, 3x3), (second reduce, second 3x3), pool projection)
 MIXED = {
     "Mixed_3b": (192, 64, (96, 128), (16, 32), 32),
@@ -43,7 +48,9 @@ AVG_POOL = (2, 7, 7)  # steps and cells of the last pool: one position for 16 fr
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Padding (before, after) of TensorFlow's 'SAME': ceil(size / stride) cells come out, the odd cell goes after."""
+    """Padding (before, after) of TensorFlow's 'SAME': ceil(size / stride) cells come out, the odd
+    cell goes after.
+    """
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -51,17 +58,24 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def pad_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     """Pad (N, C, T, H, W) with zeros for a 'SAME' convolution or pool.
 
-    Zeros serve the max pools too (TensorFlow pads those with minus infinity): they only ever see maps after a ReLU.
+    Zeros serve the max pools too (TensorFlow pads those with minus infinity): they only ever see
+    maps after a ReLU.
     """
     sides = [same_padding(s, k, d) for s, k, d in zip(x.shape[2:], kernel, stride, strict=True)]
-    pad = [p for before_after in reversed(sides) for p in before_after]  # F.pad counts from the last axis
+    pad = [
+        p for before_after in reversed(sides) for p in before_after
+    ]  # F.pad counts from the last axis
     return F.pad(x, pad) if any(pad) else x
 
 
 class Unit3D(nn.Module):
-    """'SAME' convolution, batch normalisation, ReLU; or, as the classifier, the convolution with a bias alone."""
+    """'SAME' convolution, batch normalisation, ReLU; or, as the classifier, the convolution with a
+    bias alone.
+    """
 
-    def __init__(self, c_in: int, c_out: int, side: int = 1, stride: int = 1, classifier: bool = False):
+    def __init__(
+        self, c_in: int, c_out: int, side: int = 1, stride: int = 1, classifier: bool = False
+    ):
         super().__init__()
         self.conv3d = nn.Conv3d(c_in, c_out, side, stride, bias=classifier)
         self.bn = None if classifier else nn.BatchNorm3d(c_out, eps=1e-3, momentum=0.01)
@@ -86,7 +100,9 @@ class MaxPoolSame(nn.Module):
 class Mixed(nn.Module):
     """One inception module: four branches side by side, joined along the channels."""
 
-    def __init__(self, c_in: int, one: int, first: tuple[int, int], second: tuple[int, int], proj: int):
+    def __init__(
+        self, c_in: int, one: int, first: tuple[int, int], second: tuple[int, int], proj: int
+    ):
         super().__init__()
         self.b0 = Unit3D(c_in, one)
         self.b1a, self.b1b = Unit3D(c_in, first[0]), Unit3D(*first, 3)
@@ -94,14 +110,17 @@ class Mixed(nn.Module):
         self.b3a, self.b3b = MaxPoolSame((3, 3, 3), (1, 1, 1)), Unit3D(c_in, proj)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], 1)
+        return torch.cat(
+            [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], 1
+        )
 
 
 class InceptionI3D(nn.Module):
-    """I3D for RGB (`in_channels=3`) or flow (`in_channels=2`); with `num_classes` it has the published head `logits`.
+    """I3D for RGB (`in_channels=3`) or flow (`in_channels=2`); with `num_classes` it has the
+    published head `logits`.
 
-    Public input (N, C, T, H, W): RGB in [0, 1], flow in [-1, 1].  Strides: 16 in space and 4 in time at Mixed_4e,
-    32 and 8 at the end; any size works ('SAME' padding rounds up).
+    Public input (N, C, T, H, W): RGB in [0, 1], flow in [-1, 1].  Strides: 16 in space and 4 in
+    time at Mixed_4e, 32 and 8 at the end; any size works ('SAME' padding rounds up).
     """
 
     out_features = 1024
@@ -132,39 +151,55 @@ class InceptionI3D(nn.Module):
         return x if self.modality == "flow" else x * 2.0 - 1.0
 
     def features(self, x: Tensor, end: str = "Mixed_5c") -> Tensor:
-        """Public clips (N, C, T, H, W) -> the map at endpoint `end`; (N, 1024, T/8, H/32, W/32) at the last one.
+        """Public clips (N, C, T, H, W) -> the map at endpoint `end`; (N, 1024, T/8, H/32, W/32) at
+        the last one.
 
-        Raises NbkitError for an unknown endpoint, another number of channels or a first batch out of range.
+        Raises NbkitError for an unknown endpoint, another number of channels or a first batch out
+        of range.
         """
         if x.dim() != 5 or x.shape[1] != self.in_channels:
-            raise NbkitError(f"InceptionI3D: takes clips (N, {self.in_channels}, T, H, W), not {tuple(x.shape)}")
+            raise NbkitError(
+                f"InceptionI3D: takes clips (N, {self.in_channels}, T, H, W), not {tuple(x.shape)}"
+            )
         self.check_input(x)
         return self._run(self.normalise(x), ENDPOINTS[: _position(end) + 1])
 
     def pool(self, x: Tensor) -> Tensor:
-        """The (2, 7, 7) average pool at stride 1 of a map (N, 1024, t, h, w); smaller maps are pooled whole."""
+        """The (2, 7, 7) average pool at stride 1 of a map (N, 1024, t, h, w); smaller maps are
+        pooled whole.
+        """
         window = [min(k, s) for k, s in zip(AVG_POOL, x.shape[2:], strict=True)]
-        return F.avg_pool3d(x, window, stride=1)  # (N, 1024, t - 1, h - 6, w - 6), at least one position
+        return F.avg_pool3d(
+            x, window, stride=1
+        )  # (N, 1024, t - 1, h - 6, w - 6), at least one position
 
     def clip_features(self, x: Tensor) -> Tensor:
-        """Public clips (N, C, T, H, W) -> (N, 1024): the mean over the positions of `pool` (one for 16 x 224 x 224)."""
+        """Public clips (N, C, T, H, W) -> (N, 1024): the mean over the positions of `pool` (one for
+        16 x 224 x 224).
+        """
         return self.pool(self.features(x)).mean((2, 3, 4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`clip_features(x)`, or with a head the logits (N, num_classes), averaged over the positions of the pool."""
+        """`clip_features(x)`, or with a head the logits (N, num_classes), averaged over the
+        positions of the pool.
+        """
         if self.num_classes is None:
             return self.clip_features(x)
         return self.logits(self.dropout(self.pool(self.features(x)))).mean((2, 3, 4))
 
     def tf1(self, x: Tensor, end: str = "Mixed_4e") -> Tensor:
-        """The localizer's first part: public clips -> (N, 528, T/4, H/16, W/16) at Mixed_4e (832 channels at 4f)."""
+        """The localizer's first part: public clips -> (N, 528, T/4, H/16, W/16) at Mixed_4e (832
+        channels at 4f).
+        """
         return self.features(x, end)
 
     def tf2(self, roi: Tensor, start: str = "Mixed_4e", pool5a: bool = False) -> Tensor:
-        """The localizer's second part: RoI maps (R, 528, h, w) or (R, 528, t, h, w) -> (R, 1024), mean over all cells.
+        """The localizer's second part: RoI maps (R, 528, h, w) or (R, 528, t, h, w) -> (R, 1024),
+        mean over all cells.
 
-        Runs what follows endpoint `start` (Mixed_4f, 5b, 5c), without the stride of MaxPool3d_5a unless `pool5a`, so a
-        7 x 7 map keeps its side.  Maps pooled over time have one step: 3-D kernels then see their centre slice only.
+        Runs what follows endpoint `start` (Mixed_4f, 5b, 5c), without the stride of MaxPool3d_5a
+        unless `pool5a`, so a 7 x 7 map keeps its side.  Maps pooled over time have one step: 3-D
+        kernels then see their centre slice only.
         """
         roi = roi.unsqueeze(2) if roi.dim() == 4 else roi  # (R, 528, t, h, w)
         rest = [n for n in ENDPOINTS[_position(start) + 1 :] if pool5a or n not in POOLS]
@@ -178,5 +213,7 @@ class InceptionI3D(nn.Module):
 
 def _position(endpoint: str) -> int:
     if endpoint not in ENDPOINTS:
-        raise NbkitError(f"InceptionI3D: no endpoint {endpoint!r}; there are {', '.join(ENDPOINTS)}")
+        raise NbkitError(
+            f"InceptionI3D: no endpoint {endpoint!r}; there are {', '.join(ENDPOINTS)}"
+        )
     return ENDPOINTS.index(endpoint)

@@ -1,7 +1,9 @@
-"""What goes into a backbone: the range check of the first batch, and a first layer for another number of channels.
+"""What goes into a backbone: the range check of the first batch, and a first layer for another
+number of channels.
 
-Every encoder of the suite takes the same public input, RGB in [0, 1] and flow in [-1, 1] (pixels divided by the
-clipping bound), and converts it itself to what its published weights were trained on.
+Every encoder of the suite takes the same public input, RGB in [0, 1] and flow in [-1, 1] (pixels
+divided by the clipping bound), and converts it itself to what its published weights were trained
+on.
 """
 
 import torch
@@ -19,17 +21,23 @@ def modality_of(in_channels: int) -> str:
         return "rgb"
     if in_channels >= 2 and in_channels % 2 == 0:
         return "flow"
-    raise NbkitError(f"in_channels: {in_channels} is neither 3 (RGB) nor an even number (u and v of the flow)")
+    raise NbkitError(
+        f"in_channels: {in_channels} is neither 3 (RGB) nor an even number (u and v of the flow)"
+    )
 
 
 def check_range(x: Tensor, modality: str) -> None:
-    """Raise NbkitError when the values of `x` (any shape) cannot be RGB in [0, 1], or flow in [-1, 1].
+    """Raise NbkitError when the values of `x` (any shape) cannot be RGB in [0, 1], or flow in [-1,
+    1].
 
-    Catches bytes given for fractions, pictures divided by 255 twice, centred pictures, flow in pixels, and NaN.
+    Catches bytes given for fractions, pictures divided by 255 twice, centred pictures, flow in
+    pixels, and NaN.
     """
     low, high = PUBLIC_RANGE[modality]
     if not x.is_floating_point():
-        raise NbkitError(f"{modality}: a backbone got {x.dtype}, not floats in [{low:g}, {high:g}]; {_cure(modality)}")
+        raise NbkitError(
+            f"{modality}: a backbone got {x.dtype}, not floats in [{low:g}, {high:g}]; {_cure(modality)}"
+        )
     smallest, largest = (v.item() for v in torch.aminmax(x.detach().float()))
     found = f"{modality}: the first batch holds values from {smallest:.4g} to {largest:.4g}"
     wanted = f"the backbone takes {modality} in [{low:g}, {high:g}]"
@@ -48,7 +56,8 @@ def _cure(modality: str) -> str:
 
 
 def adapt_first_conv(weight: Tensor, in_channels: int) -> Tensor:
-    """A first-layer kernel (O, C, ...) for `in_channels` inputs: the mean over C, copied to each (O, in_channels, ...).
+    """A first-layer kernel (O, C, ...) for `in_channels` inputs: the mean over C, copied to each
+    (O, in_channels, ...).
 
     The cross-modality initialisation of TSN (Wang et al., ECCV 2016, section 3.2).
     """
@@ -57,7 +66,9 @@ def adapt_first_conv(weight: Tensor, in_channels: int) -> Tensor:
 
 
 class FirstBatchCheck:
-    """Calls `check_range` on the first batch that passes it and never again (it reads values back to the host)."""
+    """Calls `check_range` on the first batch that passes it and never again (it reads values back
+    to the host).
+    """
 
     def __init__(self, modality: str):
         self.modality, self.done = modality, False

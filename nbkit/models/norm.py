@@ -1,8 +1,9 @@
-"""Normalisation with a say in whose statistics are used: the largest single effect in video domain adaptation.
+"""Normalisation with a say in whose statistics are used: the largest single effect in video domain
+adaptation.
 
-Modes: `shared` (one set of running statistics for both domains; in training each batch, of one domain, is normalised by
-itself), `per_domain` (one set each, shared affine parameters;
-what AdaBN, ICLR-W 2017, and CAN, CVPR 2019, use), `frozen` (running statistics always, never updated), `group`
+Modes: `shared` (one set of running statistics for both domains; in training each batch, of one
+domain, is normalised by itself), `per_domain` (one set each, shared affine parameters; what AdaBN,
+ICLR-W 2017, and CAN, CVPR 2019, use), `frozen` (running statistics always, never updated), `group`
 (GroupNorm: no statistics at all).
 """
 
@@ -21,7 +22,8 @@ DOMAINS = ("source", "target")
 
 
 class DomainNorm(nn.Module):
-    """Batch or group normalisation of (N, C, ...) whose running statistics depend on the domain in force.
+    """Batch or group normalisation of (N, C, ...) whose running statistics depend on the domain in
+    force.
 
     Args:
         channels: C.
@@ -59,7 +61,9 @@ def _norms(model: nn.Module) -> list[DomainNorm]:
 
 @contextmanager
 def use_domain(model: nn.Module, domain: str) -> Iterator[None]:
-    """Within the block, every `DomainNorm` of `model` uses the statistics of `domain` ('source' or 'target')."""
+    """Within the block, every `DomainNorm` of `model` uses the statistics of `domain` ('source' or
+    'target').
+    """
     norms = _norms(model)
     before = [m.domain for m in norms]
     for m in norms:
@@ -73,7 +77,9 @@ def use_domain(model: nn.Module, domain: str) -> Iterator[None]:
 
 @contextmanager
 def keep_statistics(model: nn.Module) -> Iterator[None]:
-    """Within the block, forward passes leave all running statistics untouched (used for every pass over negatives)."""
+    """Within the block, forward passes leave all running statistics untouched (used for every pass
+    over negatives).
+    """
     norms = _norms(model)
     before = [m.updates for m in norms]
     for m in norms:
@@ -87,11 +93,12 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
-    """Within the block, forward passes re-estimate `domain`'s statistics from nothing, as the plain mean over batches.
+    """Within the block, forward passes re-estimate `domain`'s statistics from nothing, as the plain
+    mean over batches.
 
-    AdaBN (Li et al. 2018) is this block around one pass over the target's training clips.  The model is in training
-    mode inside, without dropout (the statistics are for the network as it is tested), and back in its former mode after.
-    Nothing happens for `group` and `frozen`.
+    AdaBN (Li et al. 2018) is this block around one pass over the target's training clips.  The
+    model is in training mode inside, without dropout (the statistics are for the network as it is
+    tested), and back in its former mode after. Nothing happens for `group` and `frozen`.
     """
     norms, was_training = _norms(model), model.training
     momenta, seen = [m.momentum for m in norms], [0] * len(norms)
@@ -101,6 +108,7 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
             if module.training and module.updates:
                 seen[i] += 1
                 module.momentum = 1.0 / seen[i]  # the first batch overwrites, later ones average in
+
         return hook
 
     hooks = [m.register_forward_pre_hook(cumulative(i)) for i, m in enumerate(norms)]
@@ -120,9 +128,11 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
 
 
 def convert_batchnorm(model: nn.Module, mode: Mode) -> nn.Module:
-    """Replace every BatchNorm of `model`, in place, by a `DomainNorm` with its weights and statistics; returns `model`.
+    """Replace every BatchNorm of `model`, in place, by a `DomainNorm` with its weights and
+    statistics; returns `model`.
 
-    Call it after published weights are loaded.  Without it, passes over negatives would change running statistics.
+    Call it after published weights are loaded.  Without it, passes over negatives would change
+    running statistics.
     """
     for name, child in model.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):

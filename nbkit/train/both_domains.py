@@ -10,72 +10,76 @@ from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.evaluate.separability import unit_joined
 from nbkit.losses.alignment import VideoFeatures
+from nbkit.methods.passes import Features, extract
 from nbkit.train.domains import load_table
-from nbkit.train.features import Features, extract
-from nbkit.train.loop import prepare, test_features, train
+from nbkit.train.recognition import prepare, train
+from nbkit.train.selection import target_features
 
 
 class BothDomains(NamedTuple):
-    """Features of one trained method; the labels are the true ones of all three sets."""
+    """Features of one trained method; the labels are the true ones of all three sets.
 
-    source: Features  # training videos of the source, centred clips
-    held_out: Features  # its test videos, which no training has seen
-    target: Features  # test videos of the target, as in the tables
-    statistics: dict[str, str]  # whose normalisation statistics read 'source' and 'target'
+    Attributes:
+        source: training videos of the source, centred clips.
+        held_out: the source's test videos, which no training has seen.
+        target: test videos of the target, as in the tables.
+        statistics: whose normalisation statistics read 'source' and 'target'.
+    """
+
+    source: Features
+    held_out: Features
+    target: Features
+    statistics: dict[str, str]
     classes: list[str]
 
 
 def both_domains(cfg: RunConfig) -> BothDomains:
-    """Both domains through the final network of `cfg`, from stage checkpoints (trained now when
-    they are absent).
+    """Both domains through the final network of `cfg`, trained now where checkpoints are absent.
 
-    The target is read with the statistics that evaluation uses for this method. The source is read
+    The target is read with the statistics that evaluation uses for this method.  The source is read
     with its own, except by a network trained on the target alone, which has never seen any but the
-    target's. Raises NbkitError, before any training, where the source has no test videos.
+    target's.  Raises NbkitError, before any training, where the source has no test videos.
     """
-    fabric, method = prepare(cfg)
-    if not len(method.domains.test["source"]):
+    prepared = prepare(cfg)
+    fabric, method, domains = prepared
+    if not len(domains.test["source"]):
         raise NbkitError(
-            f"{cfg.source} has no {cfg.evaluation.eval_split} videos in {cfg.benchmark}: nothing to compare a domain gap with"
+            f"{cfg.source} has no {cfg.evaluation.eval_split} videos in {cfg.benchmark}: nothing "
+            "to compare a domain gap with"
         )
-    train(fabric, method)
+    train(prepared)
     reads_source = "source" if "source" in method.labelled else method.statistics
     if reads_source == "target":
-        test_features(method, fabric.device)  # fills the statistics
-    source, held_out = (
-        extract(method.model, part["source"], reads_source, cfg, fabric.device)
-        for part in (method.domains.plain, method.domains.test)
-    )
-    target = test_features(method, fabric.device)  # last: it may replace shared statistics
-    source = source._replace(
-        labels=_source_labels(cfg, method.domains.plain["source"].videos).to(source.labels)
-    )
+        target_features(method, domains, fabric.device)  # fills the statistics
+    videos = domains.training.plain["source"]
+    source = extract(method, videos, reads_source, fabric.device)
+    held_out = extract(method, domains.test["source"], reads_source, fabric.device)
+    # Last, because it may replace shared statistics.
+    target = target_features(method, domains, fabric.device)
+    labels = _source_labels(cfg, videos.videos).to(source.labels)
+    statistics = {"source": reads_source, "target": method.statistics}
     return BothDomains(
-        source,
-        held_out,
-        target,
-        {"source": reads_source, "target": method.statistics},
-        method.domains.classes,
+        source._replace(labels=labels), held_out, target, statistics, domains.training.classes
     )
 
 
 def _source_labels(cfg: RunConfig, videos: list[str]) -> torch.Tensor:
-    """Classes of source training videos: a network trained on the target alone gets them withheld."""
+    """Classes of source training videos; a network trained on the target alone gets none."""
     table = load_table(cfg)[1]
     known = table[table["domain"] == cfg.source].set_index("video")["label"]
     return torch.as_tensor(known.loc[list(videos)].to_numpy().copy())
 
 
 def joined(features: Features, stream: str = "fused") -> VideoFeatures:
-    """Clips v (N, K, D) and videos V (N, D) of 'rgb', of 'flow', or of all streams side by side
-    ('fused').
+    """Clips v (N, K, D) and videos V (N, D) of 'rgb', of 'flow', or of all streams ('fused').
 
-    Each stream is scaled to unit length first; 'fused' has D of all streams together. Raises
+    Each stream is scaled to unit length first; 'fused' has D of all streams side by side.  Raises
     NbkitError for a stream that the network does not have.
     """
     names = list(features.V) if stream == "fused" else [stream]
-    if any(m not in features.V for m in names):
-        raise NbkitError(f"FEATURE={stream!r} is not one of fused, {', '.join(features.V)}")
-    return VideoFeatures(
-        *(unit_joined({m: part[m] for m in names}) for part in (features.v, features.V))
-    )
+    if any(name not in features.V for name in names):
+        known = ", ".join(features.V)
+        raise NbkitError(f"FEATURE={stream!r} is not one of fused, {known}")
+    clips = unit_joined({name: features.v[name] for name in names})
+    videos = unit_joined({name: features.V[name] for name in names})
+    return VideoFeatures(clips, videos)

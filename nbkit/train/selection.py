@@ -1,101 +1,104 @@
-"""What choosing an epoch would have given: diagnostic evaluations during the last stage, and the
-two columns they fill.
+"""Diagnostic evaluations during the last stage, and the two columns that they fill.
 
 The result of every table is the last epoch.  `source_val` chooses the epoch on held-out labelled
 source videos, which a user could do; `oracle` chooses on the target's test labels, which nobody
-can: it only says how much is left to choose. Neither is used for anything else, and evaluating
+can: it only says how much is left to choose.  Neither is used for anything else, and evaluating
 changes no weight, no running statistic and no random state.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 
 from nbkit.evaluate.accuracy import top1
 from nbkit.methods.base import STAGES, Method
-from nbkit.train.features import Features, extract, test_features
+from nbkit.methods.passes import Features, estimate_statistics, extract
+from nbkit.train.domains import Domains
 
-CHOICES = {
-    "source_val": "val_fused",
-    "oracle": "test_fused",
-}  # which accuracy of the history chooses the epoch
+# Which accuracy of the history chooses the epoch.
+CHOICES = {"source_val": "val_fused", "oracle": "test_fused"}
+
+
+def target_features(method: Method, domains: Domains, device: torch.device) -> Features:
+    """The target's test videos through the network as it stands (nothing is selected).
+
+    Where the method reads the target with the target's statistics, these are estimated first on
+    its unlabelled training videos.
+    """
+    if method.estimates_statistics:
+        estimate_statistics(method, method.data.plain["target"], "target", device)
+    return extract(method, domains.test["target"], method.statistics, device)
 
 
 def due(method: Method, stage: int, epoch: int) -> bool:
-    """Whether the end of this epoch (0-based) of this stage is evaluated: every `eval_every`
-    epochs, and the last.
-    """
+    """Whether the end of this epoch (0-based) of this stage is evaluated."""
     return method.cfg.watch.eval_every > 0 and (stage, epoch + 1) in _wanted(method)
 
 
 def _wanted(method: Method) -> list[tuple[int, int]]:
-    """(stage, epoch) pairs, 1-based, that are to be evaluated; only the last stage that trains has
-    any.
+    """(stage, epoch) pairs, 1-based, to be evaluated; only the last stage that trains has any."""
+    epochs, every = method.cfg.optim.epochs, method.cfg.watch.eval_every
+    trained = [s for s in STAGES if epochs[s - 1] and not method.skips(s)]
+    if not trained:
+        return []
+    stage = max(trained)
+    last = epochs[stage - 1]
+    return [(stage, e) for e in range(1, last + 1) if e % every == 0 or e == last]
+
+
+def record(method: Method, domains: Domains, device: torch.device) -> dict[str, Any]:
+    """Accuracies in percent for one line of the history.
+
+    `val_<stream>` of the source, `test_<stream>` of the target.  `evaluated` says how: rows that
+    share a stage may read it differently (AdaBN and source only), and must not take each other's
+    numbers.  A method that learns from no source label (target only), or a source without held-out
+    videos, has no `val_` entries.
     """
-    cfg = method.cfg
-    stage = max((s for s in STAGES if cfg.optim.epochs[s - 1] and not method.skips(s)), default=0)
-    last = cfg.optim.epochs[stage - 1] if stage else 0
-    return [(stage, e) for e in range(1, last + 1) if e % cfg.watch.eval_every == 0 or e == last]
-
-
-def record(method: Method, device: torch.device) -> dict[str, Any]:
-    """Accuracies in percent for one line of the history: `val_<stream>` of the source,
-    `test_<stream>` of the target.
-
-    Evaluates a copy of the network, because re-estimating the target's statistics writes into it.
-    `evaluated` says how: rows that share a stage may read it differently (AdaBN and source only),
-    and must not take each other's numbers. A method that learns from no source label (target only),
-    or a source without held-out videos, has no `val_` entries.
-    """
-    network = method.model
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        method.model = copy.deepcopy(network)
-        try:
-            found = {}
-            if "source" in method.labelled and len(
-                method.domains.source_val
-            ):  # first: the test may replace shared statistics
-                found["val"] = extract(
-                    method.model, method.domains.source_val, "source", method.cfg, device
-                )
-            found["test"] = test_features(method, device)
-        finally:
-            method.model = network
-    return {"evaluated": _how(method)} | {
-        f"{part}_{m}": a for part, f in found.items() for m, a in _accuracies(f).items()
-    }
+        twin = _twin(method, device)
+        found = {}
+        # The source first: the test may replace shared statistics.
+        if "source" in method.labelled and len(domains.source_val):
+            found["val"] = extract(twin, domains.source_val, "source", device)
+        found["test"] = target_features(twin, domains, device)
+    row: dict[str, Any] = {"evaluated": _how(method)}
+    for part, features in found.items():
+        row |= {f"{part}_{name}": value for name, value in _accuracies(features).items()}
+    return row
+
+
+def _twin(method: Method, device: torch.device) -> Method:
+    """A second method with the same weights: estimating statistics writes into the network."""
+    twin = type(method)(method.cfg, method.data).to(device)
+    twin.load_state_dict(method.state_dict())
+    return twin
 
 
 def _accuracies(features: Features) -> dict[str, float]:
     labels = features.labels.cpu().numpy()
-    return {m: top1(p.argmax(-1).cpu().numpy(), labels) for m, p in features.probs.items()}
+    return {name: top1(p.argmax(-1).cpu().numpy(), labels) for name, p in features.probs.items()}
 
 
 def _how(method: Method) -> str:
-    passes = (
-        " from random batches" if method.statistics == "target" else ""
-    )  # once they were in the order of the files
-    return f"{method.statistics} statistics{passes}, {method.cfg.evaluation.eval_split} split"
+    return f"{method.statistics} statistics, {method.cfg.evaluation.eval_split} split"
 
 
 def own_history(method: Method, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history without evaluations that this run did not ask for, or that a row made which reads
-    a stage otherwise.
-    """
+    """The history without evaluations that this run did not ask for, or that another row made."""
+    return [_own_row(method, row) for row in history]
 
-    def keep(row: dict, name: str) -> bool:
-        ours = method.cfg.watch.eval_every > 0 and row.get("evaluated") == _how(method)
-        return ours or not name.startswith(("val_", "test_", "evaluated"))
 
-    return [{k: v for k, v in row.items() if keep(row, k)} for row in history]
+def _own_row(method: Method, row: dict[str, Any]) -> dict[str, Any]:
+    if method.cfg.watch.eval_every > 0 and row.get("evaluated") == _how(method):
+        return row
+    evaluation = ("val_", "test_", "evaluated")
+    return {name: value for name, value in row.items() if not name.startswith(evaluation)}
 
 
 def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """`{'source_val': {'epoch', 'accuracy'}, 'oracle': ...}`; the accuracies are the target's, by
-    stream and fused.
+    """`{'source_val': {'epoch', 'accuracy'}, 'oracle': ...}`, the target's accuracies there.
 
     None where the last stage was loaded and its training had not recorded every evaluation asked
     for: train with another RUNS_DIR to have it.  `source_val` is None where there are no `val_`
@@ -105,14 +108,13 @@ def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | 
     wanted = _wanted(method)
     if not wanted or not set(wanted) <= set(rows):
         return None
-    found: dict[str, Any] = {}
-    for choice, column in CHOICES.items():
-        scored = [(rows[at][column], at) for at in wanted if column in rows[at]]
-        best = rows[max(scored)[1]] if scored else None
-        found[choice] = best and {
-            "epoch": best["epoch"],
-            "accuracy": {
-                k.removeprefix("test_"): v for k, v in best.items() if k.startswith("test_")
-            },
-        }
-    return found
+    return {name: _choice(rows, wanted, column) for name, column in CHOICES.items()}
+
+
+def _choice(rows: dict, wanted: list[tuple[int, int]], column: str) -> dict[str, Any] | None:
+    scored = [(rows[at][column], at) for at in wanted if column in rows[at]]
+    if not scored:
+        return None
+    best = rows[max(scored)[1]]
+    accuracy = {k.removeprefix("test_"): v for k, v in best.items() if k.startswith("test_")}
+    return {"epoch": best["epoch"], "accuracy": accuracy}

@@ -1,4 +1,7 @@
-"""Training one stage: epochs, steps, checkpoints.  A stage that two rows share is trained once."""
+"""Training one stage of a recognition run: epochs, steps, checkpoints.
+
+A stage that two rows share is trained once: its key is a hash of all that its method reads in it.
+"""
 
 from __future__ import annotations
 
@@ -8,97 +11,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
 from nbkit.config import digest
-from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Method, Step
-from nbkit.train.checkpoint import read_checkpoint, write_checkpoint
-from nbkit.train.domains import get_batch
-from nbkit.train.record import RESULT_VERSION
+from nbkit.methods.passes import to_device
+from nbkit.train.checkpoint import read_checkpoint, stage_file, write_checkpoint
+from nbkit.train.domains import Domains
 from nbkit.train.selection import due, record
 
-# Fields that determine every stage; a method's own fields come from its signature().
-COMMON = (
-    "profile",
-    "benchmark",
-    "source",
-    "target",
-    "modalities",
-    "seed",
-    "split_seed",
-    "demo_shift",
-    "demo_seed",
-    "demo_train",
-    "demo_test",
-    "clips",
-    "frames",
-    "frame_stride",
-    "cache_size",
-    "crop",
-    "flow",
-    "flow_clip",
-    "backbone",
-    "weights",
-    "feature_dim",
-    "aggregation",
-    "head",
-    "cls_on",
-    "bn_mode",
-    "dropout",
-    "optimizer",
-    "lr_steps",
-    "lr_schedule",
-    "weight_decay",
-    "grad_clip",
-    "batch",
-    "precision",
-)
+History = list[dict[str, Any]]
 
 
-def stage_key(method: Method, stage: int) -> str:
-    """Hash of all that determines the weights at the end of `stage`, the stages before it included."""
-    cfg, earlier = method.cfg, [s for s in range(1, stage + 1) if not method.skips(s)]
-    chain = [
-        {"stage": s, "epochs": cfg.optim.epochs[s - 1], "lr": cfg.optim.lr[s - 1], **method.signature(s)}
-        for s in earlier
-    ]
-    common = {k: getattr(cfg, k) for k in COMMON}
-    return digest(
-        {
-            "common": common,
-            "chain": chain,
-            "data": method.domains.data_key,
-            "version": RESULT_VERSION[cfg.model.backbone],
-        },
-        16,
-    )
+def stage_key(method: Method, stage: int, data_key: str) -> str:
+    """Hash of all that determines the weights at the end of `stage`, earlier stages included."""
+    chain = []
+    for each in range(1, stage + 1):
+        if not method.skips(each):
+            chain.append({"stage": each, **method.determined_by(each)})
+    return digest([chain, data_key], 16)
 
 
-def train_stage(fabric: Fabric, method: Method, stage: int) -> list[dict[str, Any]]:
-    """Train (or load) one stage in place; returns its history, one row an epoch."""
+def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) -> History:
+    """Train (or load) one stage in place; returns its history, one row per epoch."""
     cfg = method.cfg
-    folder = Path(cfg.watch.runs_dir) / "stages"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stage_key(method, stage)}.pt"
-    with FileLock(f"{path}.lock"):  # a second run that needs the same stage waits and then loads it
+    with stage_file(cfg, stage_key(method, stage, domains.data_key)) as path:
         state = read_checkpoint(path)
         if state and state["epoch"] == cfg.optim.epochs[stage - 1]:
             restore(method, stage, state, path)
             return state["history"]
-        return _train(fabric, method, stage, path, state)
+        return _train(fabric, method, stage, domains, path, state)
 
 
 def _train(
-    fabric: Fabric, method: Method, stage: int, path: Path, state: dict | None
-) -> list[dict[str, Any]]:
+    fabric: Fabric, method: Method, stage: int, domains: Domains, path: Path, state: dict | None
+) -> History:
     cfg, epochs = method.cfg, method.cfg.optim.epochs[stage - 1]
-    optimizer = make_optimizer(method, cfg, stage)
-    module, optimizer = fabric.setup(method, optimizer)
-    history: list[dict[str, Any]] = []
+    module, optimizer = fabric.setup(method, make_optimizer(method, stage))
+    history: History = []
     if state:
         restore(method, stage, state, path)
         optimizer.load_state_dict(state["optimizer"])
@@ -108,64 +60,45 @@ def _train(
         method.train()
         method.start_stage(stage)
     for epoch in range(len(history), epochs):
-        torch.manual_seed(
-            seed_of(cfg, stage, epoch)
-        )  # dropout; everything else has its own generators
+        # Dropout draws from the global generator; everything else has a generator of its own.
+        torch.manual_seed(seed_of(cfg, stage, epoch))
         started = time.perf_counter()
         row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
         row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
-        history.append({**row, "seconds": round(time.perf_counter() - started, 2)})
+        row["seconds"] = round(time.perf_counter() - started, 2)
         if due(method, stage, epoch):
-            history[-1] |= record(method, fabric.device)
-        save_checkpoint(path, method, stage, optimizer, epoch + 1, history)
+            row |= record(method, domains, fabric.device)
+        history.append(row)
+        save_stage(path, method, stage, optimizer, history)
         if not cfg.watch.progress:
-            print(
-                "  ".join(
-                    f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}"
-                    for k, v in history[-1].items()
-                ),
-                flush=True,
-            )
+            print(_line(row), flush=True)
     if not epochs:
-        save_checkpoint(path, method, stage, optimizer, 0, history)
+        save_stage(path, method, stage, optimizer, history)
     return history
 
 
 def run_epoch(
-    fabric: Fabric, module, method: Method, optimizer, stage: int, epoch: int
+    fabric: Fabric, module: Any, method: Method, optimizer: Any, stage: int, epoch: int
 ) -> dict[str, float]:
-    """One pass over the labelled set; returns the mean of every term."""
-    cfg = method.cfg
+    """Run one pass over the labelled set; returns the mean of every term, unweighted."""
+    cfg, train = method.cfg, method.data.train
     method.train()
-    for dataset in method.domains.train.values():
+    for dataset in train.values():
         dataset.set_epoch(10_000 * stage + epoch)
-    batches = method.batches(stage, epoch)
+    batches, views = method.batches(stage, epoch), method.views(stage)
     sums: dict[str, float] = {}
-    bar = tqdm(
-        batches,
-        desc=f"stage {stage} epoch {epoch + 1}",
-        leave=False,
-        mininterval=2,
-        disable=not cfg.watch.progress,
-    )
-    for i, (a, b) in enumerate(bar):
+    for i, (labelled, unlabelled) in enumerate(_watched(batches, cfg, stage, epoch)):
         progress = (epoch + i / len(batches)) / cfg.optim.epochs[stage - 1]
         set_lr(optimizer, cfg, stage, epoch, progress)
-        contrast = cfg.stcl.alpha > 0 and cfg.method == "stcda"
-        first = get_batch(method.domains.train[method.labelled[0]], a, cfg, fabric.device, contrast)
-        second = (
-            get_batch(method.domains.train["target"], b, cfg, fabric.device, contrast)
-            if method.uses_target
-            else None
-        )
+        first = train[method.labelled[0]].batch(labelled, **views)
+        second = None
+        if method.uses_target:
+            second = to_device(train["target"].batch(unlabelled, **views), fabric.device)
         generator = torch.Generator().manual_seed(seed_of(cfg, stage, epoch) * 100_003 + i)
-        terms = module(first, second, Step(stage, epoch, progress, generator))
-        loss = torch.stack(list(terms.values())).sum()
+        step = Step(stage, epoch, progress, generator)
+        loss, terms = module(to_device(first, fabric.device), second, step)
         if not torch.isfinite(loss):
-            raise NbkitError(
-                f"the loss is {loss.item()} in stage {stage}, epoch {epoch + 1}, step {i + 1} "
-                f"({ {k: float(x.detach()) for k, x in terms.items()} }); lower LR or ALPHA, or set GRAD_CLIP"
-            )
+            _refuse(loss, terms, stage, epoch, i)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         if cfg.optim.grad_clip:
@@ -176,42 +109,57 @@ def run_epoch(
     return {name: total / len(batches) for name, total in sums.items()}
 
 
-def seed_of(cfg: RunConfig, stage: int, epoch: int) -> int:
-    """One seed for every (run seed, stage, epoch): training needs no stored random state to resume."""
+def _watched(batches: list, cfg: Any, stage: int, epoch: int) -> Any:
+    title = f"stage {stage} epoch {epoch + 1}"
+    silent = not cfg.watch.progress
+    return tqdm(batches, desc=title, leave=False, mininterval=2, disable=silent)
+
+
+def _line(row: dict[str, Any]) -> str:
+    texts = [f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()]
+    return "  ".join(texts)
+
+
+def _refuse(loss: torch.Tensor, terms: dict, stage: int, epoch: int, i: int) -> None:
+    values = {name: float(value.detach()) for name, value in terms.items()}
+    raise NbkitError(
+        f"the loss is {loss.item()} in stage {stage}, epoch {epoch + 1}, step {i + 1} ({values}); "
+        "lower LR or ALPHA, or set GRAD_CLIP"
+    )
+
+
+# --- seeds and optimisation ----------------------------------------------------------------------
+def seed_of(cfg: Any, stage: int, epoch: int) -> int:
+    """One seed per (run seed, stage, epoch): resuming needs no stored random state."""
     return (cfg.seed * 1009 + stage) * 10_007 + epoch + 1
 
 
-def make_optimizer(method: Method, cfg: RunConfig, stage: int) -> torch.optim.Optimizer:
+def make_optimizer(method: Method, stage: int) -> torch.optim.Optimizer:
     """SGD with momentum 0.9 (the paper) or AdamW."""
+    optim = method.cfg.optim
     parameters = [p for p in method.trainable(stage) if p.requires_grad]
-    if cfg.optim.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, cfg.optim.lr[stage - 1], momentum=0.9, weight_decay=cfg.optim.weight_decay
-        )
-    return torch.optim.AdamW(parameters, cfg.optim.lr[stage - 1], weight_decay=cfg.optim.weight_decay)
+    rates = {"lr": optim.lr[stage - 1], "weight_decay": optim.weight_decay}
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=0.9, **rates)
+    return torch.optim.AdamW(parameters, **rates)
 
 
-def set_lr(optimizer, cfg: RunConfig, stage: int, epoch: int, progress: float) -> None:
-    """Divide by 10 after each of `lr_steps` epochs of the stage (the paper), or follow half a
-    cosine.
-    """
+def set_lr(optimizer: Any, cfg: Any, stage: int, epoch: int, progress: float) -> None:
+    """Set a step's rate: divided by 10 after each of `lr_steps` (the paper), or half a cosine."""
     lr = cfg.optim.lr[stage - 1]
     if cfg.optim.lr_schedule == "step":
-        lr *= 0.1 ** sum(epoch >= s for s in cfg.optim.lr_steps)
+        lr *= 0.1 ** sum(epoch >= step for step in cfg.optim.lr_steps)
     else:
         lr *= 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
-# --- checkpoints
-# -------------------------------------------------------------------------------------------------
-def save_checkpoint(
-    path: Path, method: Method, stage: int, optimizer, epoch: int, history: list
-) -> None:
-    """Everything a killed run needs to go on with the same numbers, written atomically."""
+# --- what a stage's checkpoint holds -------------------------------------------------------------
+def save_stage(path: Path, method: Method, stage: int, optimizer: Any, history: History) -> None:
+    """Write everything that a killed run needs to go on with the same numbers."""
     state = {
-        "epoch": epoch,
+        "epoch": len(history),
         "history": history,
         "optimizer": optimizer.state_dict(),
         "model": method.model.state_dict(),
@@ -221,26 +169,23 @@ def save_checkpoint(
 
 
 def own_state(method: Method, stage: int) -> dict[str, torch.Tensor]:
-    """What a stage's checkpoint holds beside the network: banks, pseudo-labels, extra modules that
-    the stage trains.
-    """
-    return {
-        k: v
-        for k, v in method.state_dict().items()
-        if not k.startswith("model.") and method.keeps(stage, k)
-    }
+    """State beside the network's: banks, pseudo-labels, extra modules that the stage trains."""
+    found = {}
+    for name, value in method.state_dict().items():
+        if not name.startswith("model.") and method.keeps(stage, name):
+            found[name] = value
+    return found
 
 
 def restore(method: Method, stage: int, state: dict, path: Path) -> None:
-    """Weights into the method.  Extra modules that the stored row did not have (banks, say) stay as
-    they are.
-    """
+    """Load weights.  Extra modules that the stored row did not have stay as they are."""
     try:
         method.model.load_state_dict(state["model"])
     except RuntimeError as error:
         raise NbkitError(
-            f"{path}: weights of another network, written by another version of the suite. Move the file away "
-            f"and run again ({error})"
+            f"{path}: weights of another network, written by another version of the suite. Move "
+            f"the file away and run again ({error})"
         ) from None
     own = own_state(method, stage)
-    method.load_state_dict({k: v for k, v in state["extra"].items() if k in own}, strict=False)
+    known = {name: value for name, value in state["extra"].items() if name in own}
+    method.load_state_dict(known, strict=False)

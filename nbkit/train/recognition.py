@@ -1,0 +1,132 @@
+"""`run(cfg)`: train what is missing, evaluate, write the run folder.
+
+A finished run is read, not repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from nbkit.config.recognition import RunConfig
+from nbkit.errors import NbkitError
+from nbkit.evaluate.accuracy import per_class, top1
+from nbkit.files import write_csv, write_json
+from nbkit.methods import method_class
+from nbkit.methods.base import STAGES, Method
+from nbkit.methods.passes import Features
+from nbkit.train.domains import Domains, load_domains
+from nbkit.train.selection import own_history, selected, target_features
+from nbkit.train.stages import History, train_stage
+from nbkit.train.store import Run, environment, finished, read_run, run_folder, run_key
+
+
+class Prepared(NamedTuple):
+    """What a run needs, untrained: Fabric (the device), the method, and both domains."""
+
+    fabric: Fabric
+    method: Method
+    domains: Domains
+
+
+def prepare(cfg: RunConfig) -> Prepared:
+    """Data and method of `cfg`, untrained.  The user's input is checked here, before training."""
+    run_key(cfg)  # refuses an unknown METHOD
+    if cfg.watch.device == "cuda" and not torch.cuda.is_available():
+        raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
+    fabric = Fabric(accelerator=cfg.watch.device, devices=1, precision=cfg.optim.precision)
+    make = method_class(cfg.method)
+    domains = load_domains(cfg, make.labelled)
+    torch.manual_seed(cfg.seed)
+    method = fabric.to_device(make(cfg, domains.training))
+    return Prepared(fabric, method, domains)
+
+
+def run(cfg: RunConfig) -> Run:
+    """Train (or reuse) the stages of `cfg`, test on the target, and return the `Run`."""
+    prepared = prepare(cfg)
+    folder = run_folder(cfg, prepared.domains.data_key)
+    if not finished(folder):
+        made_with = environment(prepared.fabric.device)
+        history = train(prepared)
+        write_run(folder, prepared, history, made_with)
+    return read_run(cfg, folder)
+
+
+def train(prepared: Prepared) -> History:
+    """Train all stages in order."""
+    fabric, method, domains = prepared
+    history: History = []
+    for stage in STAGES:
+        if not method.skips(stage):
+            history += train_stage(fabric, method, stage, domains)
+    return history
+
+
+def trained_method(cfg: RunConfig) -> Prepared:
+    """The method with its final weights, trained now where stage checkpoints are absent."""
+    prepared = prepare(cfg)
+    train(prepared)
+    # Leaves the target's normalisation statistics as evaluation uses them.
+    target_features(prepared.method, prepared.domains, prepared.fabric.device)
+    prepared.method.eval()
+    return prepared
+
+
+# --- the run folder ------------------------------------------------------------------------------
+def write_run(folder: Path, prepared: Prepared, history: History, made_with: dict) -> None:
+    """Evaluate, and write all files of a run folder; metrics.json last."""
+    fabric, method, domains = prepared
+    started = time.perf_counter()
+    features = target_features(method, domains, fabric.device)
+    test_seconds = time.perf_counter() - started
+    write_json(folder / "config.json", method.cfg.flat())
+    write_json(folder / "env.json", made_with)
+    write_csv(folder / "history.csv", own_history(method, history))
+    write_csv(folder / "predictions.csv", _predictions(features, domains.test["target"].videos))
+    metrics = _metrics(features, prepared)
+    metrics["train_seconds"] = round(sum(row["seconds"] for row in history), 1)
+    metrics["test_seconds"] = round(test_seconds, 1)
+    if method.cfg.watch.eval_every:
+        metrics["selected"] = selected(method, history)
+    write_json(folder / "metrics.json", metrics)
+
+
+def _predicted(features: Features) -> dict[str, np.ndarray]:
+    """Class numbers (N,) by stream and fused."""
+    return {name: p.argmax(-1).cpu().numpy() for name, p in features.probs.items()}
+
+
+def _predictions(features: Features, videos: list[str]) -> list[dict[str, Any]]:
+    predicted = _predicted(features)
+    labels = features.labels.cpu().numpy()
+    confidence = features.probs["fused"].max(-1).values.cpu().numpy().round(5)
+    lines = []
+    for i, video in enumerate(videos):
+        line = {"video": video, "label": int(labels[i])}
+        line |= {name: int(numbers[i]) for name, numbers in predicted.items()}
+        lines.append({**line, "confidence": float(confidence[i])})
+    return lines
+
+
+def _metrics(features: Features, prepared: Prepared) -> dict[str, Any]:
+    _, method, domains = prepared
+    predicted, labels = _predicted(features), features.labels.cpu().numpy()
+    classes = domains.training.classes
+    by_class = per_class(predicted["fused"], labels, len(classes))
+    return {
+        "cell": run_key(method.cfg),
+        "accuracy": {name: top1(numbers, labels) for name, numbers in predicted.items()},
+        "per_class": dict(zip(classes, by_class)),
+        "videos": int(len(labels)),
+        "selection": "last epoch",
+        "split": method.cfg.evaluation.eval_split,
+        "partial_data": domains.partial,
+        "parameters": sum(p.numel() for p in method.model.parameters()),
+        "finished": time.strftime("%FT%TZ", time.gmtime()),
+    }

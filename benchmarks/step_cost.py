@@ -21,7 +21,7 @@ import torch
 
 from nbkit.config.recognition import RunConfig
 from nbkit.data.cache import prepare_video, square
-from nbkit.data.clips import ClipDataset, load_batch
+from nbkit.data.clips import ClipDataset
 from nbkit.data.decode import read_video
 from nbkit.demo.write import encode
 from nbkit.memory import keep_freed_memory
@@ -113,7 +113,7 @@ class FilledCache:
 def batch_bytes_per_second(size, crop):
     table = pd.DataFrame({"video": ["v"] * 4, "label": [0] * 4})
     data = ClipDataset(FilledCache(size), table, clips=3, frames=16, crop=crop, augment=True)
-    seconds = processor_seconds(lambda: load_batch(data, [0, 1, 2, 3]), 2)
+    seconds = processor_seconds(lambda: data.batch([0, 1, 2, 3]), 2)
     return 4 * 3 * 16 * crop**2 * 5 / seconds
 
 

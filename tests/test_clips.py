@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from video_files import video_table
 
 from nbkit.data.cache import build_cache
-from nbkit.data.clips import ClipDataset, change_colours, clip_starts, frame_indices, load_batch
+from nbkit.data.clips import ClipDataset, change_colours, clip_starts, frame_indices
 from nbkit.data.flow import compute_flow, dequantise, quantise
 from nbkit.errors import NbkitError
 from nbkit.methods.samplers import class_aware_batches, epoch_batches
@@ -84,7 +84,7 @@ def test_starts_by_hand():
 
 def test_shapes_and_ranges():
     data = make(augment=True)
-    batch = load_batch(data, [2, 0])
+    batch = data.batch([2, 0])
     assert batch["rgb"].shape == (2, 3, 3, 8, 12, 12) and batch["flow"].shape == (
         2,
         3,
@@ -100,7 +100,7 @@ def test_shapes_and_ranges():
 
 def test_centred_clips_are_the_stored_pixels():
     data = make(augment=False)
-    batch, cache = load_batch(data, [1]), data.cache
+    batch, cache = data.batch([1]), data.cache
     for k, start in enumerate(clip_starts(40, 3, 8)):
         rgb = (
             cache.rgb("v1")[start : start + 8, 2:14, 2:14].transpose(3, 0, 1, 2) / 255
@@ -120,7 +120,7 @@ def test_one_crop_and_flip_for_all_clips_and_both_modalities():
     for epoch in range(20):
         data.set_epoch(epoch)
         frames, (top, left), flip, _ = data.plan(1)
-        batch, flips = load_batch(data, [1]), flips + flip
+        batch, flips = data.batch([1]), flips + flip
         rgb = data.cache.rgb("v1")[frames][
             :, :, top : top + 12, left : left + 12
         ]  # (K, T, H, W, 3)
@@ -148,7 +148,7 @@ def test_a_flipped_clip_is_the_clip_of_the_flipped_video(tmp_path):
     frames, *_ = data.plan(0)
     mirrored = cache.rgb("v0")[:, :, ::-1]
     flow = quantise(compute_flow(mirrored, clip=None), 4.0)[frames[0]]
-    batch = load_batch(data, [0])
+    batch = data.batch([0])
     assert torch.equal(
         batch["rgb"][0, 0], torch.tensor(mirrored[frames[0]] / 255).float().permute(3, 0, 1, 2)
     )
@@ -158,16 +158,16 @@ def test_a_flipped_clip_is_the_clip_of_the_flipped_video(tmp_path):
 
 def test_flow_can_be_scaled_to_another_clip():
     wide, narrow = make(flow_clip=8.0), make(flow_clip=2.0)
-    stored = load_batch(make(), [0])["flow"] * 4
-    assert torch.allclose(load_batch(wide, [0])["flow"], stored / 8, atol=1e-6)
-    assert torch.allclose(load_batch(narrow, [0])["flow"], (stored / 2).clamp(-1, 1), atol=1e-6)
+    stored = make().batch([0])["flow"] * 4
+    assert torch.allclose(wide.batch([0])["flow"], stored / 8, atol=1e-6)
+    assert torch.allclose(narrow.batch([0])["flow"], (stored / 2).clamp(-1, 1), atol=1e-6)
 
 
 def test_items_depend_on_seed_epoch_and_index_only():
     data = make(augment=True)
     data.set_epoch(3)
-    forward = load_batch(data, [0, 1, 2])
-    backward = load_batch(data, [2, 1, 0])
+    forward = data.batch([0, 1, 2])
+    backward = data.batch([2, 1, 0])
     again = make(augment=True)
     again.set_epoch(3)
     for name in forward:
@@ -175,7 +175,7 @@ def test_items_depend_on_seed_epoch_and_index_only():
         assert torch.equal(forward[name][1], again[1][name])
     again.set_epoch(4)
     assert not torch.equal(again[1]["rgb"], forward["rgb"][1])
-    seeds = [load_batch(make(augment=True, seed=seed), [1])["rgb"] for seed in (0, 1)]
+    seeds = [make(augment=True, seed=seed).batch([1])["rgb"] for seed in (0, 1)]
     assert not torch.equal(*seeds)
 
 
@@ -185,13 +185,13 @@ def test_works_with_a_data_loader(tmp_path, workers):
     cache = build_cache(table, tmp_path, size=24, workers=1, progress=False)
     data = ClipDataset(cache, table, clips=2, frames=4, crop=20, augment=True)
     batches = list(torch.utils.data.DataLoader(data, batch_size=2, num_workers=workers))
-    direct = load_batch(data, [2, 3])
+    direct = data.batch([2, 3])
     assert all(torch.equal(batches[1][name], direct[name]) for name in direct)
 
 
 def test_withheld_labels_cannot_be_reached():
     data = make(withhold_labels=True)
-    assert load_batch(data, [0, 1, 2])["label"].tolist() == [-1, -1, -1] and data[1]["label"] == -1
+    assert data.batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and data[1]["label"] == -1
     assert set(data.labels.tolist()) == {-1}
     assert "label" not in data.table.columns
     poisoned = ClipDataset(
@@ -199,7 +199,7 @@ def test_withheld_labels_cannot_be_reached():
     )
     assert all(
         torch.equal(a, b)
-        for a, b in zip(load_batch(data, [1]).values(), load_batch(poisoned, [1]).values())
+        for a, b in zip(data.batch([1]).values(), poisoned.batch([1]).values())
     )
 
 
@@ -207,7 +207,7 @@ def test_short_videos_are_padded_with_a_warning_and_single_frames_refused():
     with pytest.warns(UserWarning, match=r"1 videos are shorter than a clip of 8 frames.*v1 \(5\)"):
         data = make(lengths=(32, 5))
     red = (
-        (load_batch(data, [1])["rgb"][0, 0, 0, :, 0, 0] * 255).round().int().tolist()
+        (data.batch([1])["rgb"][0, 0, 0, :, 0, 0] * 255).round().int().tolist()
     )  # frame numbers
     assert red == [0, 1, 2, 3, 4, 4, 4, 4]
     with pytest.raises(NbkitError, match="fewer than 2 frames.*v1"):
@@ -218,7 +218,7 @@ def test_short_videos_are_padded_with_a_warning_and_single_frames_refused():
 
 
 def test_stride_takes_every_nth_frame():
-    red = load_batch(make(lengths=(32,), clips=1, stride=3), [0])["rgb"][0, 0, 0, :, 0, 0] * 255
+    red = make(lengths=(32,), clips=1, stride=3).batch([0])["rgb"][0, 0, 0, :, 0, 0] * 255
     assert (red.round().diff() == 3).all()
 
 
@@ -250,7 +250,7 @@ def test_a_training_batch_is_fast():
     seconds = []
     for _ in range(5):
         begin = time.process_time()
-        load_batch(data, range(64))
+        data.batch(range(64))
         seconds.append(time.process_time() - begin)
     assert min(seconds) < 0.25
 

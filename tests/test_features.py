@@ -143,7 +143,7 @@ def test_batches_hold_the_planned_frames_of_one_view(made):
     mirrored_seen = set()
     for epoch in range(12):
         data.set_epoch(epoch)
-        batch = data.load_batch([1, 0], with_views=True)
+        batch = data.batch([1, 0], negatives=True)
         assert batch["rgb"].shape == (2, 3, 8, 12) and batch["rgb_views"].shape == (2, 3, 8, 4, 12)
         assert batch["rgb"].dtype == torch.float32 and batch["label"].tolist() == [1, 0]
         for row, index in enumerate((1, 0)):
@@ -157,7 +157,7 @@ def test_batches_hold_the_planned_frames_of_one_view(made):
                 assert torch.equal(batch[f"{m}_views"][row], stored) and torch.equal(
                     batch[m][row], stored[:, :, 0]
                 )
-        plain = data.load_batch([1, 0])
+        plain = data.batch([1, 0])
         assert set(plain) == {"rgb", "flow", "label", "index"} and torch.equal(
             plain["flow"], batch["flow"]
         )
@@ -170,19 +170,19 @@ def test_test_clips_are_centred_and_upright(made):
     data = FeatureClipDataset(features, table.iloc[:2], clips=2, frames=8)
     stored = torch.tensor(features.get("v0", "rgb")[:, 0]).float()
     for k, start in enumerate(clip_starts(24, 2, 8)):
-        assert torch.equal(data.load_batch([0])["rgb"][0, k], stored[start : start + 8])
+        assert torch.equal(data.batch([0])["rgb"][0, k], stored[start : start + 8])
 
 
 def test_labels_are_withheld_and_missing_mirrors_refused(made, tmp_path):
     table, cache, features = made
     data = FeatureClipDataset(features, table, frames=8, withhold_labels=True)
     assert (
-        data.load_batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and "label" not in data.table
+        data.batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and "label" not in data.table
     )
     only = build_features(cache, tmp_path, Quadrants(), views=("identity",), progress=False)
     assert (
         FeatureClipDataset(only, table, frames=8)
-        .load_batch([0], with_views=True)["rgb_views"]
+        .batch([0], negatives=True)["rgb_views"]
         .shape[3]
         == 1
     )

@@ -11,7 +11,7 @@ from nbkit.benchmarks.manifest import load_manifest
 from nbkit.benchmarks.resolve import resolve
 from nbkit.benchmarks.safe_pickle import load_plain_pickle
 from nbkit.data.cache import build_cache, square
-from nbkit.data.clips import ClipDataset, load_batch
+from nbkit.data.clips import ClipDataset
 from nbkit.data.decode import probe, read_video
 from nbkit.data.flow import compute_flow, dequantise
 
@@ -64,7 +64,7 @@ def test_from_the_file_to_a_batch(source, count, tmp_path):
         stored = dequantise(cache.flow(row["video"]), CLIP)
         assert np.abs(np.clip(vectors, -CLIP, CLIP) - stored).max() <= CLIP / 254 + 1e-4
     data = ClipDataset(cache, table, clips=3, frames=8, crop=96)
-    batch = load_batch(data, np.arange(count))
+    batch = data.batch(np.arange(count))
     assert batch["rgb"].shape == (count, 3, 3, 8, 96, 96) and batch["flow"].shape == (
         count,
         3,

@@ -1,75 +1,73 @@
-"""From cached videos to training batches: where clips start, one crop and flip a video, floats once
-per batch.
-"""
+"""From cached videos to training batches: where clips start, augmentation, withheld labels."""
+
+from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
+from numpy.random import Generator
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from nbkit.data.flow import LEVELS, ZERO
 from nbkit.errors import NbkitError
 
-HIDDEN = -1  # the label of a video whose class must not be known
+# the label of a video whose class must not be known
+HIDDEN = -1
+# added to the seed: another crop, other clip starts, flip and colours of the same videos
+SECOND_VIEW = 104729
 
 
-def clip_starts(n_frames, clips, frames, stride=1, rng=None):
+def clip_starts(
+    n_frames: int, clips: int, frames: int, stride: int = 1, rng: Generator | None = None
+) -> np.ndarray:
     """First frame of each of the K clips of a video (TSN: Wang et al., ECCV 2016).
 
     The video is divided into K equal segments and a clip starts in each: at a random place
-    (training, rng given) or centred (test, rng None).  Where a segment is shorter than the span (T
-    - 1) * stride + 1 of a clip, the clips overlap: their starts are spread evenly over [0, N -
-    span], in training moved by up to half of their distance. Returns int64 (K,), ascending, in [0,
-    max(N - span, 0)].
+    (training, with `rng`) or centred (test, without). Where a segment is shorter than the span
+    (T - 1) * stride + 1 of a clip, the clips overlap: their starts are spread evenly over
+    [0, N - span], in training moved by up to half of their distance.
+
+    Returns:
+        int64 (K,), ascending, in [0, max(N - span, 0)].
     """
     span = (frames - 1) * stride + 1
     last = max(n_frames - span, 0)
     segment = n_frames / clips
     if segment >= span:
         room = segment - span
-        offset = np.full(clips, 0.5) if rng is None else rng.random(clips)
-        starts = np.floor(np.arange(clips) * segment + offset * room + 0.5 * (rng is None))
+        begins = np.arange(clips) * segment
+        if rng is None:
+            starts = np.floor(begins + 0.5 * room + 0.5)
+        else:
+            starts = np.floor(begins + rng.random(clips) * room)
     else:
-        even = np.linspace(0, last, clips) if clips > 1 else np.array([last / 2])
-        half = last / (2 * (clips - 1)) if clips > 1 else last / 2
-        jitter = 0.0 if rng is None else rng.uniform(-half, half, clips)
-        starts = np.floor(even + jitter + 0.5)
+        even = np.array([last / 2])
+        half = last / 2
+        if clips > 1:
+            even = np.linspace(0, last, clips)
+            half = last / (2 * (clips - 1))
+        if rng is not None:
+            even = even + rng.uniform(-half, half, clips)
+        starts = np.floor(even + 0.5)
     return np.clip(starts, 0, last).astype(np.int64)
 
 
-def frame_indices(n_frames, starts, frames, stride=1):
-    """Frame numbers (K, T) of the clips; past the end of a short video its last frame is repeated.
-    """
+def frame_indices(n_frames: int, starts: np.ndarray, frames: int, stride: int = 1) -> np.ndarray:
+    """Frame numbers (K, T) of the clips; a short video's last frame is repeated."""
     return np.minimum(starts[:, None] + np.arange(frames) * stride, n_frames - 1)
 
 
-def check_lengths(lengths, span):
-    """Refuse videos of fewer than 2 frames; warn, by name, of videos shorter than a clip (their end
-    is padded).
+def change_colours(rgb: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> None:
+    """Change rgb uint8 (K, T, H, W, 3) in place to gain * value + offset; gain, offset (3,).
 
-    lengths  dict video -> frames;   span  frames that a clip covers
-    """
-    broken = [video for video, n in lengths.items() if n < 2]
-    if broken:
-        raise NbkitError(f"videos with fewer than 2 frames cannot be used: {', '.join(broken[:10])}. Drop their rows.")
-    short = [f"{video} ({n})" for video, n in lengths.items() if n < span]
-    if short:
-        more = f" and {len(short) - 10} more" if len(short) > 10 else ""
-        warnings.warn(
-            f"{len(short)} videos are shorter than a clip of {span} frames; their last frame is repeated: "
-            f"{', '.join(short[:10])}{more}",
-            stacklevel=3,
-        )
-
-
-def change_colours(rgb, gain, offset):
-    """In place, on bytes: each channel of rgb uint8 (K, T, H, W, 3) becomes gain * value + offset;
-    gain, offset (3,).
-
-    By table look-up while one video is in the processor's cache: three times faster than on the
-    batch of floats.
+    A table look-up while one video is in the processor's cache is three times faster than
+    arithmetic on the batch of floats.
     """
     levels = np.arange(256)[:, None] * gain + 255 * offset  # (256, 3)
     table = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)[None]  # (1, 256, 3)
@@ -77,93 +75,202 @@ def change_colours(rgb, gain, offset):
     cv2.LUT(flat, table, dst=flat)
 
 
-def video_labels(table, withhold_labels):
-    """int64 (N,) class ids of a table, or all -1 where labels are withheld (they are then not even
-    read).
-    """
-    if withhold_labels:
-        return np.full(len(table), HIDDEN, np.int64)
-    return table["label"].to_numpy(np.int64)
+class VideoDataset(Dataset):
+    """Clips of every video of a table: what the data sets of pixels and of features share.
 
-
-def visible(table, withhold_labels):
-    """The table with rows numbered from 0, without its label and class_name columns where labels
-    are withheld.
-    """
-    hidden = ["label", "class_name"] if withhold_labels else []
-    return table.reset_index(drop=True).drop(columns=hidden, errors="ignore")
-
-
-class ClipDataset(Dataset):
-    """K clips of T frames of every video of a table, RGB and flow aligned, read from a VideoCache.
-
-    cache            VideoCache holding (at least) the table's videos table            VideoTable
-    rows of one domain and one split clips, frames    K and T;  stride: distance between frames of a
-    clip crop             side of the square crop in pixels, <= the cache's size (None: the whole
-    picture) augment          True: random clip starts, one random crop and horizontal flip per
-    video (the same for all of its
-                     clips and both modalities; a flip negates u), mild colour jitter of RGB.
-                     False: all centred
-    flow_clip        flow in pixels that becomes 1.0 (None: the cache's own clip) withhold_labels
-    True: every label is -1, and `table` loses its label and class_name columns.  The only way in
-                     which target training data is handed out
-    seed             with the epoch (see set_epoch) and the index it fixes an item's randomness: the
-    order of access,
-                     the number of workers and a resumed run change nothing
-    flip             allow horizontal flips (turn off where left and right are different classes)
-    jitter           strength of the brightness, contrast and colour change, 0 = none
-
-    An item: rgb float32 (K, 3, T, H, W) in [0, 1], flow float32 (K, 2, T, H, W) in [-1, 1], label,
-    index.
+    Args:
+        cache: anything with `n_frames(video)`.
+        table: rows of one domain and one split.
+        clips, frames: K clips of T frames per video; `stride` is the step between frames.
+        augment: random clip starts and views for training; without it every clip is centred.
+        withhold_labels: every label is -1, and `table` loses its label and class_name columns.
+            This is the only way in which target training data is handed out.
+        seed: with the epoch and the index it fixes an item's randomness. The order of access,
+            the number of workers and a resumed run change nothing.
     """
 
-    def __init__(self, cache, table, *, clips=3, frames=16, stride=1, crop=None, augment=False, flow_clip=None,
-                 withhold_labels=False, seed=0, flip=True, jitter=0.15):
-        self.cache, self.labels = cache, video_labels(table, withhold_labels)
-        self.table = visible(table, withhold_labels)
+    def __init__(
+        self,
+        cache: Any,
+        table: pd.DataFrame,
+        *,
+        clips: int,
+        frames: int,
+        stride: int,
+        augment: bool,
+        withhold_labels: bool,
+        seed: int,
+    ):
+        table = table.reset_index(drop=True)
+        if withhold_labels:
+            self.labels = np.full(len(table), HIDDEN, np.int64)
+            self.table = table.drop(columns=["label", "class_name"], errors="ignore")
+        else:
+            self.labels = table["label"].to_numpy(np.int64)
+            self.table = table
         self.clips, self.frames, self.stride = clips, frames, stride
-        self.crop = cache.size if crop is None else crop
-        if not 0 < self.crop <= cache.size:
-            raise NbkitError(f"crop={crop}: must be between 1 and the cache's size {cache.size}.")
-        self.augment, self.flip, self.jitter = augment, flip, jitter
-        self.flow_clip = cache.flow_clip if flow_clip is None else flow_clip
-        self.seed, self.epoch = seed, 0
+        self.augment, self.seed, self.epoch = augment, seed, 0
         self.videos = self.table["video"].tolist()
         self.lengths = {video: cache.n_frames(video) for video in self.videos}
-        check_lengths(self.lengths, (frames - 1) * stride + 1)
+        _check_lengths(self.lengths, (frames - 1) * stride + 1)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.videos)
 
-    def set_epoch(self, epoch):
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.batch([index]).items()}
+
+    def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose random starts, crops, flips and colours the items show."""
         self.epoch = int(epoch)
 
-    def plan(self, index):
-        """What item `index` shows in this epoch: frames (K, T), (top, left), flip, RGB gain and
-        offset.
+    def batch(
+        self, indices: Sequence[int], *, second_view: bool = False, negatives: bool = False
+    ) -> dict[str, Tensor]:
+        """Assemble a batch of B videos, on the CPU.
+
+        Args:
+            indices: positions in the table.
+            second_view: add `rgb_2` and `flow_2`, another augmented view of the same videos.
+            negatives: add what negative clips are made from, where it is more than the clips.
+
+        Returns:
+            `rgb` and `flow` float32 (B, K, ...), `label` and `index` int64 (B,).
         """
-        rng = np.random.default_rng((self.seed, self.epoch, index)) if self.augment else None
-        n, room = self.lengths[self.videos[index]], self.cache.size - self.crop
+        numbers = np.asarray(indices, np.int64)
+        batch = self._load(numbers, self.seed, negatives)
+        if second_view:
+            second = self._load(numbers, self.seed + SECOND_VIEW, False)
+            batch["rgb_2"] = second["rgb"]
+            batch["flow_2"] = second["flow"]
+        return batch
+
+    def _load(self, indices: np.ndarray, seed: int, negatives: bool) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _generator(self, index: int, seed: int | None) -> Generator | None:
+        """The random numbers of an item, or None where nothing is random."""
+        if not self.augment:
+            return None
+        return np.random.default_rng((self.seed if seed is None else seed, self.epoch, index))
+
+    def _frames_of(self, index: int, rng: Generator | None) -> np.ndarray:
+        """Frame numbers (K, T) of an item."""
+        n = self.lengths[self.videos[index]]
         starts = clip_starts(n, self.clips, self.frames, self.stride, rng)
+        return frame_indices(n, starts, self.frames, self.stride)
+
+
+def _check_lengths(lengths: Mapping[str, int], span: int) -> None:
+    """Refuse videos of one frame; warn of videos shorter than the span of a clip, by name."""
+    broken = [video for video, n in lengths.items() if n < 2]
+    if broken:
+        names = ", ".join(broken[:10])
+        raise NbkitError(
+            f"videos with fewer than 2 frames cannot be used: {names}. Drop their rows."
+        )
+    short = [f"{video} ({n})" for video, n in lengths.items() if n < span]
+    if short:
+        names = ", ".join(short[:10])
+        if len(short) > 10:
+            names += f" and {len(short) - 10} more"
+        warnings.warn(
+            f"{len(short)} videos are shorter than a clip of {span} frames; "
+            f"their last frame is repeated: {names}",
+            stacklevel=4,
+        )
+
+
+class ClipDataset(VideoDataset):
+    """K clips of T frames of every video of a table, RGB and flow aligned, from a VideoCache.
+
+    An item holds `rgb` float32 (K, 3, T, H, W) in [0, 1], `flow` float32 (K, 2, T, H, W) in
+    [-1, 1], `label` and `index`.
+
+    Args:
+        crop: side of the square crop in pixels, at most the cache's size (None: all of it).
+        augment: one random crop and horizontal flip per video, the same for all of its clips and
+            both modalities (a flip negates u), and a mild change of colours of RGB.
+        flow_clip: flow in pixels that becomes 1.0 (None: the cache's own clip).
+        flip: allow flips; turn it off where left and right are different classes.
+        jitter: strength of the brightness, contrast and colour change; 0 is none.
+        table, clips, frames, stride, withhold_labels, seed: as in `VideoDataset`.
+    """
+
+    def __init__(
+        self,
+        cache: Any,
+        table: pd.DataFrame,
+        *,
+        clips: int = 3,
+        frames: int = 16,
+        stride: int = 1,
+        crop: int | None = None,
+        augment: bool = False,
+        flow_clip: float | None = None,
+        withhold_labels: bool = False,
+        seed: int = 0,
+        flip: bool = True,
+        jitter: float = 0.15,
+    ):
+        super().__init__(
+            cache,
+            table,
+            clips=clips,
+            frames=frames,
+            stride=stride,
+            augment=augment,
+            withhold_labels=withhold_labels,
+            seed=seed,
+        )
+        self.cache = cache
+        self.crop = cache.size if crop is None else crop
+        if not 0 < self.crop <= cache.size:
+            raise NbkitError(f"crop={crop}: must be between 1 and the cache's size {cache.size}.")
+        self.flow_clip = cache.flow_clip if flow_clip is None else flow_clip
+        self.flip, self.jitter = flip, jitter
+
+    def plan(self, index: int, seed: int | None = None) -> tuple:
+        """What item `index` shows in this epoch.
+
+        Returns:
+            frames (K, T), (top, left), flip, and RGB gain and offset or None.
+        """
+        rng = self._generator(index, seed)
+        chosen = self._frames_of(index, rng)
+        room = self.cache.size - self.crop
         if rng is None:
-            return frame_indices(n, starts, self.frames, self.stride), (room // 2, room // 2), False, None
+            return chosen, (room // 2, room // 2), False, None
         top, left = rng.integers(0, room + 1, 2)
         flip = bool(rng.random() < 0.5) and self.flip
         contrast, light, colour = rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(-1, 1, 3)
         gain = 1 + self.jitter * (contrast + 0.5 * colour)  # (3,)
         # contrast about mid-grey, then brightness
         offset = 0.5 * (1 - gain) + 0.5 * self.jitter * light
-        return frame_indices(n, starts, self.frames, self.stride), (top, left), flip, (gain, offset)
+        return chosen, (top, left), flip, (gain, offset)
 
-    def fill(self, index, rgb, flow):
+    def _load(self, indices: np.ndarray, seed: int, negatives: bool) -> dict[str, Tensor]:
+        """Assemble a batch: bytes first, one conversion to float at the end."""
+        shape = (len(indices), self.clips, self.frames, self.crop, self.crop)
+        rgb, flow = np.empty((*shape, 3), np.uint8), np.empty((*shape, 2), np.uint8)
+        for row, index in enumerate(indices):
+            self._fill(int(index), seed, rgb[row], flow[row])
+        colours = _channels_first(rgb).div_(255)  # (B, K, 3, T, H, W)
+        motion = _channels_first(flow)  # (B, K, 2, T, H, W)
+        motion.sub_(ZERO).mul_(self.cache.flow_clip / LEVELS / self.flow_clip)
+        if self.flow_clip < self.cache.flow_clip:
+            motion.clamp_(-1, 1)
+        labels = torch.from_numpy(self.labels[indices])
+        return {"rgb": colours, "flow": motion, "label": labels, "index": torch.from_numpy(indices)}
+
+    def _fill(self, index: int, seed: int, rgb: np.ndarray, flow: np.ndarray) -> None:
         """Copy item `index` as bytes into rgb (K, T, H, W, 3) and flow (K, T, H, W, 2)."""
-        chosen, (top, left), flip, colour = self.plan(index)
-        video, rows = self.videos[index], slice(top, top + self.crop)
-        columns = slice(left, left + self.crop)
+        chosen, (top, left), flip, colour = self.plan(index, seed)
+        video = self.videos[index]
+        rows, columns = slice(top, top + self.crop), slice(left, left + self.crop)
         for source, out in ((self.cache.rgb(video), rgb), (self.cache.flow(video), flow)):
             for k, times in enumerate(chosen):
-                # no repeated frame at the end
+                # no repeated frame at the end: a slice of the file is read without a copy
                 steady = times[-1] - times[0] == (len(times) - 1) * self.stride
                 where = slice(times[0], times[-1] + 1, self.stride) if steady else times
                 out[k] = source[where][:, rows, columns]  # (T, H, W, channels)
@@ -176,31 +283,11 @@ class ClipDataset(Dataset):
         if colour is not None and self.jitter:
             change_colours(rgb, *colour)
 
-    def __getitem__(self, index):
-        return {name: value[0] for name, value in load_batch(self, [index]).items()}
-
 
 def load_batch(dataset, indices):
-    """Assemble a batch without a DataLoader: bytes first, one conversion to float at the end.
-
-    dataset  ClipDataset;   indices  positions in its table, B of them Returns dict: rgb float32 (B,
-    K, 3, T, H, W) in [0, 1], flow float32 (B, K, 2, T, H, W) in [-1, 1], label int64 (B,), index
-    int64 (B,).
-    """
-    indices = np.asarray(indices, np.int64)
-    shape = (len(indices), dataset.clips, dataset.frames, dataset.crop, dataset.crop)
-    rgb, flow = np.empty((*shape, 3), np.uint8), np.empty((*shape, 2), np.uint8)
-    for row, index in enumerate(indices):
-        dataset.fill(int(index), rgb[row], flow[row])
-    colours = _channels_first(rgb).div_(255)  # (B, K, 3, T, H, W)
-    motion = _channels_first(flow)  # (B, K, 2, T, H, W)
-    motion.sub_(ZERO).mul_(dataset.cache.flow_clip / LEVELS / dataset.flow_clip)
-    if dataset.flow_clip < dataset.cache.flow_clip:
-        motion.clamp_(-1, 1)
-    labels = torch.from_numpy(dataset.labels[indices])
-    return {"rgb": colours, "flow": motion, "label": labels, "index": torch.from_numpy(indices)}
+    return dataset.batch(indices)
 
 
-def _channels_first(stored):
+def _channels_first(stored: np.ndarray) -> Tensor:
     """uint8 (B, K, T, H, W, C) -> contiguous float32 (B, K, C, T, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(stored, -1, 2))).float()

@@ -2,17 +2,19 @@
 a laptop.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from nbkit.data.cache import square
-from nbkit.data.clips import check_lengths, clip_starts, frame_indices, video_labels, visible
+from nbkit.data.clips import VideoDataset
 from nbkit.data.flow import LEVELS, dequantise
 from nbkit.methods.negatives import FAMILIES, frame_orders, some_frames
 from nbkit.data.store import GrowingArray, key_of, new_folder, require_space, write_json
@@ -175,69 +177,79 @@ def build_features(cache, cache_dir, backbone="mobilenet", views=tuple(VIEWS), b
     return FeatureCache(final)
 
 
-class FeatureClipDataset(Dataset):
-    """ClipDataset's counterpart on frame features: K clips of T frames, rgb and flow (K, T, F).
+class FeatureClipDataset(VideoDataset):
+    """`ClipDataset`'s counterpart on frame features: K clips of T frames, rgb and flow (K, T, F).
 
-    features         FeatureCache;   table: VideoTable rows of one domain and split clips, frames
-    K and T;  stride: distance in feature frames augment          random clip starts, and for the
-    whole video (all clips, both modalities) one view: identity or
-                     hflip.  False: centred clips, identity
-    withhold_labels  every label is -1: the only way in which target training data is handed out
-    seed             with the epoch and the index it fixes an item's randomness
+    Args:
+        features: FeatureCache.
+        augment: random clip starts and, for the whole video (all clips, both modalities), one of
+            two views: identity or its mirror image.
+        table, clips, frames, stride, withhold_labels, seed: as in `VideoDataset`; `stride` counts
+            feature frames.
     """
 
-    def __init__(self, features, table, *, clips=3, frames=8, stride=1, augment=False, withhold_labels=False, seed=0):
-        self.features, self.labels = features, video_labels(table, withhold_labels)
-        self.table = visible(table, withhold_labels)
-        self.clips, self.frames, self.stride, self.augment = clips, frames, stride, augment
-        self.seed, self.epoch = seed, 0
-        self.videos = self.table["video"].tolist()
+    def __init__(
+        self,
+        features: FeatureCache,
+        table: pd.DataFrame,
+        *,
+        clips: int = 3,
+        frames: int = 8,
+        stride: int = 1,
+        augment: bool = False,
+        withhold_labels: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(
+            features,
+            table,
+            clips=clips,
+            frames=frames,
+            stride=stride,
+            augment=augment,
+            withhold_labels=withhold_labels,
+            seed=seed,
+        )
+        self.features = features
         codes = [VIEWS[view] for view in features.views]
         if augment and any(code ^ 1 not in codes for code in codes):
-            raise NbkitError(f"{features.folder}: views {features.views} do not hold the mirror image of each view.")
+            raise NbkitError(
+                f"{features.folder}: views {features.views} do not hold the mirror image "
+                "of each view."
+            )
+        self.order = list(range(len(codes)))
         # the views of a flipped video
-        self.mirrored = [codes.index(code ^ 1) for code in codes] if augment else None
-        self.lengths = {video: features.n_frames(video) for video in self.videos}
-        check_lengths(self.lengths, (frames - 1) * stride + 1)
+        self.mirrored = [codes.index(code ^ 1) for code in codes] if augment else self.order
 
-    def __len__(self):
-        return len(self.videos)
+    def plan(self, index: int, seed: int | None = None) -> tuple[np.ndarray, bool]:
+        """Frames (K, T) of item `index` and whether its video is mirrored."""
+        rng = self._generator(index, seed)
+        chosen = self._frames_of(index, rng)
+        return chosen, rng is not None and bool(rng.random() < 0.5)
 
-    def set_epoch(self, epoch):
-        """Choose the epoch whose random starts and flips the items show."""
-        self.epoch = int(epoch)
+    def _load(self, indices: np.ndarray, seed: int, negatives: bool) -> dict[str, Tensor]:
+        """rgb and flow (B, K, T, F); `negatives` adds rgb_views and flow_views (B, K, T, V, F).
 
-    def plan(self, index):
-        """Frames (K, T) and whether the video is mirrored."""
-        rng = np.random.default_rng((self.seed, self.epoch, index)) if self.augment else None
-        n = self.lengths[self.videos[index]]
-        starts = clip_starts(n, self.clips, self.frames, self.stride, rng)
-        return frame_indices(n, starts, self.frames, self.stride), rng is not None and bool(rng.random() < 0.5)
-
-    def load_batch(self, indices, with_views=False):
-        """dict: rgb, flow float32 (B, K, T, F); label, index int64 (B,); with_views adds rgb_views,
-        flow_views.
-
-        The views are float32 (B, K, T, V, F); view 0 is the one that rgb and flow show, the others
-        are turned against it.
+        View 0 is the one that rgb and flow show, the others are turned against it.
         """
-        indices = np.asarray(indices, np.int64)
-        plans = [self.plan(int(index)) for index in indices]
-        batch = {"label": torch.from_numpy(self.labels[indices]), "index": torch.from_numpy(indices)}
-        for m in MODALITIES:
+        plans = [self.plan(int(index), seed) for index in indices]
+        batch = {
+            "label": torch.from_numpy(self.labels[indices]),
+            "index": torch.from_numpy(indices),
+        }
+        for modality in MODALITIES:
             rows = []
             for index, (chosen, mirrored) in zip(indices, plans):
-                order = self.mirrored if mirrored else list(range(len(self.features.views)))
-                stored = self.features.get(self.videos[index], m)
-                rows.append(stored[chosen][:, :, order] if with_views else stored[chosen, order[0]])
-            found = torch.from_numpy(np.stack(rows)).float()  # (B, K, T, V, F) or (B, K, T, F)
-            batch[m] = found[:, :, :, 0] if with_views else found
-            if with_views:
-                batch[f"{m}_views"] = found
+                order = self.mirrored if mirrored else self.order
+                if not negatives:
+                    order = order[:1]
+                stored = self.features.get(self.videos[index], modality)
+                rows.append(stored[chosen][:, :, order])
+            views = torch.from_numpy(np.stack(rows)).float()  # (B, K, T, V, F)
+            batch[modality] = views[:, :, :, 0]
+            if negatives:
+                batch[f"{modality}_views"] = views
         return batch
-
-    def __getitem__(self, index):
-        return {name: value[0] for name, value in self.load_batch([index]).items()}
 
 
 def feature_negative(views, family, generator, *, frac=(0.25, 0.75), order="shuffle"):

@@ -1,28 +1,46 @@
-"""One file a table row.  `METHODS` maps the name in a table to its class; adding a row adds one
-line here.
-"""
+"""One file per table row.  `METHODS` maps a name in a table to its class, without importing it."""
 
-from nbkit.methods.daaa import DAAA
-from nbkit.methods.mcd import MCD
-from nbkit.methods.mm_sada import MMSADA
-from nbkit.methods.mmd import MMD
-from nbkit.methods.sava import SAVA
-from nbkit.methods.source_only import AdaBN, SourceOnly, SourceTarget, TargetOnly
-from nbkit.methods.stcda import STCDA
-from nbkit.methods.ta3n import TA3N
-from nbkit.methods.tcon import TCoN
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from nbkit.errors import NbkitError
+
+if TYPE_CHECKING:
+    from nbkit.methods.base import Method
+
+
+class Entry(NamedTuple):
+    """Where a row's class is.
+
+    Raise `version` when a change of the class alters its numbers: runs and stages of older
+    versions no longer count.
+    """
+
+    path: str
+    version: int = 1
+
 
 METHODS = {
-    "source_only": SourceOnly,
-    "adabn": AdaBN,
-    "mmd": MMD,
-    "mcd": MCD,
-    "daaa": DAAA,
-    "ta3n": TA3N,
-    "tcon": TCoN,
-    "sava": SAVA,
-    "mm_sada": MMSADA,
-    "stcda": STCDA,
-    "target_only": TargetOnly,
-    "source_target": SourceTarget,
+    "source_only": Entry("nbkit.methods.source_only.SourceOnly"),
+    "adabn": Entry("nbkit.methods.source_only.AdaBN"),
+    "mmd": Entry("nbkit.methods.mmd.MMD"),
+    "mcd": Entry("nbkit.methods.mcd.MCD"),
+    "daaa": Entry("nbkit.methods.daaa.DAAA"),
+    "ta3n": Entry("nbkit.methods.ta3n.TA3N"),
+    "tcon": Entry("nbkit.methods.tcon.TCoN"),
+    "sava": Entry("nbkit.methods.sava.SAVA"),
+    "mm_sada": Entry("nbkit.methods.mm_sada.MMSADA"),
+    "stcda": Entry("nbkit.methods.stcda.STCDA"),
+    "target_only": Entry("nbkit.methods.source_only.TargetOnly"),
+    "source_target": Entry("nbkit.methods.source_only.SourceTarget"),
 }
+
+
+def method_class(name: str) -> type[Method]:
+    """Import the class of a row.  Raises NbkitError for a name that `METHODS` does not have."""
+    if name not in METHODS:
+        raise NbkitError(f"METHOD={name!r} is not one of {', '.join(METHODS)}")
+    module, _, class_name = METHODS[name].path.rpartition(".")
+    return getattr(import_module(module), class_name)

@@ -1,145 +1,178 @@
-"""What a method is: extra modules, the losses of a step, and what it does at the start of an epoch.
+"""What a method is: its network and modules, the loss of a step, its batches and its passes.
 
-A table row is one file beside this one.  The training loop (nbkit/train/loop.py) knows nothing else
-about it.
+A table row is one file beside this one.  The training loop knows nothing else about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nbkit.config.recognition import RunConfig
 from nbkit.losses.objective import cross_entropy
+from nbkit.methods import METHODS
 from nbkit.methods.samplers import epoch_batches
 from nbkit.models.norm import use_domain
 from nbkit.models.two_stream import StreamOutput, TwoStream
-from nbkit.train.domains import Domains
 
-Batch = dict[str, torch.Tensor]
+if TYPE_CHECKING:
+    from nbkit.config.recognition import RunConfig
+
+Batch = dict[str, Tensor]
 Outputs = dict[str, StreamOutput]
+Terms = dict[str, Tensor]
 STAGES = (1, 2, 3)
 
 
-class Step(NamedTuple):
-    """Where training stands.  `progress` runs from 0 to 1 over the stage; `generator` is seeded per
-    step.
+class TrainingData(NamedTuple):
+    """What a method may see, by domain ('source', 'target'): no test video is in it.
+
+    Labels are -1 in a domain whose labels are withheld.  A data set has `labels`, `videos`,
+    `len()` and `batch(indices, second_view=False, negatives=False)`.
     """
+
+    classes: list[str]
+    train: dict[str, Any]  # augmented clips
+    plain: dict[str, Any]  # the same videos, centred clips
+
+
+class Step(NamedTuple):
+    """Where training stands."""
 
     stage: int
     epoch: int
-    progress: float
-    generator: torch.Generator
+    progress: float  # from 0 to 1 over the stage
+    generator: torch.Generator  # seeded per step
+
+
+@contextmanager
+def own_random_numbers(seed: int) -> Iterator[None]:
+    """Initialise modules from `seed` within the block; the network's numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class Method(nn.Module):
     """Base of all rows: the network, cross-entropy on labelled videos, random batches.
 
-    Class attributes a subclass may change:
+    Class attributes that a subclass may change:
         labelled: whose training labels it may see, ('source',) in adaptation, ('target',) in
             the upper bound.
         statistics: whose normalisation statistics read the target's test videos.
         uses_target: whether training looks at the (unlabelled) target clips at all.
-        version: raise it when a change of the class alters its numbers; runs and stages of
-            older versions no longer count.
     """
 
     labelled: tuple[str, ...] = ("source",)
     statistics = "target"
     uses_target = True
-    version = 1
 
-    def __init__(self, cfg: RunConfig, domains: Domains):
+    def __init__(self, cfg: RunConfig, data: TrainingData):
         super().__init__()
-        self.cfg, self.domains = cfg, domains
-        self.model = TwoStream(cfg, len(domains.classes))
+        self.cfg, self.data = cfg, data
+        self.model = TwoStream(self.network(), len(data.classes))
 
-    # --- what a row defines
-    # ------------------------------------------------------------------------------------
-    def signature(self, stage: int) -> dict[str, Any]:
-        """The fields, beyond the shared ones, that determine this stage.  Equal signatures share
-        one training.
+    # --- what a row defines ----------------------------------------------------------------------
+    def network(self) -> RunConfig:
+        """The configuration whose network the row trains."""
+        return self.cfg
 
-        Two classes share none unless they say so: where a stage is that of *source only*,
-            return `plain_signature()`.
+    def sections(self, stage: int) -> tuple[str, ...]:
+        """Sections of the configuration that the stage reads beyond data, model and optim.
+
+        A stage without any trains with cross-entropy alone: all rows share it.
         """
-        return self.plain_signature() | self.own_signature()
+        return ()
 
-    def plain_signature(self) -> dict[str, Any]:
-        """Of a stage that trains with cross-entropy alone."""
-        return {"labelled": self.labelled}
+    def determined_by(self, stage: int) -> dict[str, Any]:
+        """All that determines what the stage does; rows that share it return equal values."""
+        own = self.sections(stage)
+        found = self.network().part("data", "model", "optim", *own)
+        for name in ("lr", "epochs"):  # three values, of which the stage reads its own
+            found["optim"][name] = found["optim"][name][stage - 1]
+        found["labelled"] = list(self.labelled)
+        if own:
+            found["method"] = [self.cfg.method, METHODS[self.cfg.method].version]
+        return found
 
-    def own_signature(self) -> dict[str, Any]:
-        """The class by name, and its version where it was raised."""
-        return {"method": type(self).__name__} | (
-            {"version": self.version} if self.version > 1 else {}
-        )
+    def views(self, stage: int) -> dict[str, bool]:
+        """Keyword arguments for a training data set's `batch`."""
+        return {}
 
     def skips(self, stage: int) -> bool:
         """Whether the stage trains nothing for this method (stage 1 is contrastive only)."""
         return stage == 1
 
     def trainable(self, stage: int) -> Iterator[nn.Parameter]:
-        """What the stage's optimizer holds.  Rows that share a stage must agree on it, or neither
-        could resume the other's.
+        """What the stage's optimizer holds.
+
+        Rows that share a stage must agree on it, or neither could resume the other's.
         """
         return self.parameters()
 
     def keeps(self, stage: int, name: str) -> bool:
-        """Whether the stage's checkpoint holds the entry `name` of the method's own state (all but
-        the network).
+        """Whether the stage's checkpoint holds `name` of the method's state beyond the network.
 
-        What a stage does not train stays out: a row that shares the stage must not get another
-            row's modules.
+        What a stage does not train stays out: another row that shares it must not get it.
         """
         return True
 
+    def estimates_target(self) -> bool:
+        """Whether a pass over target training videos fills the statistics of its test."""
+        return self.statistics == "target" and self.cfg.model.bn_mode == "per_domain"
+
     def start_stage(self, stage: int) -> None:
-        """Called once before the first epoch of a stage."""
+        """Prepare a stage; called once before its first epoch."""
 
     def start_epoch(self, stage: int, epoch: int) -> dict[str, float]:
-        """Called before each epoch; what it returns is written into the history."""
+        """Prepare an epoch; what it returns is written into the history."""
         return {}
 
-    def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of (labelled-domain indices, target indices), one an optimisation step.
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> tuple[Tensor, Terms]:
+        """Loss of one step, and its terms, unweighted, for the history.
 
-        The number of steps an epoch is set by the source, for every row; shorter lists are
-        repeated, longer ones cut.
+        Args:
+            source: a batch of the first domain of `labelled`.
+            target: a batch of the target; None where `uses_target` is False.
         """
-        half, seed, turn = self.cfg.optim.batch // 2, self.cfg.seed, 3 * epoch + stage
-        sizes = {d: len(videos) for d, videos in self.domains.train.items()}
-        steps = len(epoch_batches(sizes["source"], half, seed, turn))
-        own = sizes[self.labelled[0]]
-        labelled = epoch_batches(own, half, seed, turn) + self._cycle(own, half, steps, turn)
-        return list(zip(labelled[:steps], self._cycle(sizes["target"], half, steps, turn)))
+        ce = self.supervised(self.outputs(source, self.labelled[0]), source["label"])
+        return ce, {"ce": ce}
 
-    def forward(self, source: Batch, target: Batch | None, step: Step) -> dict[str, torch.Tensor]:
-        """The weighted terms of the objective for one step; the loop minimises their sum."""
-        return {"ce": self.supervised(self.outputs(source, self.labelled[0]), source["label"])}
-
-    # --- shared pieces
-    # -----------------------------------------------------------------------------------------
+    # --- shared pieces ---------------------------------------------------------------------------
     def outputs(self, batch: Batch, domain: str) -> Outputs:
-        """Forward pass with `domain`'s normalisation statistics."""
+        """Forward pass with `domain`'s normalisation statistics, in training and in tests."""
         with use_domain(self.model, domain):
             return self.model(batch)
 
-    def supervised(self, outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
+    def supervised(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """Eq. (9), averaged over what `cls_on` reads and over the streams."""
-        terms = [
-            cross_entropy(z, labels) for out in outputs.values() for z in self.model.logits(out)
-        ]
+        terms = []
+        for out in outputs.values():
+            terms += [cross_entropy(logits, labels) for logits in self.model.logits(out)]
         return torch.stack(terms).mean()
 
-    def _cycle(self, n: int, batch: int, steps: int, epoch: int) -> list[np.ndarray]:
+    def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of (labelled-domain indices, target indices), one per optimisation step.
+
+        The source sets the number of steps, for every row; shorter lists are repeated, longer
+        ones cut.
+        """
+        half, seed, turn = self.cfg.optim.batch // 2, self.cfg.seed, 3 * epoch + stage
+        steps = len(epoch_batches(len(self.data.train["source"]), half, seed, turn))
+        own = len(self.data.train[self.labelled[0]])
+        labelled = epoch_batches(own, half, seed, turn) + self._cycle(own, steps, turn)
+        target = self._cycle(len(self.data.train["target"]), steps, turn)
+        return list(zip(labelled[:steps], target))
+
+    def _cycle(self, videos: int, steps: int, turn: int) -> list[np.ndarray]:
+        half, seed = self.cfg.optim.batch // 2, self.cfg.seed + 7919
         found: list[np.ndarray] = []
-        turn = 0
+        shuffle = 1000 * turn
         while len(found) < steps:  # a different shuffle each time round
-            found += epoch_batches(n, batch, self.cfg.seed + 7919, 1000 * epoch + turn)
-            turn += 1
+            found += epoch_batches(videos, half, seed, shuffle)
+            shuffle += 1
         return found[:steps]

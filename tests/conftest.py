@@ -48,7 +48,7 @@ def tiny(smoke, monkeypatch):
             LOADED[key] = load_domains(cfg, labelled)
         return LOADED[key]
 
-    monkeypatch.setattr("nbkit.train.loop.load_domains", load)
+    monkeypatch.setattr("nbkit.train.recognition.load_domains", load)
     return lambda **fields: smoke(
         **{"epochs": (0, 1, 1), "demo_train": 2, "demo_test": 2, **fields}
     )

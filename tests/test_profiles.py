@@ -8,10 +8,14 @@ from benchmark_trees import write_benchmark
 
 from nbkit.config.recognition import RunConfig
 from nbkit.methods.base import STAGES
-from nbkit.train.loop import prepare
+from nbkit.train.recognition import prepare
 from nbkit.train.stages import make_optimizer, run_epoch, set_lr
 
-TERMS = {1: {"contrast"}, 2: {"ce", "contrast"}, 3: {"ce", "contrast", "vca"}}
+TERMS = {
+    1: {"contrast"},
+    2: {"ce", "contrast"},
+    3: {"ce", "contrast", "vca", "vca_intra", "vca_inter"},
+}
 RATES = {1: 0.01, 2: 0.01, 3: 0.001}
 
 
@@ -51,15 +55,20 @@ def test_one_step_of_every_stage(
         cas_per_class=1,
         nce_k=4,
     )
-    assert (cfg.optim.epochs, cfg.model.backbone, cfg.stcl.alpha, cfg.vca.beta) == (epochs, backbone, 2.0, 0.5)
-    fabric, method = prepare(cfg)
+    assert (cfg.optim.epochs, cfg.model.backbone, cfg.stcl.alpha, cfg.vca.beta) == (
+        epochs,
+        backbone,
+        2.0,
+        0.5,
+    )
+    fabric, method, _ = prepare(cfg)
     whole_epoch = type(method).batches
     monkeypatch.setattr(
         type(method), "batches", lambda self, stage, epoch: whole_epoch(self, stage, epoch)[:1]
     )
     for stage in STAGES:
         assert not method.skips(stage)
-        module, optimizer = fabric.setup(method, make_optimizer(method, cfg, stage))
+        module, optimizer = fabric.setup(method, make_optimizer(method, stage))
         group = optimizer.param_groups[0]
         assert (group["lr"], group["momentum"], group["weight_decay"]) == (RATES[stage], 0.9, 1e-7)
         set_lr(optimizer, cfg, stage, first_drop, 0.0)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from method_steps import batches, built
 
+from nbkit.methods.passes import estimate_statistics, extract
 from nbkit.models.aggregation import make_aggregation
-from nbkit.train import features
-from nbkit.train.features import estimate_statistics, extract
+from nbkit.train.recognition import prepare
+from nbkit.train.selection import target_features
 from nbkit.train.stages import set_lr
 
 CPU = torch.device("cpu")
@@ -33,13 +34,14 @@ CPU = torch.device("cpu")
     ],
 )
 def test_the_test_videos_are_read_with_the_rows_statistics(tiny, fields, statistics, estimated):
-    method, twin = built(tiny(**fields)), built(tiny(**fields))
-    found, data, read = features.test_features(method, CPU), twin.domains.test["target"], {}
+    _, method, domains = prepare(tiny(**fields))
+    twin = built(tiny(**fields))
+    found, read = target_features(method, domains, CPU), {}
     for filled in (False, True):
         if filled:
-            estimate_statistics(twin.model, twin.domains.plain["target"], "target", twin.cfg, CPU)
+            estimate_statistics(twin, twin.data.plain["target"], "target", CPU)
         for whose in ("source", "target"):
-            read[whose, filled] = extract(twin.model, data, whose, twin.cfg, CPU).V["rgb"]
+            read[whose, filled] = extract(twin, domains.test["target"], whose, CPU).V["rgb"]
     assert torch.equal(found.V["rgb"], read[statistics, estimated])
     assert not torch.allclose(
         read["target", True], read["target", False], atol=1e-3
@@ -48,7 +50,8 @@ def test_the_test_videos_are_read_with_the_rows_statistics(tiny, fields, statist
 
 def test_the_fused_prediction_is_the_mean_of_the_streams(tiny):
     for cls_on in ("both", "clip", "video"):
-        method = built(tiny(method="source_only", cls_on=cls_on)).eval()
+        _, method, domains = prepare(tiny(method="source_only", cls_on=cls_on))
+        method.eval()
         out = method.outputs(batches(method)[1], "target")
         by_hand = {}
         for m, o in out.items():
@@ -65,7 +68,7 @@ def test_the_fused_prediction_is_the_mean_of_the_streams(tiny):
         torch.testing.assert_close(
             found, by_hand | {"fused": (by_hand["rgb"] + by_hand["flow"]) / 2}
         )
-        read = extract(method.model, method.domains.test["target"], "target", method.cfg, CPU)
+        read = extract(method, domains.test["target"], "target", CPU)
         torch.testing.assert_close(
             read.probs["fused"], (read.probs["rgb"] + read.probs["flow"]) / 2
         )

@@ -9,10 +9,10 @@ import torch
 
 import nbkit.train.stages as stages
 from nbkit.errors import NbkitError
-from nbkit.tables.table import find_run
-from nbkit.train.loop import prepare, run, train
+from nbkit.train.recognition import prepare, run, train
 from nbkit.train.selection import own_history, selected
 from nbkit.train.stages import stage_key
+from nbkit.train.store import find_run
 
 FAST = {"epochs": (0, 1, 3), "alpha": 0.0}
 
@@ -29,15 +29,15 @@ def pair(smoke):
     found = []
     for every in (0, 1):
         cfg = smoke(**FAST, dropout=0.3, eval_every=every)
-        fabric, method = prepare(cfg)
-        history = train(fabric, method)
-        found.append((cfg, method, history, everything(method)))
+        prepared = prepare(cfg)
+        history = train(prepared)
+        found.append((cfg, prepared.method, history, everything(prepared.method)))
     return found
 
 
 def test_evaluating_every_epoch_changes_no_bit(pair):
     (_, plain, _, a), (_, watched, history, b) = pair
-    assert stage_key(plain, 3) == stage_key(watched, 3)
+    assert stage_key(plain, 3, "data") == stage_key(watched, 3, "data")
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert [("val_fused" in r, r["stage"]) for r in history] == [
         (False, 2),
@@ -65,16 +65,16 @@ def test_the_last_record_is_the_result_and_the_choices_are_maxima(pair):
 def test_a_run_that_did_not_ask_says_nothing_and_is_found_by_one_that_did(pair):
     cfg = pair[0][0]
     assert "selected" not in run(cfg).metrics and "evaluated" not in run(cfg).history
-    asking = cfg.model_copy(update={"eval_every": 1})
+    asking = cfg.replace(eval_every=1)
     assert find_run(asking) is not None  # the same numbers: not trained again
-    fabric, method = prepare(asking)
-    assert selected(method, train(fabric, method)) is None  # its stages were trained without
+    prepared = prepare(asking)
+    assert selected(prepared.method, train(prepared)) is None  # its stages were trained without
 
 
 def test_rows_that_share_a_stage_do_not_take_each_others_record(smoke):
     cfg = smoke(method="source_only", epochs=(0, 1, 1), eval_every=1)
     assert run(cfg).metrics["selected"] is not None
-    other = run(cfg.model_copy(update={"method": "adabn"}))
+    other = run(cfg.replace(method="adabn"))
     assert other.metrics["selected"] is None and "val_fused" not in other.history
     assert json.loads((other.folder / "metrics.json").read_text())["selected"] is None
 
@@ -108,11 +108,11 @@ def test_an_interrupted_run_keeps_its_records(smoke, monkeypatch):
 
 
 def test_source_validation_is_the_sources_and_unseen(smoke):
-    _, method = prepare(smoke())
-    seen = set(method.domains.train["source"].videos) | set(method.domains.test["source"].videos)
-    videos = set(method.domains.source_val.videos)
+    _, method, domains = prepare(smoke())
+    seen = set(method.data.train["source"].videos) | set(domains.test["source"].videos)
+    videos = set(domains.source_val.videos)
     assert videos and not videos & seen and all(v.startswith("studio/") for v in videos)
-    assert (method.domains.source_val.labels >= 0).all()
+    assert (domains.source_val.labels >= 0).all()
     assert own_history(method, [{"stage": 3, "evaluated": "x", "val_rgb": 1.0, "ce": 2.0}]) == [
         {"stage": 3, "ce": 2.0}
     ]

@@ -2,6 +2,8 @@
 errors.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,14 +11,24 @@ import torch
 import nbkit.train.stages as stages
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Step
-from nbkit.train import features
-from nbkit.train.domains import get_batch, load_domains, load_table
-from nbkit.train.loop import prepare, run, train, trained_method
+from nbkit.methods import passes
+from nbkit.train.domains import load_domains, load_table
+from nbkit.train.recognition import prepare, run, train, trained_method
+from nbkit.train.selection import target_features
 from nbkit.train.stages import stage_key
 
 
 def weights(cfg):
-    return trained_method(cfg)[0].model.state_dict()
+    return trained_method(cfg).method.model.state_dict()
+
+
+def batch_of(method, side, count, stage=3):
+    """The first videos of a training set, as the loop would load them."""
+    return method.data.train[side].batch(np.arange(count), **method.views(stage))
+
+
+def stage_files(cfg):
+    return sorted(Path(cfg.watch.runs_dir, "stages").glob("*.pt"))
 
 
 def same(a, b):
@@ -59,13 +71,13 @@ def test_the_same_test_would_notice_a_leak(smoke, monkeypatch):
 )
 def test_only_upper_bounds_are_handed_target_labels(smoke, method, seen):
     cfg = smoke(method=method)
-    _, built = prepare(cfg)
-    assert (
-        (built.domains.train["target"].labels >= 0).all()
-        if seen
-        else (built.domains.train["target"].labels == -1).all()
-    )
-    assert (built.domains.test["target"].labels >= 0).all()
+    _, method, domains = prepare(cfg)
+    for part in (method.data.train, method.data.plain):
+        labels = part["target"].labels
+        assert (labels >= 0).all() if seen else (labels == -1).all()
+    assert (domains.test["target"].labels >= 0).all()
+    held = [*vars(method).values(), *method.data]
+    assert not any(value is domains or value is domains.test for value in held)
 
 
 def test_zero_weights_are_source_only_bit_for_bit(smoke):
@@ -74,11 +86,9 @@ def test_zero_weights_are_source_only_bit_for_bit(smoke):
 
 def test_negatives_leave_running_statistics_untouched(smoke):
     cfg = smoke()
-    _, method = prepare(cfg)
+    method = prepare(cfg).method
     method.train()
-    batch = get_batch(
-        method.domains.train["target"], np.arange(8), cfg, torch.device("cpu"), contrast=True
-    )
+    batch = batch_of(method, "target", 8)
     outputs = method.outputs(batch, "target")
     norms = {
         k: v.clone()
@@ -91,17 +101,14 @@ def test_negatives_leave_running_statistics_untouched(smoke):
 
 def test_the_terms_that_are_active_in_each_stage(smoke):
     cfg = smoke()
-    _, method = prepare(cfg)
+    method = prepare(cfg).method
     method.start_stage(1)
     method.cluster()
-    both = [
-        get_batch(method.domains.train[d], np.arange(8), cfg, torch.device("cpu"), True)
-        for d in ("source", "target")
-    ]
-    assert [set(method(*both, step(s))) for s in (1, 2, 3)] == [
+    both = [batch_of(method, d, 8) for d in ("source", "target")]
+    assert [set(method(*both, step(s))[1]) for s in (1, 2, 3)] == [
         {"contrast"},
         {"ce", "contrast"},
-        {"ce", "contrast", "vca"},
+        {"ce", "contrast", "vca", "vca_intra", "vca_inter"},
     ]
 
 
@@ -141,8 +148,8 @@ def test_every_option_trains_and_tests(smoke, fields):
 
 def test_rows_share_the_stages_they_have_in_common(smoke):
     def keys(**fields):
-        _, method = prepare(smoke(**fields))
-        return {s: stage_key(method, s) for s in (1, 2, 3)}
+        method = prepare(smoke(**fields)).method
+        return {s: stage_key(method, s, "data") for s in (1, 2, 3)}
 
     full, stcl, vca, source, adabn = (
         keys(**f)
@@ -154,23 +161,21 @@ def test_rows_share_the_stages_they_have_in_common(smoke):
 
 
 def test_beta_grows_over_stage_3_on_request_and_only_then_enters_the_stage(smoke):
-    _, ramp = prepare(smoke(beta_schedule="ramp"))
-    _, constant = prepare(smoke(beta_schedule="constant"))
+    ramp = prepare(smoke(beta_schedule="ramp")).method
+    constant = prepare(smoke(beta_schedule="constant")).method
     steps = [stages.Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
     beta = ramp.cfg.vca.beta
     assert [ramp._beta(s) for s in steps] == [0.0, beta / 2, beta]
     assert [constant._beta(s) for s in steps] == [beta] * 3
-    assert stage_key(ramp, 2) == stage_key(constant, 2) and stage_key(ramp, 3) != stage_key(
-        constant, 3
-    )
-    assert "beta_schedule" not in constant.signature(3)
+    keys = [[stage_key(method, s, "data") for s in (2, 3)] for method in (ramp, constant)]
+    assert keys[0][0] == keys[1][0] and keys[0][1] != keys[1][1]
 
 
 def test_a_killed_run_resumes_to_the_same_weights(smoke, monkeypatch):
     whole = smoke(epochs=(1, 2, 2))
     expected = weights(whole)
     broken = smoke(epochs=(1, 2, 2))
-    save, calls = stages.save_checkpoint, []
+    save, calls = stages.save_stage, []
 
     def dies(*args, **how):
         save(*args, **how)
@@ -178,12 +183,11 @@ def test_a_killed_run_resumes_to_the_same_weights(smoke, monkeypatch):
         if len(calls) in (2, 4):  # after the first epoch of stage 2, then of stage 3
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "save_checkpoint", dies)
+    monkeypatch.setattr(stages, "save_stage", dies)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            fabric, method = prepare(broken)
-            train(fabric, method)
-    monkeypatch.setattr(stages, "save_checkpoint", save)
+            train(prepare(broken))
+    monkeypatch.setattr(stages, "save_stage", save)
     assert same(expected, weights(broken))
 
 
@@ -198,29 +202,28 @@ def test_same_seed_same_numbers_and_another_seed_others(smoke):
 def test_a_finished_run_is_read_not_repeated(smoke, monkeypatch):
     cfg = smoke()
     first = run(cfg)
-    monkeypatch.setattr("nbkit.train.loop.train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("nbkit.train.recognition.train", lambda *a: pytest.fail("trained again"))
     assert run(cfg).metrics == first.metrics
 
 
 def test_damaged_checkpoint_is_named(smoke):
     cfg = smoke(method="source_only")
-    fabric, method = prepare(cfg)
-    train(fabric, method)
-    path = next(p for p in __import__("pathlib").Path(cfg.watch.runs_dir, "stages").glob("*.pt"))
+    train(prepare(cfg))
+    path = stage_files(cfg)[0]
     path.write_bytes(b"no checkpoint")
     with pytest.raises(NbkitError, match=path.name):
-        train(*prepare(cfg))
+        train(prepare(cfg))
 
 
 def test_a_checkpoint_of_another_network_is_named(smoke):
     cfg = smoke(method="source_only")
-    train(*prepare(cfg))
-    path = next(p for p in __import__("pathlib").Path(cfg.watch.runs_dir, "stages").glob("*.pt"))
+    train(prepare(cfg))
+    path = stage_files(cfg)[0]
     state = torch.load(path, weights_only=True)
     state["model"].popitem()
     torch.save(state, path)
     with pytest.raises(NbkitError, match=f"{path.name}: weights of another network"):
-        train(*prepare(cfg))
+        train(prepare(cfg))
 
 
 def test_a_full_disk_says_so_and_keeps_the_last_epoch(smoke, monkeypatch):
@@ -235,12 +238,12 @@ def test_a_full_disk_says_so_and_keeps_the_last_epoch(smoke, monkeypatch):
 
     monkeypatch.setattr("nbkit.train.checkpoint.torch.save", full)
     with pytest.raises(NbkitError, match="disk space"):
-        train(*prepare(cfg))
+        train(prepare(cfg))
     monkeypatch.undo()
-    folder = __import__("pathlib").Path(cfg.watch.runs_dir, "stages")
+    folder = Path(cfg.watch.runs_dir, "stages")
     assert not list(folder.glob("*.part"))
     assert [torch.load(p, weights_only=True)["epoch"] for p in folder.glob("*.pt")] == [1]
-    assert len(train(*prepare(cfg))) == 2
+    assert len(train(prepare(cfg))) == 2
 
 
 @pytest.mark.parametrize(
@@ -268,7 +271,7 @@ def test_a_class_without_source_videos_is_named(smoke):
 def test_an_exploding_loss_is_explained(smoke):
     with pytest.raises(NbkitError, match="lower LR"):
         train(
-            *prepare(smoke(lr=(1e30, 1e30, 1e30), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0)))
+            prepare(smoke(lr=(1e30, 1e30, 1e30), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0)))
         )
 
 
@@ -280,68 +283,59 @@ def test_what_reads_batch_statistics_does_not_go_through_the_files_in_order(
     smoke, fields, monkeypatch
 ):
     """Files lie in folders of their class: a batch of neighbours would tell the target's labels."""
-    monkeypatch.setattr(features, "EVAL_BATCH", 8)
-    _, method = prepare(smoke(**fields))
+    monkeypatch.setattr(passes, "EVAL_BATCH", 8)
+    _, method, domains = prepare(smoke(**fields))
     seen, forward = [], method.model.forward
 
-    def watched(batch):
+    def watched(batch, *more):
         if method.model.training and "index" in batch:
             seen.append(batch["index"].tolist())
-        return forward(batch)
+        return forward(batch, *more)
 
     monkeypatch.setattr(method.model, "forward", watched)
     if method.cfg.method == "adabn":
-        features.test_features(method, torch.device("cpu"))
+        target_features(method, domains, torch.device("cpu"))
     else:
         method.start_stage(2)
         method.cluster()
-    n = len(method.domains.train["target"])
+    n = len(method.data.train["target"])
     assert sorted(i for b in seen for i in b)[:: len(seen) * 8 // n] == list(range(n))
     assert not any(sorted(b) == list(range(min(b), min(b) + len(b))) for b in seen)
 
 
 def test_statistics_are_estimated_without_dropout(smoke):
-    cfg = smoke(method="adabn", dropout=0.5)
-    _, method = prepare(cfg)
+    _, method, domains = prepare(smoke(method="adabn", dropout=0.5))
     found = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        features.test_features(method, torch.device("cpu"))
+        target_features(method, domains, torch.device("cpu"))
         found.append({k: v.clone() for k, v in method.model.state_dict().items()})
     assert same(*found) and all(m.training == method.model.training for m in method.model.modules())
 
 
 def test_stcl_on_one_domain_draws_from_that_domain(smoke):
     for domains, count in (("both", 2), ("source", 1), ("target", 1)):
-        _, method = prepare(smoke(stcl_domains=domains))
-        videos = len(method.domains.train["source"])
+        method = prepare(smoke(stcl_domains=domains)).method
+        videos = len(method.data.train["source"])
         banks = method.contrast.clips
         assert {len(b) for b in banks.values()} == {count * videos * method.cfg.data.clips}
-        batch = get_batch(
-            method.domains.train["target"], np.arange(4), method.cfg, torch.device("cpu"), True
-        )
+        batch = batch_of(method, "target", 4)
         if domains != "source":
             slots = method.contrast.slots(batch["index"], "target")
             assert int(slots.min()) == (videos * method.cfg.data.clips if domains == "both" else 0)
-        assert torch.isfinite(sum(train_one(method).values()))
+        assert torch.isfinite(train_one(method)[0])
 
 
 def train_one(method):
     method.start_stage(2)
-    pair = [
-        get_batch(method.domains.train[d], np.arange(4), method.cfg, torch.device("cpu"), True)
-        for d in ("source", "target")
-    ]
+    pair = [batch_of(method, d, 4) for d in ("source", "target")]
     return method.train()(*pair, step(2))
 
 
 def test_the_level_of_chance_counts_a_second_view_of_one_stream(smoke):
-    _, method = prepare(
-        smoke(modalities="rgb", normalise="log_candidates", multi_pos="mean_of_logs")
-    )
-    batch = get_batch(
-        method.domains.train["source"], np.arange(4), method.cfg, torch.device("cpu"), True
-    )
+    cfg = smoke(modalities="rgb", normalise="log_candidates", multi_pos="mean_of_logs")
+    method = prepare(cfg).method
+    batch = batch_of(method, "source", 4)
     views = method.contrast.views(batch, method.outputs(batch, "source"), "source", step(2))
     assert "v_2" in views["rgb"]
     assert method.contrast.chance(views)["clip_chance"] == pytest.approx(

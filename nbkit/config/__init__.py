@@ -124,8 +124,15 @@ class Configuration(Section):
         try:
             return cls(**nested)
         except ValidationError as error:
-            lines = [_problem(problem) for problem in error.errors()]
+            lines = [cls._problem(problem) for problem in error.errors()]
             raise NbkitError("the configuration is not valid\n  " + "\n  ".join(lines)) from None
+
+    @classmethod
+    def _problem(cls, problem: Any) -> str:
+        """A problem that pydantic found, with the flat name of the field that has it."""
+        named = [str(part) for part in problem["loc"] if part in cls.places()]
+        name = named[-1].upper() if named else "configuration"
+        return f"{name}: {problem['msg']}"
 
     @classmethod
     def from_parameters(cls, names: dict[str, Any], **more: Any) -> Self:
@@ -170,8 +177,3 @@ def notebook_parameters(names: dict[str, Any]) -> dict[str, Any]:
         for name, value in names.items()
         if name.isupper() and not name.startswith("_") and isinstance(value, plain)
     }
-
-
-def _problem(problem: Any) -> str:
-    place = problem["loc"][-1] if problem["loc"] else "configuration"
-    return f"{str(place).upper()}: {problem['msg']}"

@@ -27,7 +27,7 @@ def target_features(method: Method, domains: Domains, device: torch.device) -> F
     Where the method reads the target with the target's statistics, these are estimated first on
     its unlabelled training videos.
     """
-    if method.estimates_statistics:
+    if method.estimates_target():
         estimate_statistics(method, method.data.plain["target"], "target", device)
     return extract(method, domains.test["target"], method.statistics, device)
 

@@ -38,6 +38,11 @@ class Run:
     metrics: dict[str, Any]
     history: pd.DataFrame
 
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One line per test video: video, label, the predicted class by stream and fused."""
+        return pd.read_csv(self.folder / "predictions.csv")
+
 
 # --- names ---------------------------------------------------------------------------------------
 def run_key(cfg: Configuration) -> str:

@@ -115,8 +115,9 @@ class Configuration(Section):
     @classmethod
     def _from_flat(cls, flat: dict[str, Any]) -> Self:
         nested: dict[str, Any] = {}
+        places = cls.places()
         for name, value in flat.items():
-            section = cls.places()[name]
+            section = places[name]
             if section:
                 nested.setdefault(section, {})[name] = value
             else:

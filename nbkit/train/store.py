@@ -18,13 +18,14 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from nbkit.config import Configuration, digest
 from nbkit.errors import NbkitError
 from nbkit.methods import METHODS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGES = ("torch", "torchvision", "numpy", "av", "opencv-contrib-python-headless", "scikit-learn")
 
@@ -94,6 +95,8 @@ def finished(folder: Path) -> bool:
 
 def read_run(cfg: Configuration, folder: Path) -> Run:
     """The finished run in `folder`; NbkitError where it is not finished."""
+    import pandas as pd  # here, because reading a table must not wait for it
+
     if not finished(folder):
         raise NbkitError(f"{folder}: this run is not finished")
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -5,6 +5,8 @@ Everything is drawn at twice the size with sub-pixel coordinates and averaged do
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -16,54 +18,63 @@ BITS = 4  # OpenCV draws at 1/16 pixel
 _CAP = np.linspace(-np.pi / 2, np.pi / 2, 7)
 _ROUND = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ROUND), np.sin(_ROUND)], -1)
-# part, first joint, last joint, radius at both ends (body heights), colour
-_ARM = [
-    ("shoulder", "elbow", 0.040, 0.034, "shirt"),
-    ("elbow", "wrist", 0.032, 0.025, "sleeve"),
-    ("wrist", "hand", 0.030, 0.030, "skin"),
-]
-_LEG = [
-    ("ankle", "toe", 0.030, 0.024, "shoes"),
-    ("hip", "knee", 0.058, 0.043, "trousers"),
-    ("knee", "ankle", 0.041, 0.030, "leg"),
-]
 
 
-def project(points, yaw, elevation, mirror=False):
-    """Body coordinates (..., 3) -> picture x to the right, y up, and nearness; orthographic, in
-    body heights.
-    """
-    c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
-    right = points[..., 0] * s + points[..., 1] * c
-    near = points[..., 0] * c - points[..., 1] * s
-    e = np.radians(elevation)
-    up = points[..., 2] * np.cos(e) - near * np.sin(e)
-    return np.stack([-right if mirror else right, up], -1), near * np.cos(e) + points[
-        ..., 2
-    ] * np.sin(e)
+class Segment(NamedTuple):
+    """A tapered piece of a limb; radii in body heights."""
+
+    start: str
+    end: str
+    start_radius: float
+    end_radius: float
+    colour: str
 
 
-def capsules(a, b, ra, rb):
-    """Outlines of tapered limbs. a, b (..., 2) ends, ra, rb radii -> (..., 14, 2)."""
-    along = b - a
-    angle = np.arctan2(along[..., 1], along[..., 0])[..., None]
-    ends = []
-    for centre, radius, turn in ((b, rb, 0.0), (a, ra, np.pi)):
-        theta = angle + turn + _CAP
-        ends.append(centre[..., None, :] + radius * np.stack([np.cos(theta), np.sin(theta)], -1))
-    return np.concatenate(ends, -2)
+class Limb(NamedTuple):
+    """Its segments in the order of drawing, and the joints whose mean nearness is its own."""
+
+    segments: list[Segment]
+    joints: list[str]
+    striped: int  # the segment that a stripe adorns
+    ahead: float  # added to its nearness
 
 
-def fixed(points):
-    """Pixels of the final picture (the first spans 0 to 1) -> int32 coordinates for OpenCV at the
-    supersampled size.
-    """
-    return np.round((points * SS - 0.5) * (1 << BITS)).astype(np.int32)
+class Part(NamedTuple):
+    """Polygons of one colour in every frame, T times (M, 2) int32."""
+
+    polygons: np.ndarray | list[np.ndarray]
+    rgb: np.ndarray
+    adorns: bool = False  # a stripe: it lies inside what it adorns
 
 
-def fill(canvas, polygon, rgb, smooth=True):
-    """One convex polygon (M, 2) int32."""
-    cv2.fillConvexPoly(canvas, polygon, rgb, cv2.LINE_AA if smooth else cv2.LINE_8, BITS)
+ARM = Limb(
+    [
+        Segment("shoulder", "elbow", 0.040, 0.034, "shirt"),
+        Segment("elbow", "wrist", 0.032, 0.025, "sleeve"),
+        Segment("wrist", "hand", 0.030, 0.030, "skin"),
+    ],
+    ["shoulder", "elbow", "wrist", "hand"],
+    striped=0,
+    ahead=0.02,
+)
+LEG = Limb(
+    [
+        Segment("ankle", "toe", 0.030, 0.024, "shoes"),
+        Segment("hip", "knee", 0.058, 0.043, "trousers"),
+        Segment("knee", "ankle", 0.041, 0.030, "leg"),
+    ],
+    ["ankle", "toe", "hip", "knee"],
+    striped=1,
+    ahead=0.0,
+)
+TORSO = {  # radii of the discs whose hull is the torso
+    "l_shoulder": 0.042,
+    "r_shoulder": 0.042,
+    "l_hip": 0.052,
+    "r_hip": 0.052,
+    "pelvis": 0.062,
+    "neck": 0.05,
+}
 
 
 class Figure:
@@ -73,134 +84,157 @@ class Figure:
     """
 
     def __init__(self, xy, near, scale, style, colours):
-        self.colours, self.stripe = colours, colours["stripe"]
-        self.parts = {}  # name -> list of ((T, 14, 2) int32, rgb)
-        thick = style["thick"] * scale
-        depth = {}
+        self.xy, self.colours = xy, colours
+        self.thick = style["thick"] * scale
+        self.stripes = bool(style["stripes"])
+        layers, depths = [], []
         for side in "lr":
-            for name, table in ((f"{side}_arm", _ARM), (f"{side}_leg", _LEG)):
-                joints = [
-                    J[f"{side}_{p}"] for p in dict.fromkeys(j for row in table for j in row[:2])
-                ]
-                depth[name] = near[:, joints].mean(1) + (0.02 if "arm" in name else 0.0)
-                shade = float(
-                    np.clip(1 + 1.1 * (depth[name] - near[:, J["pelvis"]]).mean(), 0.74, 1.06)
-                )
-                self.parts[name] = [self._limb(xy, side, row, thick, shade) for row in table]
-                if style["stripes"]:
-                    first = 0 if "arm" in name else 1
-                    self.parts[name].insert(first + 1, self._band(xy, side, table[first], thick))
-        self.parts["torso"] = self._torso(xy, thick, style)
-        r = 0.075 * style["head"] * scale
-        neck = capsules(xy[:, J["neck"]], xy[:, J["head"]], 0.03 * thick, 0.03 * thick)
-        hair, face = (
-            self.disc(xy[:, J[k]], size * r) for k, size in (("hair", 1.06), ("head", 0.93))
-        )
-        self.parts["head"] = [
-            (fixed(neck), colours["skin"] * 0.85),
-            (hair, colours["hair"]),
-            (face, colours["skin"]),
-        ]
-        depth["torso"] = near[:, [J["neck"], J["pelvis"]]].mean(1)
-        depth["head"] = depth["torso"] + 0.01
-        self.names = list(self.parts)
-        self.order = np.argsort(
-            np.stack([depth[n] for n in self.names], 1), axis=1, kind="stable"
-        )  # (T, 6)
+            for limb in (ARM, LEG):
+                joints = [J[f"{side}_{name}"] for name in limb.joints]
+                depth = near[:, joints].mean(1) + limb.ahead  # (T,)
+                nearer = (depth - near[:, J["pelvis"]]).mean()
+                shade = float(np.clip(1 + 1.1 * nearer, 0.74, 1.06))
+                layers.append(self._limb(side, limb, shade))
+                depths.append(depth)
+        middle = near[:, [J["neck"], J["pelvis"]]].mean(1)
+        layers += [self._torso(), self._head(0.075 * style["head"] * scale)]
+        depths += [middle, middle + 0.01]
+        self.layers: list[list[Part]] = layers
+        self.order = np.argsort(np.stack(depths, 1), axis=1, kind="stable")  # (T, 6)
 
-    def _limb(self, xy, side, row, thick, shade):
-        a, b, ra, rb, name = row
-        ends = xy[:, J[f"{side}_{a}"]], xy[:, J[f"{side}_{b}"]]
-        return fixed(capsules(*ends, ra * thick, rb * thick)), np.minimum(
-            self.colours[name] * shade, 255
-        )
-
-    def _band(self, xy, side, row, thick):
-        a, b, ra, rb, _ = row
-        p, q = xy[:, J[f"{side}_{a}"]], xy[:, J[f"{side}_{b}"]]
-        return self._strip(p + 0.42 * (q - p), p + 0.72 * (q - p), min(ra, rb) * thick), self.stripe
-
-    @staticmethod
-    def _strip(p, q, radius):
-        along = q - p
-        side = np.stack([-along[..., 1], along[..., 0]], -1)
-        side = radius * side / np.maximum(np.linalg.norm(side, axis=-1, keepdims=True), 1e-6)
-        return fixed(np.stack([p + side, q + side, q - side, p - side], -2))
-
-    @staticmethod
-    def disc(centre, radius):
-        """Circles of one radius about centre (T, 2): (T, 16, 2)."""
-        return fixed(centre[:, None] + radius * _CIRCLE)
-
-    def _torso(self, xy, thick, style):
-        radii = {
-            "l_shoulder": 0.042,
-            "r_shoulder": 0.042,
-            "l_hip": 0.052,
-            "r_hip": 0.052,
-            "pelvis": 0.062,
-            "neck": 0.05,
-        }
-        corners = [(J[name], radius) for name, radius in radii.items()]
-        discs = np.concatenate(
-            [self.disc(xy[:, j], r * thick) for j, r in corners], 1
-        )  # (T, 96, 2)
-        hull = [cv2.convexHull(frame[:, None])[:, 0] for frame in discs]
-        parts = [(hull, self.colours["shirt"])]
-        if style["stripes"]:
-            left, right = (
-                np.stack([xy[:, J[f"{s}_shoulder"]], xy[:, J[f"{s}_hip"]]], 1) for s in "lr"
-            )
-            for at in (0.2, 0.55, 0.9):
-                p, q = (side[:, 0] + at * (side[:, 1] - side[:, 0]) for side in (left, right))
-                wide = capsules(p, q, 0.034 * thick, 0.034 * thick)
-                parts.append((fixed(wide), self.stripe))
-        return parts
-
-    def draw(self, canvas, t):
+    def draw(self, canvas: np.ndarray, t: int) -> None:
         """Draw frame t in colour."""
         for k in self.order[t]:
-            for polygons, rgb in self.parts[self.names[k]]:
-                fill(canvas, polygons[t], rgb)
+            for part in self.layers[k]:
+                fill(canvas, part.polygons[t], part.rgb)
 
-    def mask(self, t, side):
-        """(side, side) bool: pixels at least half covered by the actor, whatever stands in front of
-        it.
-        """
+    def mask(self, t: int, side: int) -> np.ndarray:
+        """Pixels that the actor covers by half or more, hidden ones too: (side, side) bool."""
         canvas = np.zeros((side * SS, side * SS), np.uint8)
-        for parts in self.parts.values():
-            for polygons, rgb in parts:
-                if rgb is not self.stripe:  # stripes lie inside what they adorn
-                    fill(canvas, polygons[t], 255, smooth=False)
+        for layer in self.layers:
+            for part in layer:
+                if not part.adorns:
+                    fill(canvas, part.polygons[t], 255, smooth=False)
         return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA) > 127
+
+    def _limb(self, side: str, limb: Limb, shade: float) -> list[Part]:
+        parts = []
+        for number, segment in enumerate(limb.segments):
+            start = self.xy[:, J[f"{side}_{segment.start}"]]
+            end = self.xy[:, J[f"{side}_{segment.end}"]]
+            radii = segment.start_radius * self.thick, segment.end_radius * self.thick
+            rgb = np.minimum(self.colours[segment.colour] * shade, 255)
+            parts.append(Part(fixed(capsules(start, end, *radii)), rgb))
+            if self.stripes and number == limb.striped:
+                radius = min(segment.start_radius, segment.end_radius) * self.thick
+                low, high = start + 0.42 * (end - start), start + 0.72 * (end - start)
+                parts.append(Part(_strip(low, high, radius), self.colours["stripe"], adorns=True))
+        return parts
+
+    def _torso(self) -> list[Part]:
+        discs = [disc(self.xy[:, J[name]], r * self.thick) for name, r in TORSO.items()]
+        corners = np.concatenate(discs, 1)  # (T, 96, 2)
+        hull = [cv2.convexHull(frame[:, None])[:, 0] for frame in corners]
+        parts = [Part(hull, self.colours["shirt"])]
+        if self.stripes:
+            radius = 0.034 * self.thick
+            for at in (0.2, 0.55, 0.9):
+                stripe = capsules(self._flank("l", at), self._flank("r", at), radius, radius)
+                parts.append(Part(fixed(stripe), self.colours["stripe"], adorns=True))
+        return parts
+
+    def _flank(self, side: str, at: float) -> np.ndarray:
+        """The point between shoulder (at = 0) and hip (at = 1): (T, 2)."""
+        shoulder, hip = self.xy[:, J[f"{side}_shoulder"]], self.xy[:, J[f"{side}_hip"]]
+        return shoulder + at * (hip - shoulder)
+
+    def _head(self, radius: float) -> list[Part]:
+        head, width = self.xy[:, J["head"]], 0.03 * self.thick
+        neck = capsules(self.xy[:, J["neck"]], head, width, width)
+        return [
+            Part(fixed(neck), self.colours["skin"] * 0.85),
+            Part(disc(self.xy[:, J["hair"]], 1.06 * radius), self.colours["hair"]),
+            Part(disc(head, 0.93 * radius), self.colours["skin"]),
+        ]
+
+
+def project(points, yaw, elevation, mirror):
+    """Body coordinates (..., 3) -> x to the right and y up (..., 2), and nearness (...).
+
+    Orthographic, in body heights; yaw and elevation in degrees.
+    """
+    cos, sin = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
+    right = points[..., 0] * sin + points[..., 1] * cos
+    near = points[..., 0] * cos - points[..., 1] * sin
+    if mirror:
+        right = -right
+    tip = np.radians(elevation)
+    up = points[..., 2] * np.cos(tip) - near * np.sin(tip)
+    near = near * np.cos(tip) + points[..., 2] * np.sin(tip)
+    return np.stack([right, up], -1), near
+
+
+# --- polygons ------------------------------------------------------------------------------------
+def fixed(points: np.ndarray) -> np.ndarray:
+    """Pixels of the final picture (the first spans 0 to 1) -> int32 coordinates for OpenCV."""
+    return np.round((points * SS - 0.5) * (1 << BITS)).astype(np.int32)
+
+
+def disc(centre: np.ndarray, radius: float) -> np.ndarray:
+    """Circles of one radius about centre (T, 2): (T, 16, 2) int32."""
+    return fixed(centre[:, None] + radius * _CIRCLE)
+
+
+def capsules(a, b, radius_a, radius_b):
+    """Outlines (..., 14, 2) of tapered limbs with ends a and b (..., 2)."""
+    along = b - a
+    angle = np.arctan2(along[..., 1], along[..., 0])[..., None]
+    ends = []
+    for centre, radius, turn in ((b, radius_b, 0.0), (a, radius_a, np.pi)):
+        theta = angle + turn + _CAP
+        cap = np.stack([np.cos(theta), np.sin(theta)], -1)
+        ends.append(centre[..., None, :] + radius * cap)
+    return np.concatenate(ends, -2)
+
+
+def _strip(a, b, radius):
+    """Rectangles (T, 4, 2) int32 from a to b (T, 2), `radius` to either side."""
+    along = b - a
+    side = np.stack([-along[..., 1], along[..., 0]], -1)
+    length = np.linalg.norm(side, axis=-1, keepdims=True)
+    side = radius * side / np.maximum(length, 1e-6)
+    return fixed(np.stack([a + side, b + side, b - side, a - side], -2))
+
+
+def fill(canvas, polygon, rgb, smooth=True):
+    """Draw one convex polygon (M, 2) int32."""
+    edge = cv2.LINE_8
+    if smooth:
+        edge = cv2.LINE_AA
+    cv2.fillConvexPoly(canvas, polygon, rgb, edge, BITS)
 
 
 def draw_prop(canvas, kind, centre, scale, rgb):
-    """A ball or a box at centre (2,) pixels."""
+    """Draw a ball or a box at centre (2,) pixels."""
     if kind == "ball":
-        disc = Figure.disc(centre[None], BALL_RADIUS * scale)[0]
-        fill(canvas, disc, rgb)
-        fill(
-            canvas,
-            Figure.disc(centre[None] - 0.018 * scale, 0.4 * BALL_RADIUS * scale)[0],
-            rgb + (255 - rgb) * 0.6,
-        )
+        light = centre - 0.018 * scale
+        fill(canvas, disc(centre[None], BALL_RADIUS * scale)[0], rgb)
+        fill(canvas, disc(light[None], 0.4 * BALL_RADIUS * scale)[0], rgb + (255 - rgb) * 0.6)
         return
-    h = BOX_HALF * scale
-    corners = np.array([[-1.15, -1], [1.15, -1], [1.15, 1], [-1.15, 1]]) * h
+    half = BOX_HALF * scale
+    corners = np.array([[-1.15, -1], [1.15, -1], [1.15, 1], [-1.15, 1]]) * half
     fill(canvas, fixed(centre + corners), rgb)
-    fill(canvas, fixed(centre + corners * (1, 0.16) - (0, 0.25 * h)), rgb * 0.62)
+    fill(canvas, fixed(centre + corners * (1, 0.16) - (0, 0.25 * half)), rgb * 0.62)
     fill(canvas, fixed(centre + corners * (0.16, 1)), rgb * 0.62)
 
 
 def draw_shadow(canvas, ground, scale):
-    """A soft dark patch on the floor under the actor; ground (2,) pixels."""
-    x, y = np.round(ground * SS).astype(int)
-    a, b = int(0.2 * scale * SS), int(0.035 * scale * SS)
-    strip = canvas[max(y - b - 1, 0) : y + b + 2]  # only these rows change
+    """Draw a soft dark patch on the floor under the actor; ground (2,) pixels."""
+    x, y = (int(v) for v in np.round(ground * SS))
+    wide, tall = int(0.2 * scale * SS), int(0.035 * scale * SS)
+    strip = canvas[max(y - tall - 1, 0) : y + tall + 2]  # only these rows change
     if len(strip):
         patch = strip.copy()
-        cv2.ellipse(
-            patch, (int(x), min(int(y), b + 1)), (a, b), 0, 0, 360, (0, 0, 0), -1, cv2.LINE_AA
-        )
+        centre = x, min(y, tall + 1)
+        cv2.ellipse(patch, centre, (wide, tall), 0, 0, 360, (0, 0, 0), -1, cv2.LINE_AA)
         cv2.addWeighted(patch, 0.4, strip, 0.6, 0, strip)

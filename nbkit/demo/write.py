@@ -1,239 +1,120 @@
-"""The rendered demo domains on disk: `studio` and `street`, encoded video files in the layout of
-UCF101.
+"""The rendered demo domains on disk: encoded video files in the layout of UCF101.
 
-    python -m nbkit.demo.write --root data/demo
-
-An articulated figure performs eight actions. The files pass through the same decoding, flow and
-manifest code as real data. The pixels come from `demo_render`, the movements from `demo_actions`,
-the domains' differences from `demo_style`.
+An articulated figure performs eight actions in two domains, `studio` and `street`.  The files pass
+through the same decoding, flow and manifest code as real data.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 import zlib
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
-import cv2
 import numpy as np
 
-from nbkit.data.store import new_folder, write_json
-from nbkit.demo.actions import FPS
-from nbkit.demo.render import ACTIONS, DOMAINS, DemoVideo, boxes_of, contact_sheet, render_video
+from nbkit.demo.actions import ACTIONS, FPS
+from nbkit.demo.render import render_video
+from nbkit.demo.style import DOMAINS
 from nbkit.errors import NbkitError
 
-__all__ = [
-    "ACTIONS",
-    "CLASS_NAMES",
-    "DOMAINS",
-    "DemoVideo",
-    "boxes_of",
-    "contact_sheet",
-    "read_boxes",
-    "render_video",
-    "write_demo",
-]
 VERSION = 3  # raised whenever the pixels of a seed change
 SPLITS = ("train", "val", "test")
-CLIPS_A_GROUP = 4
-CLASS_NAMES = {
-    action: "".join(word.capitalize() for word in action.split("_")) for action in ACTIONS
-}
+CLIPS_PER_GROUP = 4
+CLASS_NAMES = {action: action.title().replace("_", "") for action in ACTIONS}
+
+
+class _Job(NamedTuple):
+    """One video: its folders, its name, and what it is rendered with."""
+
+    video: Path
+    truth: Path
+    action: str
+    domain: str
+    seed: int
+    how: dict[str, Any]
 
 
 def write_demo(
-    root,
+    root: str | os.PathLike,
     *,
-    videos_per_class=None,
-    seed=0,
-    shift=1.0,
-    size=96,
-    frames=32,
-    workers=2,
-    domains=DOMAINS,
-    untrimmed_fraction=0.0,
-    haze=0.0,
+    videos_per_class: dict[str, int] | None = None,
+    seed: int = 0,
+    shift: float = 1.0,
+    size: int = 96,
+    frames: int = 32,
+    workers: int = 2,
+    untrimmed_fraction: float = 0.0,
+    haze: float = 0.0,
 ) -> Path:
-    """Render and encode the demo domains below `root`; nothing is done where they are already
-    there.
+    """Render and encode the demo domains below `root`, unless they are there; return root.
 
-    videos_per_class    videos a class and domain, by split (default train 40, val 20, test 40; val
-    may be 0) seed, shift         see `render_video`; splits use different seeds and different
-    recording groups (gXX) size, frames        side in pixels, frames a video (25 fps) workers
-    processes untrimmed_fraction  in [0, 1]: part of the videos of every split that are untrimmed (3
-    * frames long) haze                in [0, 1): the most haze over `street`, see `render_video`
+    Every domain gets `videos/<Class>/v_<Class>_gXX_cYY.avi`, `splits/{train,val,test}list01.txt`,
+    `splits/classInd.txt` and `boxes/<Class>/<video>.npz` (see `read_boxes`); `root/demo.json`
+    holds the settings.  The same arguments write the same bytes.  `root` appears only when it is
+    complete; demo data of other settings in it is replaced.
 
-    Writes, for every domain, `videos/<Class>/v_<Class>_gXX_cYY.avi`,
-    `splits/{train,val,test}list01.txt`, `splits/classInd.txt` and `boxes/<Class>/<video>.npz` (see
-    `read_boxes`), and `root/demo.json` with the settings. The same arguments write the same bytes.
-    `root` appears only when it is complete; demo data of other settings in it is replaced. Returns
-    root. Raises NbkitError for bad values, or where `root` holds anything else.
+    Args:
+        videos_per_class: per domain, by split (default train 40, val 20, test 40; val may be 0).
+        seed, shift, size, frames, haze: see `render_video`; the splits use different seeds and
+            different recording groups (gXX).
+        workers: threads that render side by side.
+        untrimmed_fraction: in [0, 1], the part of the videos of every split that are untrimmed.
+
+    Raises:
+        NbkitError: a bad value, a full disk, or `root` holds anything else.
     """
-    counts = (
-        {"train": 40, "val": 20, "test": 40} if videos_per_class is None else dict(videos_per_class)
-    )
+    counts = {"train": 40, "val": 20, "test": 40}
+    if videos_per_class is not None:
+        counts = dict(videos_per_class)
     settings = {
         "version": VERSION,
         "seed": seed,
         "shift": float(shift),
         "size": size,
         "frames": frames,
-        "domains": list(domains),
+        "domains": list(DOMAINS),
         "untrimmed_fraction": float(untrimmed_fraction),
         "videos_per_class": {split: int(counts.get(split, 0)) for split in SPLITS},
         "fps": FPS,
         "classes": CLASS_NAMES,
-        **({"haze": float(haze)} if haze else {}),
     }
+    if haze:
+        settings["haze"] = float(haze)
     _check(settings, counts)
     root = Path(root)
-    if is_written(root, settings):
-        return root
-    _refuse_foreign(root)
-    with new_folder(root) as folder:
-        jobs = [job for domain in settings["domains"] for job in _plan(folder, domain, settings)]
-        _run(jobs, workers)
-        write_json(folder / "demo.json", settings)
-        if root.exists():  # demo data of other settings
-            shutil.rmtree(root)
+    if not _is_written(root, settings):
+        _refuse_foreign(root)
+        try:
+            _write(root, settings, workers)
+        except OSError as error:
+            raise NbkitError(f"{root}: could not be written, nothing was kept ({error})") from error
     return root
 
 
-def is_written(root, settings) -> bool:
-    """Whether `root` holds demo data of exactly these settings."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads((Path(root) / "demo.json").read_text(encoding="utf-8")) == settings
-    return False
+def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """What lies beside a demo video.
 
+    Returns:
+        boxes (N, 4) float32 pixels x0, y0, x1, y1 (zeros: nobody there), action (N,) bool, and
+        masks (N, H, W) bool of the whole actor.
 
-def _check(settings, counts):
-    least = min(counts.get("train", 0), counts.get("test", 0))
-    if not set(counts) <= set(SPLITS) or least < 1 or min(counts.values()) < 0:
-        raise NbkitError(
-            f"videos_per_class={counts}: needs train and test of at least 1; val may be 0; nothing else"
-        )
-    if not settings["domains"] or not set(settings["domains"]) <= set(DOMAINS):
-        raise NbkitError(f"domains={settings['domains']}: choose from {', '.join(DOMAINS)}")
-    if not 0 <= settings["untrimmed_fraction"] <= 1 or not 0 <= settings["shift"] <= 1:
-        raise NbkitError("shift and untrimmed_fraction must be between 0 and 1")
-    if not 0 <= settings.get("haze", 0.0) < 1:
-        raise NbkitError(f"haze={settings['haze']} must be at least 0 and below 1")
-    if (
-        settings["size"] < 32
-        or settings["size"] % 2
-        or settings["frames"] < 8
-        or settings["seed"] < 0
-    ):
-        raise NbkitError("size must be even and at least 32, frames at least 8, seed at least 0")
-
-
-def _refuse_foreign(root):
-    """Never replace a folder that holds something this module did not write."""
-    if root.exists() and not root.is_dir():
-        raise NbkitError(f"{root}: is a file; the demo data needs a folder")
-    known = {*DOMAINS, "demo.json"}
-    strange = (
-        sorted(p.name for p in root.iterdir() if p.name not in known and p.name[0] != ".")
-        if root.exists()
-        else []
-    )
-    if strange:
-        raise NbkitError(
-            f"{root}: holds {', '.join(strange[:5])}, which is not demo data; choose an empty folder"
-        )
-
-
-def _plan(folder, domain, settings):
-    """Write the split lists of a domain; yield one job (arguments of `_write_video`) a video."""
-    base = folder / domain
-    (base / "splits").mkdir(parents=True)
-    names = list(CLASS_NAMES.values())
-    text = "".join(f"{i} {name}\n" for i, name in enumerate(names, 1))
-    (base / "splits" / "classInd.txt").write_text(text, encoding="utf-8")
-    group = 1
-    for split_number, split in enumerate(SPLITS):
-        n, lines = settings["videos_per_class"][split], []
-        for label, (action, name) in enumerate(CLASS_NAMES.items(), 1):
-            for kind in ("videos", "boxes"):
-                (base / kind / name).mkdir(parents=True, exist_ok=True)
-            for k in range(n):
-                stem = f"v_{name}_g{group + k // CLIPS_A_GROUP:02d}_c{k % CLIPS_A_GROUP + 1:02d}"
-                lines.append(
-                    f"{name}/{stem}.avi" + (f" {label}" if split == "train" else "") + "\n"
-                )
-                part = settings["untrimmed_fraction"]
-                how = {
-                    "shift": settings["shift"],
-                    "size": settings["size"],
-                    "frames": settings["frames"],
-                    "untrimmed": int((k + 1) * part) > int(k * part),
-                    "haze": settings.get("haze", 0.0),
-                }
-                number = np.random.SeedSequence([settings["seed"], split_number, k]).generate_state(
-                    1
-                )[0]
-                yield str(base), name, stem, action, domain, int(number), how
-        (base / "splits" / f"{split}list01.txt").write_text("".join(lines), encoding="utf-8")
-        group += -(-n // CLIPS_A_GROUP)
-
-
-def _run(jobs, workers):
-    if workers <= 1:
-        for job in jobs:
-            _write_video(job)
-        return
-    context = get_context(
-        "spawn"
-    )  # a forked child hangs where OpenCV or torch has already started threads
-    pool = ProcessPoolExecutor(workers, mp_context=context)
-    try:
-        for _ in pool.map(_write_video, jobs, chunksize=8):
-            pass
-    except BrokenProcessPool as error:
-        raise NbkitError(
-            "a rendering process died (out of memory?). Try again with workers=1."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _write_video(job):
-    base, name, stem, action, domain, seed, how = job
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    video = render_video(action, domain, seed, **how)
-    encode(os.path.join(base, "videos", name, f"{stem}.avi"), video.frames)
-    packed = np.frombuffer(zlib.compress(np.packbits(video.masks).tobytes(), 1), np.uint8)
-    np.savez(
-        os.path.join(base, "boxes", name, f"{stem}.npz"),
-        boxes=video.boxes,
-        action=video.action,
-        masks=packed,
-        shape=np.array(video.masks.shape),
-    )
-
-
-def read_boxes(path) -> dict[str, np.ndarray]:
-    """What lies beside a demo video: boxes (N, 4) float32 pixels x0, y0, x1, y1 (zeros: nobody
-    there), action (N,) bool and masks (N, H, W) bool of the whole actor.
-
-    Raises NbkitError for a file that is missing or broken.
+    Raises:
+        NbkitError: the file is missing or broken.
     """
     try:
         with np.load(path) as file:
-            shape, bits = (
-                tuple(file["shape"]),
-                np.frombuffer(zlib.decompress(file["masks"].tobytes()), np.uint8),
-            )
-            masks = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
+            shape = tuple(file["shape"])
+            packed = np.frombuffer(zlib.decompress(file["masks"].tobytes()), np.uint8)
+            masks = np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
             return {"boxes": file["boxes"], "action": file["action"], "masks": masks}
     except (OSError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise NbkitError(
@@ -241,67 +122,145 @@ def read_boxes(path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def encode(path, frames, quality=3):
-    """Write frames (N, H, W, 3) uint8 as MPEG-4 in AVI, always the same bytes; quality: the
-    quantiser, 2 (best) to 31.
+def encode(path: str | os.PathLike, frames: np.ndarray) -> None:
+    """Write frames (N, H, W, 3) uint8 as MPEG-4 in AVI, always the same bytes.
 
     Only the first frame is a key frame: a later one would renew the coded noise of the whole
     picture at once, which flow estimators take for motion.
     """
+    quantiser = {"qmin": "3", "qmax": "3"}
     with av.open(path, "w", format="avi", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(
-            "mpeg4", rate=FPS, options={"qmin": str(quality), "qmax": str(quality)}
-        )
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        stream.codec_context.thread_count, stream.codec_context.gop_size = 1, max(len(frames), 12)
+        stream = container.add_stream("mpeg4", rate=FPS, options=quantiser)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.gop_size = max(len(frames), 12)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
 
-def main(arguments=None):
-    """Command line of `python -m nbkit.demo.write`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nbkit.demo.write", description="Render the demo domains."
-    )
-    parser.add_argument("--root", default="data/demo", help="folder to write (default %(default)s)")
-    for split, count in (("train", 40), ("val", 20), ("test", 40)):
-        parser.add_argument(
-            f"--{split}", type=int, default=count, help="videos a class and domain (%(default)s)"
+# --- what is asked for, and what is there --------------------------------------------------------
+def _check(settings, counts):
+    least = min(counts.get("train", 0), counts.get("test", 0))
+    if not set(counts) <= set(SPLITS) or least < 1 or min(counts.values()) < 0:
+        raise NbkitError(
+            f"videos_per_class={counts}: needs train and test of at least 1; val may be 0; "
+            "nothing else"
         )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--shift", type=float, default=1.0, help="0: street equals studio, 1: full (default)"
-    )
-    parser.add_argument("--size", type=int, default=96, help="side in pixels (default %(default)s)")
-    parser.add_argument(
-        "--frames", type=int, default=32, help="frames a video (default %(default)s)"
-    )
-    parser.add_argument(
-        "--untrimmed", type=float, default=0.0, help="part of the videos that are untrimmed (0)"
-    )
-    parser.add_argument(
-        "--haze", type=float, default=0.0, help="the most haze over street, 0 (default) to below 1"
-    )
-    parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args(arguments)
+    if not 0 <= settings["untrimmed_fraction"] <= 1 or not 0 <= settings["shift"] <= 1:
+        raise NbkitError("shift and untrimmed_fraction must be between 0 and 1")
+    if settings["size"] % 2:
+        raise NbkitError(f"size={settings['size']} must be even")
+
+
+def _is_written(root: Path, settings: dict) -> bool:
+    """Whether `root` holds demo data of exactly these settings."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((root / "demo.json").read_text(encoding="utf-8")) == settings
+    return False
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Never replace a folder that holds something this module did not write."""
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise NbkitError(f"{root}: is a file; the demo data needs a folder")
+    names = {path.name for path in root.iterdir() if not path.name.startswith(".")}
+    strange = sorted(names - {*DOMAINS, "demo.json"})
+    if strange:
+        raise NbkitError(
+            f"{root}: holds {', '.join(strange[:5])}, which is not demo data; "
+            "choose an empty folder"
+        )
+
+
+# --- writing -------------------------------------------------------------------------------------
+def _write(root: Path, settings: dict, workers: int) -> None:
+    """Write everything in a folder beside `root`, which then becomes `root`."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside:
+        folder = Path(beside) / root.name
+        jobs = [job for domain in DOMAINS for job in _plan(folder, domain, settings)]
+        _run(jobs, workers)
+        text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        (folder / "demo.json").write_text(text, encoding="utf-8")
+        if _is_written(root, settings):  # another process finished first
+            return
+        if root.exists():  # demo data of other settings
+            shutil.rmtree(root)
+        os.rename(folder, root)
+
+
+def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
+    """Write the split lists of a domain; yield one job per video."""
+    splits = folder / domain / "splits"
+    splits.mkdir(parents=True)
+    lines = [f"{number} {name}\n" for number, name in enumerate(CLASS_NAMES.values(), 1)]
+    (splits / "classInd.txt").write_text("".join(lines), encoding="utf-8")
+    first_group = 1
+    for split_number, split in enumerate(SPLITS):
+        count = settings["videos_per_class"][split]
+        lines = []
+        for label, (action, name) in enumerate(CLASS_NAMES.items(), 1):
+            for kind in ("videos", "boxes"):
+                (folder / domain / kind / name).mkdir(parents=True, exist_ok=True)
+            for k in range(count):
+                group, clip = first_group + k // CLIPS_PER_GROUP, k % CLIPS_PER_GROUP + 1
+                stem = f"{name}/v_{name}_g{group:02d}_c{clip:02d}"
+                if split == "train":
+                    lines.append(f"{stem}.avi {label}\n")
+                else:
+                    lines.append(f"{stem}.avi\n")
+                yield _Job(
+                    folder / domain / "videos" / f"{stem}.avi",
+                    folder / domain / "boxes" / f"{stem}.npz",
+                    action,
+                    domain,
+                    _video_seed(settings["seed"], split_number, k),
+                    _how(k, settings),
+                )
+        (splits / f"{split}list01.txt").write_text("".join(lines), encoding="utf-8")
+        first_group += -(-count // CLIPS_PER_GROUP)
+
+
+def _video_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _how(k: int, settings: dict) -> dict[str, Any]:
+    """Arguments of `render_video` for the k-th video of a class and split."""
+    part = settings["untrimmed_fraction"]
+    return {
+        "shift": settings["shift"],
+        "size": settings["size"],
+        "frames": settings["frames"],
+        "untrimmed": int((k + 1) * part) > int(k * part),
+        "haze": settings.get("haze", 0.0),
+    }
+
+
+def _run(jobs: list[_Job], workers: int) -> None:
+    # Threads, not processes: a child process would import the caller's script anew, and start it
+    # again where it has no `if __name__ == "__main__"`.
+    pool = ThreadPoolExecutor(max(workers, 1))
     try:
-        root = write_demo(
-            given.root,
-            videos_per_class={"train": given.train, "val": given.val, "test": given.test},
-            seed=given.seed,
-            shift=given.shift,
-            size=given.size,
-            frames=given.frames,
-            workers=given.workers,
-            untrimmed_fraction=given.untrimmed,
-            haze=given.haze,
-        )
-    except NbkitError as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"demo data in {root}")
+        for _ in pool.map(_write_video, jobs):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-if __name__ == "__main__":
-    main()
+def _write_video(job: _Job) -> None:
+    video = render_video(job.action, job.domain, job.seed, **job.how)
+    encode(job.video, video.frames)
+    bits = np.packbits(video.masks).tobytes()
+    np.savez(
+        job.truth,
+        boxes=video.boxes,
+        action=video.action,
+        masks=np.frombuffer(zlib.compress(bits, 1), np.uint8),
+        shape=np.array(video.masks.shape),
+    )

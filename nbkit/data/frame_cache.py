@@ -1,94 +1,75 @@
-"""Whole frames, decoded once and resized to one size, for localization: no crop, because a crop
-cuts actors.
-"""
+"""Whole frames, decoded and resized once, for localization: no crop, because a crop cuts actors."""
+
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from nbkit.data.sources import count_frames, read_frames, source_of, source_print
-from nbkit.data.store import GrowingArray, key_of, new_folder, require_space, write_json
+from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
+from nbkit.data.sources import Source, count_frames, read_frames, source_of, source_print
 from nbkit.errors import NbkitError
 
-VERSION = 1
+# raise it when the same videos would give other bytes
+VERSION = 2
 
 
 class FrameCache:
-    """A finished cache folder: frames.npy (all videos, one after another), index.csv,
-    settings.json.
+    """The frames of the videos of a table.
 
-    Attributes: size = (height, width) in pixels of what is stored.
+    Attributes:
+        key: stands for the content of all videos and for the size.
+        size: (height, width) in pixels of what is stored.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        try:
-            self.size = tuple(json.loads((self.folder / "settings.json").read_text())["size"])
-            index = pd.read_csv(self.folder / "index.csv", dtype={"video": str}, keep_default_na=False)
-            self._frames = np.load(self.folder / "frames.npy", mmap_mode="r")
-        except (OSError, ValueError, KeyError) as error:
-            raise NbkitError(f"{self.folder}: not a whole frame cache ({error}). Delete the folder.") from error
-        self._rows = {row.video: row for row in index.itertuples(index=False)}
-
-    def _row(self, video: str):
-        if video not in self._rows:
-            raise NbkitError(f"video {video!r} is not in the frame cache {self.folder}. Build it from the whole table.")
-        return self._rows[video]
-
-    def frames(self, video: str) -> np.ndarray:
-        """uint8 (N, H, W, 3), a read-only view of the file."""
-        row = self._row(video)
-        return self._frames[row.start:row.start + row.frames]
-
-    def n_frames(self, video: str) -> int:
-        return int(self._row(video).frames)
+    def __init__(self, arrays: VideoArrays, sources: dict[str, Source], key: str):
+        self.arrays, self.sources, self.key = arrays, sources, key
+        self.size: tuple[int, int] = arrays.shape[:2]
+        self.n_frames = arrays.n_frames
+        self.frames = arrays.read  # uint8 (N, H, W, 3), a read-only view of the file
 
     def native_size(self, video: str) -> tuple[int, int]:
         """(height, width) in pixels of the file, which its boxes refer to."""
-        row = self._row(video)
-        return int(row.height), int(row.width)
+        return read_frames(self.sources[video], 1).shape[1:3]
 
 
-def build_frame_cache(table: pd.DataFrame, cache_dir: str | Path, *, size: tuple[int, int],
-                      progress: bool = True) -> FrameCache:
-    """Decode the videos of a table and resize them to `size` = (height, width), both axes for
-    themselves.
+def build_frame_cache(
+    table: pd.DataFrame, cache_dir: str | Path, *, size: tuple[int, int], progress: bool = True
+) -> FrameCache:
+    """Decode the videos of a table and resize them to `size` = (height, width).
 
-    table: columns `video`, `path` (a video file, or a folder of frames). The folder is
-    `cache_dir/frames-<key>`; a finished cache of the same files and size is reused, an interrupted
-    build leaves nothing. Raises NbkitError naming the file that cannot be decoded.
+    Videos that an earlier call has stored with the same size are not decoded again.
+
+    Args:
+        table: columns `video`, `path` (a video file, or a folder of frames).
+        cache_dir: the files become cache_dir/frames-<size>/<video>.npy.
+
+    Raises:
+        NbkitError: naming every file that is missing or cannot be decoded.
     """
-    paths = dict(zip(table["video"], table["path"]))
-    gone = [p for p in paths.values() if not Path(p).exists()]
-    if gone:
-        raise NbkitError(f"{gone[0]}: no such video. Run `nbkit check-data` to see what is missing")
-    sources = {video: source_of(path) for video, path in paths.items()}
-    files = sorted((v, source_print(s)) for v, s in sources.items())
-    key = key_of({"version": VERSION, "size": list(size), "files": files})
-    final = Path(cache_dir) / f"frames-{key}"
-    if final.exists():
-        return FrameCache(final)
-    require_space(cache_dir, sum(map(count_frames, sources.values())) * size[0] * size[1] * 3)
-    with new_folder(final) as folder:
-        array, rows = GrowingArray(folder / "frames.npy", (*size, 3), np.uint8), []
-        try:
-            for video, source in tqdm(sources.items(), "frames", disable=not progress):
-                frames = read_frames(source)
-                rows.append((video, array.length, *frames.shape[:3]))
-                array.append(resize(frames, size))
-        except BaseException:
-            array.close(whole=False)
-            raise
-        array.close()
-        columns = ["video", "start", "frames", "height", "width"]
-        pd.DataFrame(rows, columns=columns).to_csv(folder / "index.csv", index=False)
-        write_json(folder / "settings.json", {"version": VERSION, "size": list(size), "key": key})
-    return FrameCache(final)
+    sources = {video: source_of(path) for video, path in zip(table["video"], table["path"])}
+    for source in sources.values():
+        if not Path(source.path).exists():
+            raise NbkitError(
+                f"{source.path}: no such video. Run `nbkit check-data` to see what is missing"
+            )
+    settings = {"version": VERSION, "size": list(size)}
+    prints = answers_of(source_print, sources)
+    names = {video: key_of({"video": video, "content": p}) for video, p in prints.items()}
+    folder = Path(cache_dir) / f"frames-{key_of(settings)}"
+    arrays = VideoArrays(folder, names, (*size, 3), np.uint8)
+    todo = arrays.missing()
+    if todo:
+        counts = answers_of(count_frames, {video: sources[video] for video in todo})
+        require_space(cache_dir, sum(counts.values()) * size[0] * size[1] * 3)
+
+        def work(video: str) -> np.ndarray:
+            return resize(read_frames(sources[video]), size)
+
+        arrays.make(todo, work, title="frames", progress=progress)
+    return FrameCache(arrays, sources, key_of({"files": sorted(prints.items()), **settings}))
 
 
 def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -97,12 +78,10 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if frames.shape[1:3] == (height, width):
         return frames
     how = cv2.INTER_AREA if height < frames.shape[1] else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(f, (width, height), interpolation=how) for f in frames])
+    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
 
 
 def scale_boxes(boxes: np.ndarray, native: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Boxes of a native (height, width) frame in the coordinates of the resized one: (N, 4) -> (N,
-    4).
-    """
+    """Boxes (N, 4) of a native (height, width) frame in the coordinates of the resized one."""
     y, x = size[0] / native[0], size[1] / native[1]
     return boxes * [x, y, x, y]

@@ -1,28 +1,28 @@
 """The three domain discriminators of Agarwal et al., BMVC 2020, and the module that applies them.
 
-Every discriminator returns logits of "target". Their shapes are our reconstruction after the works
-the paper cites: D_S after strong-weak alignment (SWDA), the other two after domain-adaptive Faster
-R-CNN.
+Every discriminator returns logits of "target".  Their shapes are our reconstruction after the works
+that the paper cites: D_S after strong-weak alignment (SWDA), the others after domain-adaptive
+Faster R-CNN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from nbkit.errors import NbkitError
 from nbkit.losses.adversarial import (
-    MODULES,
-    Reduction,
     gradient_reversal,
     spatial_image_loss,
     temporal_image_loss,
     temporal_instance_loss,
 )
+
+if TYPE_CHECKING:
+    from nbkit.config.localization import Adaptation
 
 
 @dataclass
@@ -30,12 +30,10 @@ class Aspects:
     """What the discriminators see of one domain's B frames.
 
     Attributes:
-        spatial: (B, C, h, w) key-frame map SF(K).
-        temporal: (B, D, h, w) temporal map TF1(V), averaged over time.
-        instances: B tensors (K_i, F), TF2(TF1(V)) of the RoIs of each frame; empty when nobody
-            asks for them. On source frames
-            these are the RoIs that are trained on (proposals, the labelled boxes and jittered
-            copies, balanced), on target frames the best-scored proposals.
+        spatial: (B, C, h, w), key-frame map SF(K).
+        temporal: (B, D, h, w), TF1(V) averaged over time.
+        instances: B tensors (K_i, F), TF2(TF1(V)) of each frame's RoIs: on source frames those that
+            are trained on, labelled boxes among them; on target frames the best-scored proposals.
     """
 
     spatial: Tensor
@@ -43,138 +41,120 @@ class Aspects:
     instances: list[Tensor]
 
 
+@dataclass(frozen=True)
+class DiscriminatorShape:
+    """Widths, dropout and deviations of initial weights; the defaults are the cited papers'."""
+
+    s_img: tuple[int, ...] = (512, 128, 128)
+    t_img: int = 512
+    t_ins: int = 1024
+    dropout: float = 0.5
+    t_img_std: float = 0.001
+    t_ins_std: tuple[float, float, float] = (0.01, 0.01, 0.05)
+
+
 class SpatialImageDiscriminator(nn.Module):
     """D_S: key-frame map (B, C, h, w) -> (B,), one logit per frame.
 
-    Three 3x3 convolutions of stride 2, global mean, one linear unit. `norm='bn'` is SWDA's; with
-    one image of each domain in a step its statistics are of one image, hence group normalisation by
-    default.
+    Three 3x3 convolutions of stride 2, global mean, one linear unit.  `norm='bn'` is SWDA's; with
+    one image of each domain in a step its statistics are of one image, hence 'gn' by default.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        widths: Sequence[int] = (512, 128, 128),
-        norm: Literal["gn", "bn"] = "gn",
-        dropout: float = 0.5,
-    ):
+    def __init__(self, channels: int, shape: DiscriminatorShape, norm: str = "gn"):
         super().__init__()
-        layers = []
-        for c_in, c_out in zip((channels, *widths), widths):
-            layers += [
-                nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False),
-                nn.GroupNorm(8, c_out) if norm == "gn" else nn.BatchNorm2d(c_out),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-            ]
-        self.layers, self.last = nn.Sequential(*layers), nn.Linear(widths[-1], 1)
+        layers: list[nn.Module] = []
+        for width in shape.s_img:
+            layers.append(nn.Conv2d(channels, width, 3, 2, 1, bias=False))
+            layers.append(nn.GroupNorm(8, width) if norm == "gn" else nn.BatchNorm2d(width))
+            layers += [nn.ReLU(), nn.Dropout(shape.dropout)]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Linear(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.layers(x).mean((2, 3))).squeeze(1)
+        pooled = self.layers(x).mean((2, 3))  # (B, width)
+        return self.last(pooled).squeeze(1)
 
 
 class TemporalImageDiscriminator(nn.Module):
-    """D_Timg: temporal map (B, D, h, w) -> (B, 1, h, w), Q of Eq. (4) as logits. 1x1 convolutions,
-    so no stride.
-    """
+    """D_Timg: temporal map (B, D, h, w) -> (B, 1, h, w), Q of Eq. (4) as logits, place by place."""
 
-    def __init__(self, channels: int, hidden: int = 512, init_std: float = 0.001):
+    def __init__(self, channels: int, shape: DiscriminatorShape):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, 1, 1)
-        )
-        for conv in (self.layers[0], self.layers[2]):
-            nn.init.normal_(conv.weight, std=init_std)
-            nn.init.zeros_(conv.bias)
+        first, last = nn.Conv2d(channels, shape.t_img, 1), nn.Conv2d(shape.t_img, 1, 1)
+        _initialise((first, last), (shape.t_img_std, shape.t_img_std))
+        self.layers = nn.Sequential(first, nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
 
 class TemporalInstanceDiscriminator(nn.Module):
-    """D_Tinst: RoI vectors (R, F) -> (R,), R of Eq. (5) as logits. Three linear layers."""
+    """D_Tinst: RoI vectors (R, F) -> (R,), R of Eq. (5) as logits.  Three linear layers."""
 
-    def __init__(
-        self, features: int, hidden: int = 1024, dropout: float = 0.5, init_std=(0.01, 0.01, 0.05)
-    ):
+    def __init__(self, features: int, shape: DiscriminatorShape):
         super().__init__()
-        sizes = (features, hidden, hidden, 1)
-        linear = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]
-        for layer, std in zip(linear, init_std):
-            nn.init.normal_(layer.weight, std=std)
-            nn.init.zeros_(layer.bias)
-        self.layers = nn.Sequential(
-            linear[0],
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            linear[1],
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            linear[2],
-        )
+        width = shape.t_ins
+        linear = [nn.Linear(features, width), nn.Linear(width, width), nn.Linear(width, 1)]
+        _initialise(linear, shape.t_ins_std)
+        layers: list[nn.Module] = []
+        for hidden in linear[:2]:
+            layers += [hidden, nn.ReLU(), nn.Dropout(shape.dropout)]
+        self.layers = nn.Sequential(*layers, linear[2])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).squeeze(1)
 
 
+def _initialise(layers: Sequence[nn.Module], deviations: Sequence[float]) -> None:
+    for layer, std in zip(layers, deviations, strict=True):
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+
+
 class Discriminators(nn.Module):
-    """The discriminators of a subset of {'t_img', 't_ins', 's_img'}; they see features through
-    gradient reversal.
+    """The discriminators that a row names; they see features through gradient reversal.
 
     Args:
-        adapt: names of the modules in use, at least one.
-        spatial_channels, temporal_channels, instance_features: C, D, F of `Aspects`.
-        hidden: width of each, {'s_img': (..., ..., ...), 't_img': int, 't_ins': int}; the
-            papers' when None.
-        gamma: focusing of D_S. reduction: 'mean' or the printed 'sum' in Eqs. (4)-(5).
+        modules: any of 't_img', 't_ins', 's_img'.
+        channels: C, D, F of `Aspects`.
+        shape: widths and initial weights.
+        adaptation: gamma of D_S, its normalisation, and the reduction in Eqs. (4)-(5).
     """
 
     def __init__(
         self,
-        adapt: Iterable[str],
-        spatial_channels: int,
-        temporal_channels: int,
-        instance_features: int,
-        *,
-        hidden: dict | None = None,
-        ds_norm: Literal["gn", "bn"] = "gn",
-        dropout: float = 0.5,
-        init_std: float | None = None,
-        gamma: float = 5.0,
-        reduction: Reduction = "mean",
+        modules: Sequence[str],
+        channels: tuple[int, int, int],
+        shape: DiscriminatorShape,
+        adaptation: Adaptation,
     ):
         super().__init__()
-        self.adapt = check_adapt(adapt)
-        hidden = {"s_img": (512, 128, 128), "t_img": 512, "t_ins": 1024, **(hidden or {})}
-        self.gamma, self.reduction = gamma, reduction
-        if "t_img" in self.adapt:
-            std = {} if init_std is None else {"init_std": init_std}
-            self.t_img = TemporalImageDiscriminator(temporal_channels, hidden["t_img"], **std)
-        if "t_ins" in self.adapt:
-            std = {} if init_std is None else {"init_std": (init_std,) * 3}
-            self.t_ins = TemporalInstanceDiscriminator(
-                instance_features, hidden["t_ins"], dropout, **std
-            )
-        if "s_img" in self.adapt:
-            self.s_img = SpatialImageDiscriminator(
-                spatial_channels, hidden["s_img"], ds_norm, dropout
-            )
+        self.names = tuple(modules)
+        self.gamma, self.reduction = adaptation.gamma, adaptation.adv_reduction
+        spatial, temporal, features = channels
+        if "t_img" in modules:
+            self.t_img = TemporalImageDiscriminator(temporal, shape)
+        if "t_ins" in modules:
+            self.t_ins = TemporalInstanceDiscriminator(features, shape)
+        if "s_img" in modules:
+            self.s_img = SpatialImageDiscriminator(spatial, shape, adaptation.ds_norm)
 
-    def logits(self, aspects: Aspects, beta: float = 1.0) -> dict[str, Tensor | list[Tensor]]:
-        """Per module its logits: s_img (B,), t_img (B, 1, h, w), t_ins list of (K_i,)."""
-        out = {}
-        if "t_img" in self.adapt:
-            out["t_img"] = self.t_img(gradient_reversal(aspects.temporal, beta))
-        if "t_ins" in self.adapt:
-            counts = [len(x) for x in aspects.instances]
-            flat = self.t_ins(gradient_reversal(torch.cat(aspects.instances), beta))
-            out["t_ins"] = list(flat.split(counts))
-        if "s_img" in self.adapt:
-            out["s_img"] = self.s_img(gradient_reversal(aspects.spatial, beta))
-        return out
+    def logits(self, seen: Aspects, beta: float = 1.0) -> dict[str, Tensor | list[Tensor]]:
+        """Logits by module: s_img (B,), t_img (B, 1, h, w), t_ins a list of (K_i,)."""
+        found: dict[str, Tensor | list[Tensor]] = {}
+        if "t_img" in self.names:
+            found["t_img"] = self.t_img(gradient_reversal(seen.temporal, beta))
+        if "t_ins" in self.names:
+            counts = [len(vectors) for vectors in seen.instances]
+            vectors = torch.cat(seen.instances)  # (sum K_i, F)
+            found["t_ins"] = list(self.t_ins(gradient_reversal(vectors, beta)).split(counts))
+        if "s_img" in self.names:
+            found["s_img"] = self.s_img(gradient_reversal(seen.spatial, beta))
+        return found
 
     def forward(self, source: Aspects, target: Aspects, beta: float = 1.0) -> dict[str, Tensor]:
-        """The terms of Eq. (6) that `adapt` names, each a scalar."""
+        """The terms of Eq. (6), each a scalar, by module."""
         s, t = self.logits(source, beta), self.logits(target, beta)
         terms = {}
         if "t_img" in s:
@@ -184,11 +164,3 @@ class Discriminators(nn.Module):
         if "s_img" in s:
             terms["s_img"] = spatial_image_loss(s["s_img"], t["s_img"], self.gamma)
         return terms
-
-
-def check_adapt(adapt: Iterable[str]) -> tuple[str, ...]:
-    """The names in the order of `MODULES`, each once; NbkitError for unknown ones."""
-    asked = {adapt} if isinstance(adapt, str) else set(adapt)
-    if asked - set(MODULES):
-        raise NbkitError(f"adapt={sorted(asked)}: the modules are {', '.join(MODULES)}")
-    return tuple(name for name in MODULES if name in asked)

@@ -1,16 +1,18 @@
-"""The localizer in three sizes: `small` (from scratch, minutes on a CPU), `laptop` (MobileNetV2),
-`paper` (ResNet-50, I3D).
+"""The localizer in three sizes.
+
+`small` is trained from scratch in minutes on a CPU, `laptop` has MobileNetV2 in both branches, and
+`paper` has ResNet-50 and I3D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nbkit.errors import NbkitError
-from nbkit.models.discriminators import Discriminators
+from nbkit.models.discriminators import Discriminators, DiscriminatorShape
 from nbkit.models.localizer import Localizer, LocalizerSettings
 from nbkit.models.localizer_parts import (
     I3DTemporal,
@@ -20,119 +22,84 @@ from nbkit.models.localizer_parts import (
     SmallKeyframe,
     SmallTemporal,
 )
-from nbkit.models.norm import Mode
 
-Size = Literal["small", "laptop", "paper"]
-SIZES: tuple[Size, ...] = ("small", "laptop", "paper")
+if TYPE_CHECKING:
+    from nbkit.config.localization import Adaptation, Detector
+
+# Of the two small sizes: narrow, no dropout, larger initial weights, because a few hundred steps do
+# not move weights that start at N(0, 0.001).
+NARROW = DiscriminatorShape((48, 48, 48), 64, 128, 0.0, 0.05, (0.05, 0.05, 0.05))
 
 
-def default_settings(size: Size, height: int = 240) -> LocalizerSettings:
+def default_settings(size: str, height: int) -> LocalizerSettings:
     """Anchors and counts of a size, for frames `height` pixels high."""
+    if size == "paper":
+        return LocalizerSettings()
+    few = LocalizerSettings(
+        anchor_ratios=(1.0, 2.0, 3.0),
+        rpn_batch=64,
+        rpn_iou=(0.3, 0.6),
+        roi_positive=0.5,
+        jitter_copies=4,
+        classifier_std=None,
+    )
     if size == "small":
-        sides = tuple(round(f * height) for f in (0.25, 0.35, 0.475))  # 16, 22, 30 at 64 pixels
-        return LocalizerSettings(
-            anchor_sizes=sides,
-            anchor_ratios=(1.0, 2.0, 3.0),
-            rpn_batch=64,
-            rpn_iou=(0.3, 0.6),
+        return replace(
+            few,
+            anchor_sizes=_sides(height, 0.25, 0.35, 0.475),  # 16, 22, 30 at 64 pixels
             pre_nms=(200, 200),
             post_nms=(32, 24),
             target_proposals=8,
             roi_batch=8,
-            roi_positive=0.5,
-            jitter_copies=4,
             jitter=0.1,
-            classifier_std=None,
         )
-    if size == "laptop":
-        sides = tuple(round(f * height) for f in (0.25, 0.45, 0.7, 0.95))
-        return LocalizerSettings(
-            anchor_sizes=sides,
-            anchor_ratios=(1.0, 2.0, 3.0),
-            rpn_batch=64,
-            rpn_iou=(0.3, 0.6),
-            pre_nms=(1000, 1000),
-            post_nms=(100, 50),
-            target_proposals=24,
-            roi_batch=24,
-            roi_positive=0.5,
-            jitter_copies=4,
-            classifier_std=None,
-        )
-    if size == "paper":
-        return LocalizerSettings()
-    raise NbkitError(f"size={size!r}: choose one of {', '.join(SIZES)}")
+    return replace(
+        few,
+        anchor_sizes=_sides(height, 0.25, 0.45, 0.7, 0.95),
+        pre_nms=(1000, 1000),
+        post_nms=(100, 50),
+        target_proposals=24,
+        roi_batch=24,
+    )
+
+
+def _sides(height: int, *fractions: float) -> tuple[int, ...]:
+    return tuple(round(fraction * height) for fraction in fractions)
 
 
 def build_localizer(
-    size: Size,
-    n_classes: int,
-    *,
-    height: int = 240,
-    norm: Mode = "group",
-    weights: dict[str, str | None] | None = None,
-    settings: LocalizerSettings | None = None,
-    tf1_end: str = "Mixed_4e",
-    tf2_pool5a: bool = False,
-    seed: int = 0,
+    detector: Detector, n_classes: int, *, height: int = 240, seed: int = 0, **settings: Any
 ) -> Localizer:
     """A fresh detector.
 
     Args:
+        detector: section of the configuration: size, normalisation, cut, weights.
         height: of the frames in pixels; sets the anchors of the two small sizes.
-        norm: normalisation of the `small` size, see `norm.DomainNorm`; the others have frozen
-            batch normalisation.
-        weights: files for the branches, `{'keyframe': path, 'temporal': path}`; left out =
-            random weights.
-        settings: in place of `default_settings(size, height)`.
-        seed: of the initial weights. They do not depend on which adaptation modules stand
-            beside the detector.
+        seed: of the initial weights, which do not depend on the modules beside the detector.
+        settings: fields of `LocalizerSettings` that differ from the size's.
     """
-    settings = settings or default_settings(size, height)
-    weights = weights or {}
-    files = weights.get("keyframe"), weights.get("temporal")
+    size_settings = default_settings(detector.size, height)
+    chosen = replace(size_settings, temporal_pool=detector.temporal_pool, **settings)
+    files = detector.keyframe_weights, detector.temporal_weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if size == "small":
-            branches = SmallKeyframe(norm), SmallTemporal(norm)
-        elif size == "laptop":
-            branches = MobileNetKeyframe(files[0]), MobileNetTemporal(files[1])
+        if detector.size == "small":
+            keyframe, temporal = SmallKeyframe(detector.norm), SmallTemporal(detector.norm)
+        elif detector.size == "laptop":
+            keyframe, temporal = MobileNetKeyframe(files[0]), MobileNetTemporal(files[1])
         else:
-            branches = ResNetKeyframe(files[0]), I3DTemporal(files[1], tf1_end, tf2_pool5a)
-        return Localizer(*branches, n_classes, settings)
+            keyframe = ResNetKeyframe(files[0])
+            temporal = I3DTemporal(files[1], detector.tf1_end, detector.tf2_pool5a)
+        return Localizer(keyframe, temporal, n_classes, chosen)
 
 
 def build_discriminators(
-    size: Size,
-    adapt: Iterable[str],
-    detector: Localizer,
-    *,
-    gamma: float | None = None,
-    reduction: str = "mean",
-    ds_norm: str = "gn",
-    dropout: float | None = None,
-    seed: int = 0,
-) -> Discriminators | None:
-    """Discriminators that fit `detector`; None when `adapt` is empty.
-
-    The two small sizes have narrow discriminators, no dropout and larger initial weights, because a
-    few hundred steps do not move weights that start at N(0, 0.001).
-    """
-    adapt = tuple(adapt)
-    if not adapt:
-        return None
-    channels = detector.keyframe.channels, detector.temporal.channels, detector.temporal.features
-    narrow = {"s_img": (48, 48, 48), "t_img": 64, "t_ins": 128}
-    small = size != "paper"
+    size: str, modules: Sequence[str], detector: Localizer, adaptation: Adaptation, seed: int = 0
+) -> Discriminators:
+    """Discriminators of some of 't_img', 't_ins', 's_img' that fit `detector`."""
+    keyframe, temporal = detector.keyframe, detector.temporal
+    channels = keyframe.channels, temporal.channels, temporal.features
+    shape = DiscriminatorShape() if size == "paper" else NARROW
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 7919)
-        return Discriminators(
-            adapt,
-            *channels,
-            hidden=narrow if small else None,
-            dropout=(0.0 if small else 0.5) if dropout is None else dropout,
-            init_std=0.05 if small else None,
-            gamma=(3.0 if small else 5.0) if gamma is None else gamma,
-            reduction=reduction,
-            ds_norm=ds_norm,
-        )
+        return Discriminators(modules, channels, shape, adaptation)

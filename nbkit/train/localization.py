@@ -1,9 +1,9 @@
-"""Training the localizer: one readable loop on Lightning Fabric, resumable, with a history.
+"""Training the localizer, and `run(cfg)`: train what is missing, evaluate, write the run folder.
 
-Reproducibility rests on three habits. Every step draws its batches and its random numbers from
-(seed, step) alone, so a resumed run continues bit for bit without stored random states. The
+Reproducibility rests on three habits.  Every step draws its batches and its random numbers from
+(seed, step) alone, so a resumed run continues bit for bit without stored random states.  The
 labelled source goes through the detector before anything adversarial happens, so an adaptation
-module never shifts the detector's random numbers. And each branch has its gradient clipped by its
+module never shifts the detector's random numbers.  And each branch has its gradient clipped by its
 own norm: a module that acts on the temporal branch leaves the key-frame branch, and with it the
 proposals, exactly as they are without it.
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,252 +21,247 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from nbkit.config import digest
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
-from nbkit.files import write_csv
+from nbkit.files import atomically, write_csv, write_json
 from nbkit.losses.adversarial import action_loss, adversarial_loss, localization_objective, ramp
-from nbkit.memory import keep_freed_memory
 from nbkit.models.localizer import Localizer
-from nbkit.models.localizer_sizes import build_discriminators, build_localizer, default_settings
+from nbkit.models.localizer_sizes import build_discriminators, build_localizer
 from nbkit.models.norm import use_domain
-from nbkit.train.checkpoint import read_checkpoint, write_checkpoint
+from nbkit.train.checkpoint import read_checkpoint, stage_file, write_checkpoint
+from nbkit.train.localization_data import LocalizationData, load_data
+from nbkit.train.localization_eval import adapt_statistics, evaluate_localizer, target_statistics
+from nbkit.train.store import Run, commit, environment, finished, read_run, run_folder, run_key
 
 
 class LocalizationModel(nn.Module):
-    """Detector and discriminators as one module, so that one forward pass computes every loss of a
-    step.
-    """
+    """Detector and discriminators: one forward pass computes every loss of a step."""
 
     def __init__(self, cfg: LocalizationConfig, n_classes: int):
         super().__init__()
-        settings = replace(default_settings(cfg.detector.size, cfg.data.height), temporal_pool=cfg.detector.temporal_pool)
-        files = {"keyframe": cfg.detector.keyframe_weights, "temporal": cfg.detector.temporal_weights}
-        self.detector = build_localizer(
-            cfg.detector.size,
-            n_classes,
-            height=cfg.data.height,
-            norm=cfg.detector.norm,
-            weights=files,
-            settings=settings,
-            tf1_end=cfg.detector.tf1_end,
-            tf2_pool5a=cfg.detector.tf2_pool5a,
-            seed=cfg.seed,
-        )
-        self.discriminators = build_discriminators(
-            cfg.detector.size,
-            cfg.adapt,
-            self.detector,
-            gamma=cfg.adaptation.gamma,
-            reduction=cfg.adaptation.adv_reduction,
-            ds_norm=cfg.adaptation.ds_norm,
-            seed=cfg.seed,
-        )
+        height, seed = cfg.data.height, cfg.seed
+        self.detector = build_localizer(cfg.detector, n_classes, height=height, seed=seed)
+        self.discriminators = None
+        if cfg.modules:
+            size = cfg.detector.size
+            self.discriminators = build_discriminators(
+                size, cfg.modules, self.detector, cfg.adaptation, seed
+            )
 
     def forward(
         self, source: dict, target: dict | None, beta: float
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The four terms of Eq. (1), and the terms of Eq. (6) that are in use (none without
-        discriminators).
-        """
+        """The four terms of Eq. (1), and those of Eq. (6) that the row has."""
         act, seen_source = self.detector.source_step(source)
         if self.discriminators is None:
             return act, {}
+        instances = "t_ins" in self.discriminators.names
         with use_domain(self.detector, "target"):
-            seen_target = self.detector.target_step(
-                target, instances="t_ins" in self.discriminators.adapt
-            )
+            seen_target = self.detector.target_step(target, instances)
         return act, self.discriminators(seen_source, seen_target, beta)
 
-    def groups(self) -> list[list[nn.Parameter]]:
-        """Trainable parameters of the key-frame branch, the temporal branch and the discriminators."""
-        parts = [self.detector.spatial_parameters(), self.detector.temporal_parameters()]
-        return parts + (
-            [list(self.discriminators.parameters())] if self.discriminators is not None else []
-        )
+
+# --- run -----------------------------------------------------------------------------------------
+def run(cfg: LocalizationConfig) -> Run:
+    """Train (or reuse) the detector of `cfg`, test on the target, and return the `Run`."""
+    data = load_data(cfg)
+    folder = run_folder(cfg, data.key)
+    if not finished(folder):
+        model, state = _trained(cfg, data)
+        write_run(folder, cfg, data, model.detector, state)
+    return read_run(cfg, folder)
 
 
-def learning_rate(cfg: LocalizationConfig, step: int) -> float:
-    """Rate of a step (0-based): warm-up, then cosine to zero or one division by ten at 5/7."""
-    rate = cfg.optim.lr * min(1.0, (step + 1) / cfg.optim.warmup) if cfg.optim.warmup else cfg.optim.lr
-    if cfg.optim.schedule == "cosine":
-        return rate * 0.5 * (1 + math.cos(math.pi * step / cfg.optim.steps))
-    return rate * (0.1 if step >= cfg.optim.steps * 5 / 7 else 1.0)
+def trained_detector(cfg: LocalizationConfig) -> Localizer:
+    """The detector of a run as it is evaluated, trained now where its checkpoint is absent.
 
-
-def reversal(cfg: LocalizationConfig, step: int) -> float:
-    """Coefficient of the gradient reversal at a step."""
-    return cfg.adaptation.beta * (ramp(step / cfg.optim.steps) if cfg.adaptation.beta_ramp else 1.0)
-
-
-def step_indices(
-    n: int, cfg: LocalizationConfig, step: int, domain: int, rank: int = 0, world: int = 1
-) -> np.ndarray:
-    """Key frames of one step: `batch` different ones (all of a smaller set), this process's share
-    of them.
+    Read the target within `use_domain(detector, target_statistics(cfg.row))`.
     """
-    rng = np.random.default_rng([cfg.seed, step, domain])
-    return rng.permutation(n)[: cfg.optim.batch][rank::world]
+    data = load_data(cfg)
+    detector = _trained(cfg, data)[0].detector
+    _fill_target_statistics(detector, cfg, data)
+    return detector.eval()
 
 
-def make_optimizer(cfg: LocalizationConfig, model: LocalizationModel) -> torch.optim.Optimizer:
-    """One parameter group each for the key-frame branch, the temporal branch and the
-    discriminators.
+def stage_key(cfg: LocalizationConfig, data_key: str) -> str:
+    """Hash of all that determines the trained weights: I3D+RPN and AdaBN have one in common."""
+    sections = ["data", "detector", "optim"]
+    if cfg.modules:
+        sections.append("adaptation")
+    labels_of = "target" if cfg.row == "oracle" else "source"
+    return digest([cfg.part(*sections), cfg.modules, labels_of, data_key], 16)
+
+
+def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[LocalizationModel, dict]:
+    if cfg.watch.device == "cuda" and not torch.cuda.is_available():
+        raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
+    fabric = Fabric(accelerator=cfg.watch.device, devices=1)
+    with stage_file(cfg, stage_key(cfg, data.key)) as path:
+        return train_localizer(fabric, cfg, data.classes, data.labelled, data.target, path)
+
+
+def _fill_target_statistics(
+    detector: Localizer, cfg: LocalizationConfig, data: LocalizationData
+) -> None:
+    """Re-estimate the target's statistics for every row that reads it with them.
+
+    So no RoI head is judged with statistics that were never set.
     """
-    groups = [{"params": g} for g in model.groups()]
-    if cfg.optim.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=cfg.optim.lr, weight_decay=cfg.optim.weight_decay)
-    return torch.optim.SGD(groups, lr=cfg.optim.lr, momentum=0.9, weight_decay=cfg.optim.weight_decay)
+    if cfg.detector.norm == "per_domain" and target_statistics(cfg.row) == "target":
+        adapt_statistics(detector, data.target, cfg)
 
 
+def write_run(
+    folder: Path, cfg: LocalizationConfig, data: LocalizationData, detector: Localizer, state: dict
+) -> None:
+    """Evaluate on the target's test videos, and write all files of a run folder."""
+    started = time.perf_counter()
+    _fill_target_statistics(detector, cfg, data)
+    statistics = target_statistics(cfg.row)
+    scores, found = evaluate_localizer(detector, data.test, data.classes, cfg, statistics)
+    # Of the logged steps: right for a resumed run, too.
+    per_step = float(np.mean([row["seconds"] for row in state["history"]]))
+    evaluated = time.perf_counter() - started
+    write_json(folder / "config.json", cfg.flat())
+    write_json(folder / "env.json", {**state["environment"], "scored_at": commit()})
+    write_csv(folder / "history.csv", state["history"])
+    columns = {name: getattr(found, name) for name in ("video", "frame", "label", "score", "box")}
+    columns["videos"] = np.array(data.test.videos)
+
+    def save(part: Path) -> None:
+        with part.open("wb") as file:  # given a path, numpy would append .npz to it
+            np.savez_compressed(file, **columns)
+
+    atomically(folder / "detections.npz", save)
+    metrics = {
+        "cell": run_key(cfg),
+        **scores,
+        "videos": len(data.test.videos),
+        "selection": "last step",
+        "split": cfg.evaluation.eval_split,
+        "partial_data": data.partial,
+        "seconds": {"train": per_step * cfg.optim.steps, "evaluate": evaluated},
+        "finished": time.strftime("%FT%TZ", time.gmtime()),
+    }
+    write_json(folder / "metrics.json", metrics)
+
+
+# --- training ------------------------------------------------------------------------------------
 def train_localizer(
+    fabric: Fabric,
     cfg: LocalizationConfig,
     classes: list[str],
-    source: KeyframeDataset,
-    target: KeyframeDataset | None = None,
-    folder: str | Path | None = None,
-    *,
-    fabric: Fabric | None = None,
-    progress: bool = False,
-    stop_after: int | None = None,
-) -> tuple[LocalizationModel, list[dict]]:
-    """Train one row of the tables.
+    labelled: KeyframeDataset,
+    target: KeyframeDataset,
+    path: Path,
+) -> tuple[LocalizationModel, dict[str, Any]]:
+    """Train a row, going on from the checkpoint at `path`; nothing is done where it is finished.
 
     Args:
-        source: labelled key frames. For the oracle these are the target's, with `cfg.adapt` empty.
-        target: key frames of the unlabelled domain; needed when `cfg.adapt` is not empty.
-        folder: gets `history.csv` and `checkpoint.pt`; a run found there goes on where it
-            stopped. None: nothing kept.
-        stop_after: leave after so many steps of this call (to show that resuming works).
+        labelled: key frames of the source; of the target for the oracle.
+        target: key frames of the unlabelled domain.
     Returns:
-        the model in evaluation mode, and the history: one dict a logged step.
+        the model in evaluation mode, and the checkpoint's state: `history`, one dict per logged
+        step, and `environment`, in which the training began.
     """
-    _check(cfg, source, target)
-    keep_freed_memory()
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    if labelled.withhold_labels or not target.withhold_labels:
+        raise NbkitError(
+            "training reads labels of `labelled` alone: open that domain with "
+            "withhold_labels=False, and the unlabelled one with withhold_labels=True"
+        )
     model = LocalizationModel(cfg, len(classes))
-    optimizer = make_optimizer(cfg, model)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    path = None if folder is None else Path(folder) / "checkpoint.pt"
-    first, history = load_checkpoint(path, cfg, classes, model, optimizer)
-    last = cfg.optim.steps if stop_after is None else min(cfg.optim.steps, first + stop_after)
-    for step in tqdm(range(first, last), "steps", disable=not progress):
-        row = train_step(fabric, wrapped, model, optimizer, cfg, source, target, step)
-        if step % cfg.watch.log_every == 0 or step == cfg.optim.steps - 1:
-            history.append(row)
-        done = step + 1
-        if (
-            path is not None
-            and fabric.global_rank == 0
-            and (done % cfg.watch.save_every == 0 or done == last)
-        ):
-            save_checkpoint(path, cfg, classes, model, optimizer, done, history)
-            write_csv(path.parent / "history.csv", history)
-    fabric.barrier()
-    return model.eval(), history
+    module, optimizer = fabric.setup(model, make_optimizer(cfg, model))
+    state = read_checkpoint(path)
+    if state is None:
+        state = {"step": 0, "history": [], "environment": environment(fabric.device)}
+    else:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    steps = range(state["step"], cfg.optim.steps)
+    for step in tqdm(steps, "steps", disable=not cfg.watch.progress):
+        row = train_step(fabric, module, optimizer, cfg, labelled, target, step)
+        last = step == cfg.optim.steps - 1
+        if step % cfg.watch.log_every == 0 or last:
+            state["history"].append(row)
+        if (step + 1) % cfg.watch.save_every == 0 or last:
+            state["step"] = step + 1
+            state["model"], state["optimizer"] = model.state_dict(), optimizer.state_dict()
+            write_checkpoint(path, state)
+    return model.eval(), state
 
 
 def train_step(
     fabric: Fabric,
-    wrapped,
-    model: LocalizationModel,
-    optimizer,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
     cfg: LocalizationConfig,
-    source: KeyframeDataset,
-    target: KeyframeDataset | None,
+    labelled: KeyframeDataset,
+    target: KeyframeDataset,
     step: int,
 ) -> dict[str, float]:
-    """One step of Eq. (7); returns what history.csv records of it."""
-    start, rate, beta = time.perf_counter(), learning_rate(cfg, step), reversal(cfg, step)
-    batches = []
-    for domain, data in enumerate((source, target if cfg.adapt else None)):
-        if data is None:
-            batches.append(None)
-            continue
-        data.set_epoch(step)
-        chosen = step_indices(len(data), cfg, step, domain, fabric.global_rank, fabric.world_size)
-        batches.append(fabric.to_device(data.batch(chosen)))
+    """One step of Eq. (7); returns what history.csv records of it, terms unweighted."""
+    started = time.perf_counter()
+    rate, beta = learning_rate(cfg, step), reversal(cfg, step)
+    first, second = fabric.to_device(step_batch(cfg, labelled, step, 0)), None
+    if cfg.modules:
+        second = fabric.to_device(step_batch(cfg, target, step, 1))
     for group in optimizer.param_groups:
         group["lr"] = rate
-    torch.manual_seed(
-        int(np.random.SeedSequence([cfg.seed, step, fabric.global_rank]).generate_state(1)[0])
-    )
-    wrapped.train()
-    act, adv = wrapped(*batches, beta)
+    torch.manual_seed(int(np.random.SeedSequence([cfg.seed, step, 0]).generate_state(1)[0]))
+    module.train()
+    act, adv = module(first, second, beta)
     loss = action_loss(**act)
     if adv:
         loss = localization_objective(loss, adversarial_loss(adv), cfg.adaptation.lam)
-    if not torch.isfinite(loss):
-        parts = {k: float(v) for k, v in {**act, **adv}.items()}
+    values = {name: float(term.detach()) for name, term in {"loss": loss, **act, **adv}.items()}
+    if not math.isfinite(values["loss"]):
         raise NbkitError(
-            f"step {step}: the loss is not finite ({parts}). Lower LR, LAM or BETA, or set GRAD_CLIP"
+            f"step {step}: the loss is not finite ({values}). Lower LR, LAM or BETA, or set "
+            "GRAD_CLIP"
         )
     optimizer.zero_grad()
     fabric.backward(loss)
     if cfg.optim.grad_clip:
-        for group in model.groups():
-            nn.utils.clip_grad_norm_(group, cfg.optim.grad_clip)
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], cfg.optim.grad_clip)
     optimizer.step()
-    values = {k: float(v.detach()) for k, v in {"loss": loss, **act, **adv}.items()}
-    return {
-        "step": step,
-        **values,
-        "lr": rate,
-        "beta": beta,
-        "lam": cfg.adaptation.lam,
-        "seconds": time.perf_counter() - start,
-    }
+    used = {"lr": rate, "beta": beta, "lam": cfg.adaptation.lam}
+    return {"step": step, **values, **used, "seconds": time.perf_counter() - started}
 
 
-def save_checkpoint(path: Path, cfg, classes, model, optimizer, step: int, history: list) -> None:
-    """Everything a later call needs, in one atomic file."""
-    state = {
-        "config": cfg.key(),
-        "classes": list(classes),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "history": history,
-    }
-    write_checkpoint(path, state)
+def step_batch(cfg: LocalizationConfig, data: KeyframeDataset, step: int, domain: int) -> dict:
+    """The batch of a step: `batch` different key frames, or all of a smaller set."""
+    data.set_epoch(step)
+    order = np.random.default_rng([cfg.seed, step, domain]).permutation(len(data))
+    return data.batch(order[: cfg.optim.batch])
 
 
-def load_checkpoint(path: Path | None, cfg, classes, model, optimizer) -> tuple[int, list]:
-    """-> (steps done, history). (0, []) without a file; NbkitError for a file of another run, or a
-    broken one.
-    """
-    state = None if path is None else read_checkpoint(path)
-    if state is None:
-        return 0, []
-    if (state.get("config"), state.get("classes")) != (cfg.key(), list(classes)):
-        raise NbkitError(
-            f"{path}: belongs to a run with another configuration. Choose another folder, or delete it."
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), list(state["history"])
+def learning_rate(cfg: LocalizationConfig, step: int) -> float:
+    """Rate of a step (0-based): warm-up, then cosine to zero or one division by ten at 5/7."""
+    optim, rate = cfg.optim, cfg.optim.lr
+    if optim.warmup:
+        rate *= min(1.0, (step + 1) / optim.warmup)
+    if optim.schedule == "cosine":
+        return rate * 0.5 * (1 + math.cos(math.pi * step / optim.steps))
+    return rate * 0.1 if step >= optim.steps * 5 / 7 else rate
 
 
-def load_detector(folder: str | Path, cfg: LocalizationConfig, classes: list[str]) -> Localizer:
-    """The detector of a finished run, in evaluation mode."""
-    model = LocalizationModel(cfg, len(classes))
-    path = Path(folder) / "checkpoint.pt"
-    step, _ = load_checkpoint(path, cfg, classes, model, make_optimizer(cfg, model))
-    if step < cfg.optim.steps:
-        raise NbkitError(f"{path}: {step} of {cfg.optim.steps} steps are done. Finish the run first.")
-    return model.eval().detector
+def reversal(cfg: LocalizationConfig, step: int) -> float:
+    """Coefficient of the gradient reversal at a step."""
+    if not cfg.adaptation.beta_ramp:
+        return cfg.adaptation.beta
+    return cfg.adaptation.beta * ramp(step / cfg.optim.steps)
 
 
-def _check(
-    cfg: LocalizationConfig, source: KeyframeDataset, target: KeyframeDataset | None
-) -> None:
-    if source.withhold_labels:
-        raise NbkitError(
-            "the labelled domain was opened with withhold_labels=True: there is nothing to learn from"
-        )
-    if cfg.adapt and target is None:
-        raise NbkitError(f"adapt={list(cfg.adapt)} needs key frames of the unlabelled domain")
-    if cfg.adapt and not target.withhold_labels:
-        raise NbkitError(
-            "open the unlabelled domain with withhold_labels=True: its annotation must not be read"
-        )
+def make_optimizer(cfg: LocalizationConfig, model: LocalizationModel) -> torch.optim.Optimizer:
+    """One parameter group each for key-frame branch, temporal branch and discriminators."""
+    parts = [model.detector.spatial_parameters(), model.detector.temporal_parameters()]
+    if model.discriminators is not None:
+        parts.append(list(model.discriminators.parameters()))
+    groups, optim = [{"params": part} for part in parts], cfg.optim
+    rates = {"lr": optim.lr, "weight_decay": optim.weight_decay}
+    if optim.optimizer == "adamw":
+        return torch.optim.AdamW(groups, **rates)
+    return torch.optim.SGD(groups, momentum=0.9, **rates)

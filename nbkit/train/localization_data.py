@@ -1,99 +1,164 @@
-"""The videos of a localization benchmark, with their boxes: one call, whatever the benchmark."""
+"""Both domains of a localization run: frames and boxes, whatever the benchmark."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from nbkit.benchmarks.manifest import load_manifest
-from nbkit.benchmarks.resolve import resolve
-from nbkit.data.locks import one_at_a_time
+from nbkit.benchmarks.manifest import Manifest, load_manifest
+from nbkit.benchmarks.resolve import resolve, shortfall
+from nbkit.config import digest
+from nbkit.config.localization import LocalizationConfig
+from nbkit.data.arrays import fingerprint, one_at_a_time
+from nbkit.data.frame_cache import build_frame_cache
+from nbkit.data.keyframes import KeyframeDataset
 from nbkit.demo.write import write_demo
 from nbkit.errors import NbkitError
 
-#: the demo domains with untrimmed videos among them; the manifest is that of the trimmed ones
-DEMO = "demo_untrimmed"
-DEMO_COUNTS = {"train": 40, "val": 10, "test": 20}  # videos a class and domain
-# over street: each of its videos loses 30 to 60 % of its contrast, so that proposals are lost, too
-HAZE = 0.6
-# of the videos of each split: two performances, with standing and empty stretches around them
+# The demo domains with untrimmed videos among them; the manifest is that of the trimmed ones.
+UNTRIMMED_DEMO = "demo_untrimmed"
+# Part of the videos of each split: two performances, background before, between and after them.
 UNTRIMMED = 0.25
-#: benchmarks that lie in another benchmark's folder
+# Over street: each video loses 30 to 60 % of its contrast, so that proposals are lost, too.
+HAZE = 0.6
+# Benchmarks that lie in another benchmark's folder.
 SAME_FOLDER = {"jhmdb_camera_boxes": "jhmdb_camera"}
 
 
+@dataclass
+class LocalizationData:
+    """What a run reads.  Training sees `labelled` and `target` only.
+
+    Attributes:
+        classes: names of the C actions.
+        source: labelled training frames of the source.
+        target: training frames of the target; its annotation is never opened.
+        oracle: the frames of `target` with their labels, for the upper-bound row; else None.
+        test: every frame of the target's test videos.
+        key: hash of the resolved table and of the contents of videos and annotation.
+        partial: what the published benchmark has beyond this copy of it.
+    """
+
+    classes: list[str]
+    source: KeyframeDataset
+    target: KeyframeDataset
+    oracle: KeyframeDataset | None
+    test: KeyframeDataset
+    key: str
+    partial: list[str]
+
+    @property
+    def labelled(self) -> KeyframeDataset:
+        """The frames whose labels are trained on: the source's, or the oracle row's."""
+        return self.source if self.oracle is None else self.oracle
+
+
+def load_data(cfg: LocalizationConfig) -> LocalizationData:
+    """Frames and boxes of both domains, decoded once; demo domains are rendered where absent.
+
+    Raises NbkitError where a domain, a split or a class has no video, or a video no boxes.
+    """
+    manifest = _manifest(cfg)
+    with one_at_a_time(cfg.watch.data_root, cfg.benchmark):
+        root = benchmark_root(cfg.benchmark, cfg.watch.data_root)
+        if cfg.benchmark == UNTRIMMED_DEMO:
+            root = _render(cfg)
+        partial_is_fine = cfg.data.allow_partial or cfg.benchmark == UNTRIMMED_DEMO
+        domains = (cfg.source, cfg.target)
+        how: dict[str, Any] = {"split_seed": cfg.split_seed, "domains": domains}
+        table = resolve(manifest, root, allow_partial=partial_is_fine, **how)
+        data = data_of_table(cfg, manifest.classes, table)
+    if cfg.benchmark != UNTRIMMED_DEMO:
+        data.partial = shortfall(manifest, table, domains)
+    return data
+
+
 def benchmark_root(benchmark: str, data_root: str | Path) -> Path:
-    """The folder below `data_root` that holds a benchmark: its own, or the one it shares where that
-    is there instead.
-    """
-    places = [Path(data_root) / name for name in (benchmark, SAME_FOLDER.get(benchmark)) if name]
-    return next((place for place in places if place.exists()), places[0])
+    """Its own folder below `data_root`, or the one that it shares where only that is there."""
+    own = Path(data_root) / benchmark
+    shared = Path(data_root) / SAME_FOLDER.get(benchmark, benchmark)
+    return own if own.exists() or not shared.exists() else shared
 
 
-def write_untrimmed_demo(
-    data_root: str | Path, *, counts: dict[str, int] | None = None, seed: int = 0, workers: int = 2
-) -> Path:
-    """Render `data_root/demo_untrimmed` unless it is there: both demo domains, a quarter of the
-    videos untrimmed, street in haze.
-
-    An untrimmed video is three times as long and holds its action twice; between and around the two
-    performances the actor stands still or is gone. Those frames are background: they have no box.
-    Returns the folder. About two minutes of one core for the default counts.
-    """
-    counts = DEMO_COUNTS if counts is None else counts
-    name = (
-        DEMO
-        if (counts, seed) == (DEMO_COUNTS, 0)
-        else f"{DEMO}_{'_'.join(map(str, counts.values()))}_s{seed}"
-    )
-    with one_at_a_time(data_root, DEMO):
-        return write_demo(
-            Path(data_root) / name,
-            videos_per_class=counts,
-            seed=seed,
-            workers=workers,
-            untrimmed_fraction=UNTRIMMED,
-            haze=HAZE,
-        )
-
-
-def localization_table(
-    benchmark: str,
-    data_root: str | Path = "data",
-    *,
-    split_seed: int = 0,
-    counts: dict[str, int] | None = None,
-    workers: int = 2,
-    allow_partial: bool = False,
-    domains: tuple[str, str] | None = None,
-) -> tuple[list[str], pd.DataFrame]:
-    """Class names and the resolved table of a benchmark: columns video, path, class_name, label,
-    domain, split, boxes.
-
-    benchmark: 'demo_untrimmed' (rendered when absent, `counts` videos a class by split), or a
-    manifest of a localization task whose official folder lies at `data_root/<benchmark>`.
-    split_seed: draws grouped splits. allow_partial, domains: as in `resolve`. Raises NbkitError for
-    a benchmark without boxes, and what `resolve` raises.
-    """
-    if benchmark == DEMO:
-        manifest = load_manifest("demo")
-        table = resolve(
-            manifest,
-            write_untrimmed_demo(data_root, counts=counts, workers=workers),
-            allow_partial=True,
-        )
-        return list(manifest.classes), table
-    manifest = load_manifest(benchmark)
-    if manifest.task != "localization":
+def _manifest(cfg: LocalizationConfig) -> Manifest:
+    demo = cfg.benchmark == UNTRIMMED_DEMO
+    manifest = load_manifest("demo" if demo else cfg.benchmark)
+    if manifest.task != "localization" and not demo:
         raise NbkitError(
-            f"BENCHMARK={benchmark!r} has no boxes (its task is {manifest.task}); "
-            f"take {DEMO}, jhmdb_camera_boxes, ucfsports_ucf101 or jhmdb_ucf101"
+            f"BENCHMARK={cfg.benchmark!r} has no boxes (its task is {manifest.task}); "
+            f"take {UNTRIMMED_DEMO}, jhmdb_camera_boxes, ucfsports_ucf101 or jhmdb_ucf101"
         )
-    return list(manifest.classes), resolve(
-        manifest,
-        benchmark_root(benchmark, data_root),
-        split_seed=split_seed,
-        allow_partial=allow_partial,
-        domains=domains,
+    for name, domain in (("SOURCE", cfg.source), ("TARGET", cfg.target)):
+        if domain not in manifest.domains:
+            known = ", ".join(sorted(manifest.domains))
+            raise NbkitError(f"{name}={domain!r} is not a domain of {cfg.benchmark}: {known}")
+    return manifest
+
+
+def _render(cfg: LocalizationConfig) -> Path:
+    """Render both demo domains unless they are there: a quarter untrimmed, street in haze.
+
+    An untrimmed video is three times as long and holds its action twice; in between the actor
+    stands still or is gone.  Those frames are background: they have no box.
+    """
+    train, test = cfg.data.demo_train, cfg.data.demo_test
+    counts = {"train": train, "val": test // 2, "test": test}
+    name = UNTRIMMED_DEMO
+    if (train, test) != (40, 20):
+        name += f"_{train}_{test // 2}_{test}_s0"
+    root = Path(cfg.watch.data_root) / name
+    return write_demo(root, videos_per_class=counts, untrimmed_fraction=UNTRIMMED, haze=HAZE)
+
+
+def data_of_table(
+    cfg: LocalizationConfig, classes: Iterable[str], table: pd.DataFrame
+) -> LocalizationData:
+    """The data sets of a resolved table: columns video, path, class_name, label, domain, split,
+    boxes.
+    """
+    classes = list(classes)
+    rows = table[table["domain"].isin([cfg.source, cfg.target])]
+    if "boxes" not in rows or (rows["boxes"].fillna("") == "").any():
+        raise NbkitError("every video of the table needs boxes; run `nbkit check-data`")
+    train, target = _part(rows, cfg.source, "train"), _part(rows, cfg.target, "train")
+    test = _part(rows, cfg.target, cfg.evaluation.eval_split)
+    missing = [name for label, name in enumerate(classes) if label not in set(train["label"])]
+    if missing:
+        raise NbkitError(f"{cfg.source}: no training video of class {', '.join(missing)}")
+    data, size = cfg.data, (cfg.data.height, cfg.data.width)
+    folder = Path(cfg.watch.data_root) / "cache"
+    cache = build_frame_cache(rows, folder, size=size, progress=cfg.watch.progress)
+    clip = {"clip_len": data.clip_len, "clip_stride": data.clip_stride, "seed": cfg.seed}
+    fit = {**clip, "key_stride": data.key_stride, "augment": data.augment}
+    oracle = None
+    if cfg.row == "oracle":
+        oracle = KeyframeDataset(cache, target, background=data.background, **fit)
+    listed = rows[["video", "label", "domain", "split"]].to_csv(index=False)
+    return LocalizationData(
+        classes,
+        source=KeyframeDataset(cache, train, background=data.background, **fit),
+        target=KeyframeDataset(cache, target, withhold_labels=True, **fit),
+        oracle=oracle,
+        test=KeyframeDataset(cache, test, key_stride=1, background=True, **clip),
+        key=digest([listed, cache.key, _annotation_prints(rows["boxes"])]),
+        partial=[],
     )
+
+
+def _part(rows: pd.DataFrame, domain: str, split: str) -> pd.DataFrame:
+    found = rows[(rows["domain"] == domain) & (rows["split"] == split)].reset_index(drop=True)
+    if found.empty:
+        raise NbkitError(f"{domain}: no {split} videos with boxes")
+    return found
+
+
+def _annotation_prints(paths: Iterable[str]) -> list[str]:
+    """Digests of the annotation files; of every file of a folder."""
+    files = []
+    for path in map(Path, sorted(set(paths))):
+        files += sorted(path.iterdir()) if path.is_dir() else [path]
+    return [fingerprint(file) for file in files]

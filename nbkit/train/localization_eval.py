@@ -1,18 +1,14 @@
-"""Running a trained localizer over test videos, and every number the tables and the notebook show
-of it.
-"""
+"""A trained localizer over test videos, and every number that tables and notebook show of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.keyframes import KeyframeDataset
-from nbkit.evaluate.average_precision import MeanAP
 from nbkit.evaluate.boxes import iou_matrix
 from nbkit.evaluate.detections import Detections, Tube, tube_boxes
 from nbkit.evaluate.frame_map import drop_background, frame_map
@@ -21,202 +17,158 @@ from nbkit.evaluate.video_map import RANGE, video_maps
 from nbkit.models.localizer import Localizer
 from nbkit.models.norm import estimating_statistics, use_domain
 
-PLUS_ONE = (
-    False  # boxes end just outside the last pixel (nbkit/data/boxes.py): their width is x2 - x1
-)
+# Boxes end just outside the last pixel (nbkit/data/boxes.py): their width is x2 - x1.
+PLUS_ONE = False
+ADABN_BATCHES = 20
+
+# Boxes (K, 4) by (video, frame).
+Proposals = Mapping[tuple[int, int], np.ndarray]
 
 
-@dataclass
-class Scores:
-    """Percent throughout. `frame`, `video[threshold]`: per class and mean. `video_range`: mean over
-    0.5:0.95.
-
-    Where a gain comes from: `recall` = ground truths that one of the proposals covers (IoU >= 0.5).
-    `class_given_box` = ground truths named right by the best-scored of the detections that cover
-    them, among those that any covers. `box_iou` = mean over those of their best IoU with a
-    detection.
-    """
-
-    frame: MeanAP
-    video: dict[float, MeanAP]
-    video_range: float
-    recall: float
-    class_given_box: float
-    box_iou: float
-
-    def summary(self) -> dict[str, float]:
-        """The numbers of one table row."""
-        row = {
-            "frame_map": self.frame.mean,
-            "video_map_0.5": self.video[0.5].mean,
-            "video_map_0.2": self.video[0.2].mean,
-            "video_map_0.5:0.95": self.video_range,
-            "proposal_recall": self.recall,
-            "class_given_box": self.class_given_box,
-            "box_iou": self.box_iou,
-        }
-        return {**row, **{f"ap_{c}": a for c, a in zip(self.frame.classes, self.frame.ap)}}
-
-
-def evaluation_keys(data: KeyframeDataset, stride: int) -> list[int]:
-    """Indices of the frames to evaluate; `data` must list every frame (key_stride=1,
-    background=True).
-    """
-    return [i for i, (_, frame) in enumerate(data.keys) if frame % stride == 0]
-
-
-def strided(tubes: Sequence[Tube], stride: int) -> list[Tube]:
-    """The tubes on every `stride`-th frame, frames renumbered 0, 1, ...; as if the video had been
-    sampled.
-    """
-    out = []
-    for t in tubes:
-        keep = t.frames % stride == 0
-        if keep.any():
-            out.append(Tube(t.video, t.label, t.frames[keep] // stride, t.boxes[keep], t.score))
-    return out
+def evaluate_localizer(
+    detector: Localizer,
+    data: KeyframeDataset,
+    classes: Sequence[str],
+    cfg: LocalizationConfig,
+    domain: str = "target",
+) -> tuple[dict[str, float], Detections]:
+    """Detect on the frames of `data`, read with the statistics of `domain`, and score."""
+    found, proposals = detect_all(detector, data, cfg, domain)
+    truth = strided(data.tubes, cfg.evaluation.eval_stride)
+    return score_detections(found, proposals, truth, classes, cfg), found
 
 
 @torch.no_grad()
 def detect_all(
-    detector: Localizer,
-    data: KeyframeDataset,
-    *,
-    batch: int = 16,
-    stride: int = 1,
-    domain: str = "target",
-    device: torch.device | str = "cpu",
-) -> tuple[Detections, dict[tuple[int, int], np.ndarray]]:
-    """Detections on every `stride`-th frame (frames renumbered), and the proposals by (video,
-    frame).
-    """
+    detector: Localizer, data: KeyframeDataset, cfg: LocalizationConfig, domain: str = "target"
+) -> tuple[Detections, Proposals]:
+    """Detections on every `eval_stride`-th frame (frames renumbered), and all proposals."""
     detector.eval()
+    stride, step = cfg.evaluation.eval_stride, cfg.watch.eval_batch
+    keys = [i for i, (_, frame) in enumerate(data.keys) if frame % stride == 0]
     parts, proposals = [], {}
-    keys = evaluation_keys(data, stride)
     with use_domain(detector, domain):
-        for at in range(0, len(keys), batch):
-            items = data.batch(keys[at : at + batch])
-            moved = {k: items[k].to(device) for k in ("keyframe", "clip")}
-            for video, frame, found in zip(
-                items["video"], items["frame"] // stride, detector.detect(moved)
-            ):
-                n = len(found["scores"])
-                parts.append(
-                    Detections(
-                        np.full(n, video),
-                        np.full(n, frame),
-                        found["labels"].cpu().numpy(),
-                        found["scores"].cpu().numpy(),
-                        found["boxes"].cpu().numpy().reshape(n, 4),
-                    )
-                )
-                proposals[int(video), int(frame)] = found["proposals"].cpu().numpy()
+        for first in range(0, len(keys), step):
+            batch = data.batch(keys[first : first + step])
+            places = zip(batch["video"], batch["frame"] // stride)
+            for (video, frame), found in zip(places, detector.detect(pixels(batch, detector))):
+                arrays = {name: value.cpu().numpy() for name, value in found.items()}
+                parts.append(_detections(video, frame, arrays))
+                proposals[int(video), int(frame)] = arrays["proposals"]
     return Detections.concatenate(parts), proposals
 
 
-def score(
+def pixels(batch: dict, detector: Localizer) -> dict[str, torch.Tensor]:
+    """The tensors of a batch that need no label, on the detector's device."""
+    device = next(detector.parameters()).device
+    return {name: batch[name].to(device) for name in ("keyframe", "clip")}
+
+
+def _detections(video: int, frame: int, found: dict[str, np.ndarray]) -> Detections:
+    n = len(found["scores"])
+    places = np.full(n, video), np.full(n, frame)
+    return Detections(*places, found["labels"], found["scores"], found["boxes"].reshape(n, 4))
+
+
+def strided(tubes: Sequence[Tube], stride: int) -> list[Tube]:
+    """The tubes as if the video had been sampled: every `stride`-th frame, renumbered 0, 1, ..."""
+    found = []
+    for tube in tubes:
+        keep = tube.frames % stride == 0
+        if keep.any():
+            frames = tube.frames[keep] // stride
+            found.append(Tube(tube.video, tube.label, frames, tube.boxes[keep], tube.score))
+    return found
+
+
+def score_detections(
     found: Detections,
-    proposals: dict,
+    proposals: Proposals,
     truth: Sequence[Tube],
     classes: Sequence[str],
     cfg: LocalizationConfig,
-) -> Scores:
-    """All metrics of one run; `truth` on the same frame numbers as `found` (see `strided`).
+) -> dict[str, float]:
+    """All metrics of a run in percent, by the names that tables have for them.
 
-    Without `eval_background`, detections on frames where nobody acts count neither as boxes nor in
-    tubes (Agarwal et al., Table 2).
+    `truth` has the frame numbers of `found` (see `strided`).  Without `eval_background`, detections
+    on frames where nobody acts count neither as boxes nor in tubes (Agarwal et al., Table 2).
     """
-    if not cfg.evaluation.eval_background:
+    background = cfg.evaluation.eval_background
+    if not background:
         found = drop_background(found, tube_boxes(truth))
-    frame = frame_map(found, truth, classes, eval_background=cfg.evaluation.eval_background, plus_one=PLUS_ONE)
-    video = video_maps(
-        link(found, link_settings(cfg)),
-        truth,
-        classes,
-        iou_thresholds=(0.2, *RANGE),
-        plus_one=PLUS_ONE,
-    )
-    over_range = float(np.mean([video[t].mean for t in RANGE]))
-    return Scores(frame, video, over_range, *where_from(found, proposals, truth))
+    frame = frame_map(found, truth, classes, eval_background=background, plus_one=PLUS_ONE)
+    tubes = link(found, link_settings(cfg))
+    thresholds = (0.2, *RANGE)
+    video = video_maps(tubes, truth, classes, iou_thresholds=thresholds, plus_one=PLUS_ONE)
+    return {
+        "frame_map": frame.mean,
+        "video_map_0.5": video[0.5].mean,
+        "video_map_0.2": video[0.2].mean,
+        "video_map_0.5:0.95": float(np.mean([video[threshold].mean for threshold in RANGE])),
+        **where_from(found, proposals, truth),
+        **{f"ap_{name}": ap for name, ap in zip(frame.classes, frame.ap)},
+    }
 
 
 def link_settings(cfg: LocalizationConfig) -> LinkSettings:
     """How the tubes of a run are built."""
+    evaluation = cfg.evaluation
     return LinkSettings(
-        max_gap=cfg.evaluation.max_gap,
-        min_length=cfg.evaluation.min_tube_len,
-        min_score=cfg.evaluation.tube_score_min,
+        max_gap=evaluation.max_gap,
+        min_length=evaluation.min_tube_len,
+        min_score=evaluation.tube_score_min,
         plus_one=PLUS_ONE,
     )
 
 
-def where_from(
-    found: Detections, proposals: dict, truth: Sequence[Tube]
-) -> tuple[float, float, float]:
-    """(proposal recall, class given box, mean IoU), see `Scores`; NaN where there is nothing to
-    count.
+def where_from(found: Detections, proposals: Proposals, truth: Sequence[Tube]) -> dict[str, float]:
+    """Where a gain comes from, in percent of the ground-truth boxes; NaN where there are none.
+
+    proposal_recall: those that one of the proposals covers (IoU >= 0.5).  class_given_box: those
+    named right by the best-scored detection that covers them, among those that any covers.
+    box_iou: mean over these of the best IoU with a detection.
     """
-    rows = tube_boxes(truth)
     places: dict[tuple[int, int], list[int]] = {}
     for i, key in enumerate(zip(found.video.tolist(), found.frame.tolist())):
         places.setdefault(key, []).append(i)
+    rows = tube_boxes(truth)
     covered, right, overlap = [], [], []
-    for video, frame, label, box in zip(
-        rows.video.tolist(), rows.frame.tolist(), rows.label, rows.box
-    ):
-        near = proposals.get((video, frame), np.zeros((0, 4)))
-        covered.append(len(near) > 0 and iou_matrix(box[None], near, PLUS_ONE).max() >= 0.5)
-        here = np.array(places.get((video, frame), []), dtype=np.int64)
-        ious = iou_matrix(found.box[here], box[None], PLUS_ONE)[:, 0] if len(here) else np.zeros(0)
-        good = ious >= 0.5
-        if good.any():
+    for i, key in enumerate(zip(rows.video.tolist(), rows.frame.tolist())):
+        near = proposals.get(key, np.zeros((0, 4)))
+        covered.append((iou_matrix(rows.box[i][None], near, PLUS_ONE) >= 0.5).any())
+        here = np.array(places.get(key, []), dtype=np.int64)
+        ious = iou_matrix(found.box[here], rows.box[i][None], PLUS_ONE)[:, 0]
+        good = here[ious >= 0.5]
+        if len(good):
             overlap.append(ious.max())
-            right.append(found.label[here[good]][found.score[here[good]].argmax()] == label)
-    return tuple(100 * float(np.mean(x)) if x else float("nan") for x in (covered, right, overlap))
+            right.append(found.label[good][found.score[good].argmax()] == rows.label[i])
+    causes = {"proposal_recall": covered, "class_given_box": right, "box_iou": overlap}
+    return {name: 100 * float(np.mean(v)) if v else float("nan") for name, v in causes.items()}
 
 
-def evaluate(
-    detector: Localizer,
-    data: KeyframeDataset,
-    classes: Sequence[str],
-    cfg: LocalizationConfig,
-    *,
-    domain: str = "target",
-    device="cpu",
-) -> tuple[Scores, Detections]:
-    """Detect on the test frames of `data`, link, score; also hands back the detections, to be drawn
-    or saved.
+# --- whose statistics ----------------------------------------------------------------------------
+def target_statistics(row: str) -> str:
+    """Whose batch statistics read the target's videos.
+
+    'source' = those of training: the baseline has no others, and the oracle was trained on the
+    target.  'target' = re-estimated on its unlabelled frames.
     """
-    found, proposals = detect_all(
-        detector, data, batch=cfg.watch.eval_batch, stride=cfg.evaluation.eval_stride, domain=domain, device=device
-    )
-    return score(found, proposals, strided(data.tubes, cfg.evaluation.eval_stride), classes, cfg), found
+    return "source" if row in ("I3D+RPN", "oracle") else "target"
 
 
 @torch.no_grad()
 def adapt_statistics(
-    detector: Localizer,
-    data: KeyframeDataset,
-    cfg: LocalizationConfig,
-    *,
-    batches: int = 20,
-    domain: str = "target",
-    device="cpu",
+    detector: Localizer, data: KeyframeDataset, cfg: LocalizationConfig, domain: str = "target"
 ) -> None:
-    """AdaBN: re-estimate the statistics of `domain` on its unlabelled training frames, RoI head
-    included.
+    """AdaBN: re-estimate the statistics of `domain` on its unlabelled frames, RoI head included.
 
-    Needed before evaluation with per-domain statistics: where no target RoI went through the head
-    in training, the head's target statistics would still be their initial values. Does nothing with
-    group normalisation.
+    Needed before evaluation with statistics per domain: where no target RoI went through the head
+    in training, its target statistics still have their initial values.
     """
     with estimating_statistics(detector, domain):
-        for step in range(batches):
-            data.set_epoch(
-                step
-            )  # or the numbers would depend on whether this process has trained before
-            chosen = np.random.default_rng([cfg.seed, step]).permutation(len(data))[: cfg.optim.batch]
-            moved = {
-                k: v.to(device) for k, v in data.batch(chosen).items() if k in ("keyframe", "clip")
-            }
-            detector.target_step(moved)
+        for step in range(ADABN_BATCHES):
+            # Or the numbers would depend on whether this process has trained before.
+            data.set_epoch(step)
+            order = np.random.default_rng([cfg.seed, step]).permutation(len(data))
+            batch = data.batch(order[: cfg.optim.batch])
+            detector.target_step(pixels(batch, detector))

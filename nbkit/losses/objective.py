@@ -1,4 +1,6 @@
-r"""Classification loss and overall objective: Eqs. (9) and (10) of STCDA (Song et al., CVPR 2021)."""
+"""Classification loss and overall objective of STCDA (Song et al., CVPR 2021): Eqs. (9), (10)."""
+
+from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,9 +15,9 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     \left[y^{\mathcal{S}} \log \phi_m(x^{\mathcal{S}}) \right]$$
 
     The sum inside the expectation would count the samples twice: it is read as the mean over
-    samples.
-    Shapes: logits (B, C), or (B, K, C) for K clips a video, each clip carrying its video's label; y
-    (B,) in 0..C-1. Returns a scalar. Raises NbkitError for other shapes. Source: STCDA, Eq. (9).
+    samples. Shapes: logits (B, C), or (B, K, C) for K clips per video, each clip carrying its
+    video's label; y (B,) in 0..C-1. Returns a scalar. Raises NbkitError for other shapes.
+    Source: STCDA, Eq. (9).
     """
     if logits.dim() not in (2, 3) or y.shape != logits.shape[:1]:
         raise NbkitError(
@@ -29,12 +31,13 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def total_loss(
-    ce: Tensor, contrast: Tensor | float, vca: Tensor | float, alpha: float, beta: float
-) -> Tensor:
+    ce: Tensor | float, contrast: Tensor | float, vca: Tensor | float, alpha: float, beta: float
+) -> Tensor | float:
     r"""Eq. (10). Overall objective.
 
     $$\mathcal{L} = \mathcal{L}_{CE} + \alpha \mathcal{L}_{Contrast} + \beta \mathcal{D}_{VCA}$$
 
-    All terms scalars; alpha, beta >= 0 (the paper: alpha = 2, beta = 0.5). Source: STCDA, Eq. (10).
+    All terms are scalars; 0 stands for a term that a stage or a row does not have. alpha, beta
+    >= 0 (the paper: alpha = 2, beta = 0.5). Source: STCDA, Eq. (10).
     """
     return ce + alpha * contrast + beta * vca

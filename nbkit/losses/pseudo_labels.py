@@ -1,11 +1,12 @@
-r"""Pseudo-labels of target videos by K-means that starts from the source classes (STCDA, CVPR 2021,
-section 3.2).
+r"""Pseudo-labels of target videos by K-means that starts from the source classes (STCDA, sec. 3.2).
 
 The printed centre is a *sum* of unit vectors and the distance is Euclidean. A sum of n vectors has
 norm about n, so the class with the smallest sum is nearest to everything and takes all videos.
 `centre='unit_sum'` divides the sum by its norm (the spherical K-means); `'mean'` divides by the
 count; `'sum_literal'` keeps the printed form to look at.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -20,34 +21,27 @@ FUSIONS = ("fused", "per_modality")
 
 
 class KMeansStep(NamedTuple):
-    """One assignment: centres {m: (C, D)} it used, labels (M,), how many changed, mean distance to
-    the own centre.
-    """
+    """One assignment of target videos to classes."""
 
-    centres: dict[str, Tensor]
-    labels: Tensor
-    changed: int
-    mean_distance: float
+    centres: dict[str, Tensor]  # by modality (C, D), what it used
+    labels: Tensor  # (M,)
+    changed: int  # labels that differ from those of the step before
+    mean_distance: float  # to the own centre
 
 
 class PseudoLabels(NamedTuple):
-    """Result of `kmeans_pseudo_labels`.
+    """Result of `kmeans_pseudo_labels`; by modality where fusion='per_modality'."""
 
-    labels (M,) int64, or {m: (M,)} for fusion='per_modality'; distances (M, C), or {m: (M, C)}, of
-    the last assignment; centres {m: (C, D)} that gave them; iterations: centre updates done (the
-    most over modalities); history: one KMeansStep an assignment, or {m: [...]}.
-    """
-
-    labels: Tensor | dict[str, Tensor]
-    distances: Tensor | dict[str, Tensor]
-    centres: dict[str, Tensor]
-    iterations: int
+    labels: Tensor | dict[str, Tensor]  # (M,) int64
+    distances: Tensor | dict[str, Tensor]  # (M, C) of the last assignment
+    centres: dict[str, Tensor]  # by modality (C, D)
+    iterations: int  # centre updates done (the most over modalities)
     history: list[KMeansStep] | dict[str, list[KMeansStep]]
 
 
 def _unit(V: Tensor) -> Tensor:
     V = V.detach()
-    return F.normalize(V if V.dtype == torch.float64 else V.float(), dim=-1)
+    return F.normalize(V.to(torch.promote_types(V.dtype, torch.float32)), dim=-1)
 
 
 def _centres(V: Tensor, y: Tensor, num_classes: int, centre: str) -> tuple[Tensor, Tensor]:
@@ -55,20 +49,24 @@ def _centres(V: Tensor, y: Tensor, num_classes: int, centre: str) -> tuple[Tenso
     if centre not in CENTRES:
         raise NbkitError(f"centre={centre!r} is not one of {', '.join(CENTRES)}")
     V = _unit(V)
-    Y = (y.to(V.device).unsqueeze(1) == torch.arange(num_classes, device=V.device)).to(V)  # (N, C)
+    classes = torch.arange(num_classes, device=V.device)
+    Y = (y.to(V.device).unsqueeze(1) == classes).to(V)  # (N, C)
     sums, counts = Y.T @ V, Y.sum(0)  # (C, D), (C,)
     if centre == "unit_sum":
         return F.normalize(sums, dim=-1), counts
-    return (sums / counts.clamp(min=1).unsqueeze(1) if centre == "mean" else sums), counts
+    if centre == "mean":
+        return sums / counts.clamp(min=1).unsqueeze(1), counts
+    return sums, counts
 
 
 @torch.no_grad()
 def source_centres(V: Tensor, y: Tensor, num_classes: int, centre: str = "unit_sum") -> Tensor:
-    r"""Centres of the source classes, $C_m^{\mathcal{S}} = \sum_i \mathbf{1}_{[y_i = c]} V_i /
-    \|V_i\|$, see `centre`.
+    r"""Centres of the source classes, see `centre` in the module.
 
-    V (N, D) video features of one modality, y (N,) -> (C, D). Raises NbkitError when a class has no
-    source video: K-means could then never find it. Source: STCDA, section 3.2.
+    $$C_m^{\mathcal{S}} = \sum_i \mathbf{1}_{[y_i = c]} \frac{V_i}{\|V_i\|}$$
+
+    Shapes: V (N, D) video features of one modality, y (N,) -> (C, D). Raises NbkitError when a
+    class has no source video: K-means could then never find it. Source: STCDA, section 3.2.
     """
     centres, counts = _centres(V, y, num_classes, centre)
     if (counts == 0).any():
@@ -80,51 +78,50 @@ def source_centres(V: Tensor, y: Tensor, num_classes: int, centre: str = "unit_s
 
 
 @torch.no_grad()
-def assign(
-    V: dict[str, Tensor], centres: dict[str, Tensor], normalise: bool = True
-) -> tuple[Tensor, Tensor]:
-    r"""Nearest class, $\hat{y} = \arg\min_c \sum_m \|V_m - C_{m,c}\|_2$, both modalities together.
+def assign(V: dict[str, Tensor], centres: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    r"""Nearest class of unit vectors, both modalities together.
 
-    V {m: (M, D)}, centres {m: (C, D)} -> labels (M,) int64, distances (M, C) summed over m.
-    normalise: compare unit vectors (on the sphere); False compares features as they are. Source:
-    STCDA, section 3.2.
+    $$\hat{y} = \arg\min_c \sum_m \|V_m - C_{m,c}\|_2$$
+
+    Shapes: V {m: (M, D)}, centres {m: (C, D)} -> labels (M,) int64, distances (M, C) summed over
+    m. Source: STCDA, section 3.2.
     """
-    distances = sum(
-        torch.cdist(
-            _unit(V[m]) if normalise else V[m].detach().to(centres[m]),
-            centres[m],
-            compute_mode="donot_use_mm_for_euclid_dist",
-        )
-        for m in V
-    )  # (M, C)
+    exact = "donot_use_mm_for_euclid_dist"
+    distances = sum(torch.cdist(_unit(V[m]), centres[m], compute_mode=exact) for m in V)  # (M, C)
     return distances.argmin(dim=1), distances
 
 
 @torch.no_grad()
 def update_centres(V: Tensor, labels: Tensor, previous: Tensor, centre: str = "unit_sum") -> Tensor:
-    """Centres of the target clusters: V (M, D), labels (M,), previous (C, D) -> (C, D). Empty
-    clusters keep theirs.
+    """Centres of the target clusters; an empty cluster keeps its previous one.
+
+    Shapes: V (M, D), labels (M,), previous (C, D) -> (C, D).
     """
     centres, counts = _centres(V, labels, previous.shape[0], centre)
     return torch.where((counts > 0).unsqueeze(1), centres, previous)
 
 
 def _kmeans(
-    V: dict[str, Tensor], centres: dict[str, Tensor], centre: str, iterations: int, normalise: bool
+    V: dict[str, Tensor], centres: dict[str, Tensor], centre: str, iterations: int
 ) -> PseudoLabels:
-    history: list[KMeansStep] = []
-    labels, distances = assign(V, centres, normalise)
-    own = distances.gather(1, labels.unsqueeze(1)).mean().item()
-    history.append(KMeansStep(centres, labels, len(labels), own))
+    labels, distances = assign(V, centres)
+    history = [_step(centres, labels, distances, len(labels))]
     for _ in range(iterations):
         centres = {m: update_centres(V[m], labels, centres[m], centre) for m in V}
-        new, distances = assign(V, centres, normalise)
-        own = distances.gather(1, new.unsqueeze(1)).mean().item()
-        history.append(KMeansStep(centres, new, int((new != labels).sum()), own))
+        new, distances = assign(V, centres)
+        changed = int((new != labels).sum())
+        history.append(_step(centres, new, distances, changed))
         labels = new
-        if history[-1].changed == 0:
+        if changed == 0:
             break
     return PseudoLabels(labels, distances, centres, len(history) - 1, history)
+
+
+def _step(
+    centres: dict[str, Tensor], labels: Tensor, distances: Tensor, changed: int
+) -> KMeansStep:
+    own = distances.gather(1, labels.unsqueeze(1)).mean().item()
+    return KMeansStep(centres, labels, changed, own)
 
 
 @torch.no_grad()
@@ -138,17 +135,20 @@ def kmeans_pseudo_labels(
     fusion: str = "fused",
     iterations: int = 50,
     fixed: bool = False,
-    normalise: bool = True,
 ) -> PseudoLabels:
-    """Cluster the target videos, starting from the source class centres, until no label changes.
+    """Cluster the target videos from the source class centres until no label changes.
 
-    Vs {m: (N, D)} source video features, ys (N,) their labels, Vt {m: (M, D)} target video
-    features. centre: see the module. fusion: 'fused' gives one label from the distances summed over
-    modalities; 'per_modality' clusters each modality alone (the ablation "without spatio-temporal
-    fusion"). iterations: at most so many centre updates. fixed: keep the first assignment to the
-    source centres (the ablation "fixed"). normalise: see `assign`. No target label is used. Source:
-    STCDA, section 3.2. Raises NbkitError for unknown options, unequal modalities, or a class
-    without source videos.
+    No target label is used. Source: STCDA, section 3.2. Raises NbkitError for unknown options,
+    unequal modalities, or a class without source videos.
+
+    Args:
+        Vs, ys: {m: (N, D)} source video features, and their labels (N,).
+        Vt: {m: (M, D)} target video features.
+        centre: see the module.
+        fusion: 'fused' gives one label from the distances summed over modalities; 'per_modality'
+            clusters each modality alone (the ablation "without spatio-temporal fusion").
+        iterations: at most so many centre updates.
+        fixed: keep the first assignment to the source centres (the ablation "fixed").
     """
     if fusion not in FUSIONS:
         raise NbkitError(f"fusion={fusion!r} is not one of {', '.join(FUSIONS)}")
@@ -157,10 +157,11 @@ def kmeans_pseudo_labels(
             f"source has modalities {sorted(Vs)}, target has {sorted(Vt)}: they must be the same"
         )
     start = {m: source_centres(Vs[m], ys, num_classes, centre) for m in Vs}
-    iterations = 0 if fixed else iterations
+    if fixed:
+        iterations = 0
     if fusion == "fused":
-        return _kmeans(Vt, start, centre, iterations, normalise)
-    parts = {m: _kmeans({m: Vt[m]}, {m: start[m]}, centre, iterations, normalise) for m in Vt}
+        return _kmeans(Vt, start, centre, iterations)
+    parts = {m: _kmeans({m: Vt[m]}, {m: start[m]}, centre, iterations) for m in Vt}
     return PseudoLabels(
         {m: part.labels for m, part in parts.items()},
         {m: part.distances for m, part in parts.items()},
@@ -168,29 +169,3 @@ def kmeans_pseudo_labels(
         max(part.iterations for part in parts.values()),
         {m: part.history for m, part in parts.items()},
     )
-
-
-def filter_labels(
-    result: PseudoLabels,
-    Vt: dict[str, Tensor],
-    *,
-    max_cosine_distance: float | None = None,
-    min_per_class: int = 1,
-) -> Tensor:
-    """Drop doubtful pseudo-labels of a fused result: labels (M,) with -1 where dropped.
-
-    max_cosine_distance: drop a video whose cosine distance (0..2, mean over modalities) to its
-    centre is larger.
-    min_per_class: then drop classes with fewer videos left. The defaults drop nothing, like the
-    paper; CAN uses 3 and up to 0.05.
-    """
-    labels = result.labels.clone()
-    if max_cosine_distance is not None:
-        gaps = [
-            1 - (_unit(Vt[m]) * _unit(result.centres[m])[labels]).sum(-1) for m in Vt
-        ]  # each (M,)
-        labels[torch.stack(gaps).mean(0) > max_cosine_distance] = -1
-    for c in labels.unique().tolist():
-        if c >= 0 and int((labels == c).sum()) < min_per_class:
-            labels[labels == c] = -1
-    return labels

@@ -17,7 +17,7 @@ from nbkit.losses.objective import cross_entropy
 from nbkit.methods import METHODS
 from nbkit.methods.samplers import epoch_batches
 from nbkit.models.norm import use_domain
-from nbkit.models.two_stream import StreamOutput, TwoStream
+from nbkit.models.two_stream import Attention, StreamOutput, TwoStream
 
 if TYPE_CHECKING:
     from nbkit.config.recognition import RunConfig
@@ -81,21 +81,22 @@ class Method(nn.Module):
         """The configuration whose network the row trains."""
         return self.cfg
 
-    def sections(self, stage: int) -> tuple[str, ...]:
-        """Sections of the configuration that the stage reads beyond data, model and optim.
+    def plain(self, stage: int) -> bool:
+        """Whether the stage trains with cross-entropy alone.  All rows share such a stage."""
+        return False
 
-        A stage without any trains with cross-entropy alone: all rows share it.
-        """
-        return ()
+    def sections(self, stage: int) -> tuple[str, ...]:
+        """Sections of the configuration that a stage beyond plain ones reads, next to the usual."""
+        return ("stcl", "vca", "comparison")
 
     def determined_by(self, stage: int) -> dict[str, Any]:
         """All that determines what the stage does; rows that share it return equal values."""
-        own = self.sections(stage)
+        own = () if self.plain(stage) else self.sections(stage)
         found = self.network().part("data", "model", "optim", *own)
         for name in ("lr", "epochs"):  # three values, of which the stage reads its own
             found["optim"][name] = found["optim"][name][stage - 1]
         found["labelled"] = list(self.labelled)
-        if own:
+        if not self.plain(stage):
             found["method"] = [self.cfg.method, METHODS[self.cfg.method].version]
         return found
 
@@ -143,10 +144,14 @@ class Method(nn.Module):
         return ce, {"ce": ce}
 
     # --- shared pieces ---------------------------------------------------------------------------
+    def attention(self) -> dict[str, Attention]:
+        """By stream, what weighs the relations between clips; only TA3N has any."""
+        return {}
+
     def outputs(self, batch: Batch, domain: str) -> Outputs:
         """Forward pass with `domain`'s normalisation statistics, in training and in tests."""
         with use_domain(self.model, domain):
-            return self.model(batch)
+            return self.model(batch, self.attention())
 
     def supervised(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """Eq. (9), averaged over what `cls_on` reads and over the streams."""

@@ -1,144 +1,144 @@
-"""The contrastive part of STCDA: builds the positives and negatives of Fig. 3 and calls Eqs. 1-4 on
-them.
-"""
+"""The contrastive part of STCDA: the positives and negatives of Fig. 3, handed to Eqs. (1)-(4)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
-from nbkit.config.recognition import RunConfig
-from nbkit.losses.contrastive import chance_level, clip_loss, contrastive_loss, video_loss
-from nbkit.losses.memory_bank import MemoryBank
-from nbkit.methods.base import Batch, Outputs, Step
-from nbkit.methods.negatives import clip_negative, wrong_order
+from nbkit.losses.contrastive import (
+    MemoryBank,
+    chance_level,
+    clip_loss,
+    contrastive_loss,
+    video_loss,
+)
+from nbkit.methods.negatives import clip_negative, feature_negative, wrong_order
+from nbkit.methods.passes import in_random_batches
 from nbkit.models.norm import keep_statistics, use_domain
-from nbkit.models.two_stream import TwoStream
-from nbkit.train.domains import Domains
-from nbkit.train.features import in_random_batches
 
-Side = tuple[Batch, Outputs]
+if TYPE_CHECKING:
+    from nbkit.config.recognition import RunConfig
+    from nbkit.methods.base import Batch, Outputs, TrainingData
+    from nbkit.models.two_stream import Stream, TwoStream
+
+# By stream: v (B, K, D), V (B, D), their negatives v_neg (B, K, D) and V_neg (B, M, D), and a
+# second view v_2, V_2 where there is one stream only.
+Views = dict[str, dict[str, Tensor]]
+OTHER = {"rgb": "flow", "flow": "rgb"}
 
 
 class Contrast(nn.Module):
-    """Memory banks (one of clips and one of their negatives per stream, over the domains that STCL
-    uses) and Eq. (4).
+    """Memory banks and Eq. (4) over the domains that STCL uses.
 
-    A clip's slot is K * (video number) + (clip number); target videos are numbered after the
-    source's.
+    Each stream has a bank of clips and one of their negatives. A clip's slot is K * (video number)
+    + (clip number); target videos are numbered after the source's.
     """
 
-    def __init__(self, cfg: RunConfig, domains: Domains, model: TwoStream):
+    def __init__(self, cfg: RunConfig, data: TrainingData):
         super().__init__()
-        self.cfg, self.domains = cfg, domains
-        self.__dict__["model"] = model  # a reference, not a second registration of its parameters
-        self.active = ("source", "target") if cfg.stcl.stcl_domains == "both" else (cfg.stcl.stcl_domains,)
-        counts = {d: len(domains.train[d]) for d in self.active}
+        self.cfg = cfg
+        self.active = (cfg.stcl.stcl_domains,)
+        if cfg.stcl.stcl_domains == "both":
+            self.active = ("source", "target")
+        counts = {d: len(data.train[d]) for d in self.active}
         self.offset = {"source": 0, "target": counts.get("source", 0)}
-        slots = cfg.data.clips * sum(counts.values())
-        dim = cfg.model.feature_dim // 2 if cfg.model.head == "mlp" else cfg.model.feature_dim
-
-        def banks(salt: int) -> nn.ModuleDict:
-            return nn.ModuleDict(
-                {
-                    m: MemoryBank(
-                        slots,
-                        dim,
-                        cfg.stcl.bank_momentum,
-                        cfg.seed + salt + i,
-                        slots_per_video=cfg.data.clips,
-                    )
-                    for i, m in enumerate(cfg.streams)
-                }
-            )
-
-        self.clips, self.negatives = banks(11), banks(23)
+        videos = sum(counts.values())
+        self.clips, self.negatives = self._banks(videos, 11), self._banks(videos, 23)
         self.register_buffer("ready", torch.tensor(False))
 
-    # --- loss
-    # --------------------------------------------------------------------------------------------------
-    def forward(self, sides: dict[str, Side], step: Step) -> torch.Tensor:
-        """Eq. (4) over the union of the given domains' batches."""
-        views = {d: self.views(batch, outputs, d, step) for d, (batch, outputs) in sides.items()}
-        merged = {
-            m: {k: torch.cat([views[d][m][k] for d in views]) for k in views[next(iter(views))][m]}
-            for m in self.cfg.streams
-        }
-        slots = torch.cat(
-            [self.slots(batch["index"], d) for d, (batch, _) in sides.items()]
-        )  # (B, K)
+    def _banks(self, videos: int, salt: int) -> nn.ModuleDict:
+        cfg, found = self.cfg, nn.ModuleDict()
+        dim = cfg.model.feature_dim
+        if cfg.model.head == "mlp":
+            dim //= 2
+        for i, m in enumerate(cfg.streams):
+            found[m] = MemoryBank(
+                cfg.data.clips * videos,
+                dim,
+                cfg.stcl.bank_momentum,
+                cfg.seed + salt + i,
+                slots_per_video=cfg.data.clips,
+            )
+        return found
+
+    # --- loss ------------------------------------------------------------------------------------
+    def forward(
+        self, model: TwoStream, sides: dict[str, tuple[Batch, Outputs]], generator: Generator
+    ) -> Tensor:
+        """Eq. (4) over the union of the domains' batches; `sides` holds both by domain."""
+        stcl, by_domain, slots = self.cfg.stcl, [], []
+        for domain, (batch, outputs) in sides.items():
+            by_domain.append(self.views(model, batch, outputs, domain, generator))
+            slots.append(self.slots(batch["index"], domain))
+        views, slots = _union(by_domain), torch.cat(slots)  # slots (B, K)
         clip_terms, video_terms = {}, {}
-        for m, w in merged.items():
-            other = self.other(m)
-            if "clip" in self.cfg.stcl.stcl_terms:
-                clip_terms[m] = self.clip_term(m, w, merged, slots, step)
-            if "video" in self.cfg.stcl.stcl_terms and (other in merged or "V_2" in w):
-                V2 = merged[other]["V"] if other in merged else w["V_2"]  # (B, D)
-                pool = (
-                    merged[other]
-                    if self.cfg.stcl.video_neg_modality == "other" and other in merged
-                    else w
-                )
-                video_terms[m] = video_loss(w["V"], V2, pool["V_neg"], self.cfg.stcl.tau)  # (B,)
-        self.remember(merged, slots)
-        return contrastive_loss(
-            clip_terms, video_terms, normalise=self.cfg.stcl.normalise, **self.chance(merged)
-        )
+        for m, own in views.items():
+            v2, V2 = self.second_view(m, views)
+            if "clip" in stcl.stcl_terms:
+                clip_terms[m] = self.clip_term(m, own, v2, slots, generator)  # (B, K)
+            if "video" in stcl.stcl_terms and V2 is not None:
+                V_neg = own["V_neg"]
+                if stcl.video_neg_modality == "other" and OTHER[m] in views:
+                    V_neg = views[OTHER[m]]["V_neg"]
+                video_terms[m] = video_loss(own["V"], V2, V_neg, stcl.tau)  # (B,)
+        self.remember(views, slots)
+        chance = self.chance(views)
+        return contrastive_loss(clip_terms, video_terms, normalise=stcl.normalise, **chance)
+
+    def second_view(self, m: str, views: Views) -> tuple[Tensor | None, Tensor | None]:
+        """v and V of the other stream, or of the second view, or None without either."""
+        if OTHER[m] in views:
+            return views[OTHER[m]]["v"], views[OTHER[m]]["V"]
+        return views[m].get("v_2"), views[m].get("V_2")
 
     def clip_term(
-        self, m: str, w: dict, merged: dict, slots: torch.Tensor, step: Step
-    ) -> torch.Tensor:
-        """Eq. (1) for every clip of stream `m`: (B, K)."""
-        other, k = self.other(m), self.cfg.stcl.nce_k
-        b, clips = slots.shape
-        v2 = merged[other]["v"] if other in merged else w.get("v_2")
-        bank = self.clips[other if other in merged else m]
-        drawn = bank.draw(slots.flatten(), k, step.generator).unflatten(
-            0, (b, clips)
-        )  # (B, K, k, D)
-        drawn_neg = (
-            self.negatives[m].draw(slots.flatten(), k, step.generator).unflatten(0, (b, clips))
-        )
+        self, m: str, own: dict[str, Tensor], v2: Tensor | None, slots: Tensor, generator: Generator
+    ) -> Tensor:
+        """Eq. (1) for every clip of stream `m`, with negatives from the banks: (B, K)."""
+        stcl = self.cfg.stcl
+        bank = self.clips[OTHER[m] if OTHER[m] in self.clips else m]
+        bank2 = bank.draw(slots.flatten(), stcl.nce_k, generator)  # (BK, k, D)
+        neg_bank = self.negatives[m].draw(slots.flatten(), stcl.nce_k, generator)
         return clip_loss(
-            w["v"],
-            w["V"],
+            own["v"],
+            own["V"],
             v2,
-            drawn if v2 is not None else None,
-            w["v_neg"],
-            drawn_neg,
-            tau=self.cfg.stcl.tau,
-            multi_pos=self.cfg.stcl.multi_pos,
+            bank2.unflatten(0, slots.shape),  # (B, K, k, D)
+            own["v_neg"],
+            neg_bank.unflatten(0, slots.shape),
+            tau=stcl.tau,
+            multi_pos=stcl.multi_pos,
         )
 
-    def chance(self, merged: dict) -> dict[str, float]:
+    def chance(self, views: Views) -> dict[str, float]:
         """Losses of a network that knows nothing, by which normalise='log_candidates' divides."""
-        two_views = len(merged) == 2 or "v_2" in next(iter(merged.values()))
-        candidates = 2 * self.cfg.stcl.nce_k + 3 if two_views else self.cfg.stcl.nce_k + 2
-        positives = 2 if self.cfg.stcl.multi_pos == "sum_in_log" and two_views else 1
-        kinds = next(iter(merged.values()))["V_neg"].shape[1]
+        stcl, own = self.cfg.stcl, next(iter(views.values()))
+        candidates, positives = stcl.nce_k + 2, 1
+        if len(views) == 2 or "v_2" in own:
+            candidates += stcl.nce_k + 1
+            if stcl.multi_pos == "sum_in_log":
+                positives = 2
         return {
             "clip_chance": chance_level(candidates, positives),
-            "video_chance": chance_level(1 + kinds),
+            "video_chance": chance_level(1 + own["V_neg"].shape[1]),
         }
 
-    def other(self, m: str) -> str:
-        """The second view of stream `m`."""
-        return "flow" if m == "rgb" else "rgb"
-
-    # --- views
-    # -------------------------------------------------------------------------------------------------
+    # --- views -----------------------------------------------------------------------------------
     def views(
-        self, batch: Batch, outputs: Outputs, domain: str, step: Step
-    ) -> dict[str, dict[str, torch.Tensor]]:
-        """Per stream: v, V, their negatives, and a second view where there is one stream only; all
-        behind the head.
-        """
-        found, live = {}, torch.is_grad_enabled() and self.cfg.stcl.neg_grad == "live"
-        with use_domain(self.model, domain):
+        self, model: TwoStream, batch: Batch, outputs: Outputs, domain: str, generator: Generator
+    ) -> Views:
+        """The features of Fig. 3 of one domain's batch, all behind the head."""
+        live = torch.is_grad_enabled() and self.cfg.stcl.neg_grad == "live"
+        found: Views = {}
+        with use_domain(model, domain):
             for m, out in outputs.items():
-                stream = self.model.streams[m]
-                with keep_statistics(self.model), torch.set_grad_enabled(live):
-                    v_neg, V_neg = self.negative_views(stream, batch, m, out.v, step.generator)
+                stream = model.streams[m]
+                with keep_statistics(model), torch.set_grad_enabled(live):
+                    clips = self.negative_clips(batch, m, generator)
+                    v_neg = stream.clip_features(clips)  # (B, K, D)
+                    V_neg = self.negative_videos(stream, out.v, v_neg, generator)
                     found[m] = {"v_neg": stream.head(v_neg), "V_neg": stream.head(V_neg)}
                 found[m] |= {"v": stream.head(out.v), "V": stream.head(out.V)}
                 if f"{m}_2" in batch:
@@ -146,69 +146,72 @@ class Contrast(nn.Module):
                     found[m] |= {"v_2": stream.head(v_2), "V_2": stream.head(stream.aggregate(v_2))}
         return found
 
-    def negative_views(
-        self, stream: nn.Module, batch: Batch, m: str, v: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fig. 3: v_neg (B, K, D) of clips in wrong pose or wrong order; V_neg (B, M, D) of videos
-        made from them.
-        """
-        b, k = v.shape[:2]
-        if f"{m}_views" in batch:
-            from nbkit.data.features import feature_negative
-
-            x = feature_negative(
-                batch[f"{m}_views"].flatten(0, 1), self.cfg.stcl.clip_neg, generator
-            )  # (BK, T, F)
+    def negative_clips(self, batch: Batch, m: str, generator: Generator) -> Tensor:
+        """Clips in wrong pose or wrong order, (B, K, ...) as the stream's input is."""
+        how = self.cfg.stcl.clip_neg
+        if f"{m}_views" in batch:  # cached features
+            clips = batch[f"{m}_views"]  # (B, K, T, V, F)
+            negative = feature_negative(clips.flatten(0, 1), how, generator)
         else:
-            x = clip_negative(
-                batch[m].flatten(0, 1), self.cfg.stcl.clip_neg, generator
-            )  # (BK, C, T, H, W)
-        v_neg = stream.clip_features(x.unflatten(0, (b, k)))  # (B, K, D)
+            clips = batch[m]  # (B, K, C, T, H, W)
+            negative = clip_negative(clips.flatten(0, 1), how, generator)
+        return negative.unflatten(0, clips.shape[:2])
+
+    def negative_videos(
+        self, stream: Stream, v: Tensor, v_neg: Tensor, generator: Generator
+    ) -> Tensor:
+        """Videos with clips in a wrong order, or with a clip or more replaced: V_neg (B, M, D)."""
+        b, k = v.shape[:2]
         kinds = []
         if "order" in self.cfg.stcl.video_neg and self.cfg.model.aggregation != "mean":
             order = wrong_order(k, b, generator).to(v.device)  # (B, K)
             kinds.append(stream.aggregate(v.gather(1, order[..., None].expand_as(v))))
         if "clip" in self.cfg.stcl.video_neg:
             swap = torch.rand(b, k, generator=generator) < 0.5
-            swap[torch.arange(b), torch.randint(k, (b,), generator=generator)] = (
-                True  # at least one
-            )
+            at_least = torch.randint(k, (b,), generator=generator)
+            swap[torch.arange(b), at_least] = True
             kinds.append(stream.aggregate(torch.where(swap.to(v.device)[..., None], v_neg, v)))
-        return v_neg, torch.stack(kinds, dim=1)
+        return torch.stack(kinds, dim=1)
 
-    # --- banks
-    # -------------------------------------------------------------------------------------------------
-    def slots(self, index: torch.Tensor, domain: str) -> torch.Tensor:
+    # --- banks -----------------------------------------------------------------------------------
+    def slots(self, index: Tensor, domain: str) -> Tensor:
         """Bank rows (B, K) of the clips of videos `index` (B,)."""
         clips = torch.arange(self.cfg.data.clips, device=index.device)
         return (index + self.offset[domain])[:, None] * self.cfg.data.clips + clips
 
     @torch.no_grad()
-    def remember(self, merged: dict, slots: torch.Tensor) -> None:
+    def remember(self, views: Views, slots: Tensor) -> None:
         """Mix the current features into their rows."""
-        for m, w in merged.items():
-            self.clips[m].update(slots.flatten(), w["v"].flatten(0, 1).detach())
-            self.negatives[m].update(slots.flatten(), w["v_neg"].flatten(0, 1).detach())
+        for m, own in views.items():
+            self.clips[m].update(slots.flatten(), own["v"].flatten(0, 1))
+            self.negatives[m].update(slots.flatten(), own["v_neg"].flatten(0, 1))
 
     @torch.no_grad()
-    def fill_banks(self) -> None:
-        """bank_init='forward': one pass puts real features into every row, so that the first losses
-        mean something.
+    def fill_banks(self, model: TwoStream, data: TrainingData, kinds: dict[str, bool]) -> None:
+        """bank_init='forward': a first pass puts real features into every row.
+
+        The first losses then mean something.  `kinds` are arguments of a data set's `batch`.
         """
         self.ready.fill_(True)
         if self.cfg.stcl.bank_init == "random":
             return
-        generator = torch.Generator().manual_seed(self.cfg.seed + 31)
-        device = self.ready.device
-        with keep_statistics(self.model):
+        generator, device = Generator().manual_seed(self.cfg.seed + 31), self.ready.device
+        with keep_statistics(model):
             for d in self.active:
-                for batch in in_random_batches(
-                    self.domains.train[d], self.cfg, device, contrast=True
-                ):
-                    with use_domain(self.model, d):
-                        outputs = self.model(batch)
-                    views = self.views(batch, outputs, d, Step(1, 0, 0.0, generator))
+                for batch in in_random_batches(data.train[d], self.cfg.seed, device, **kinds):
+                    with use_domain(model, d):
+                        outputs = model(batch)
+                    views = self.views(model, batch, outputs, d, generator)
                     slots = self.slots(batch["index"], d).flatten()
-                    for m, w in views.items():
-                        self.clips[m].initialise(slots, w["v"].flatten(0, 1))
-                        self.negatives[m].initialise(slots, w["v_neg"].flatten(0, 1))
+                    for m, own in views.items():
+                        self.clips[m].initialise(slots, own["v"].flatten(0, 1))
+                        self.negatives[m].initialise(slots, own["v_neg"].flatten(0, 1))
+
+
+def _union(by_domain: list[Views]) -> Views:
+    """The views of all domains' videos, one domain after the other."""
+    first = by_domain[0]
+    merged: Views = {}
+    for m in first:
+        merged[m] = {name: torch.cat([views[m][name] for views in by_domain]) for name in first[m]}
+    return merged

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nbkit.methods.adapting import Adapting, adversary
-from nbkit.methods.base import Batch, Outputs, Step
+from nbkit.losses.domain import adversary
+from nbkit.methods.adapting import Adapting
+from nbkit.methods.base import Batch, Outputs, Step, Terms
 from nbkit.models.clip_heads import DomainClassifier
 
 
 class DAAA(Adapting):
-    r"""$\mathcal{L} = \mathcal{L}_{CE} + \lambda\,\mathcal{L}_d(v^s, v^t)$ with gradient reversal
-    in front of the classifier.
+    r"""$\mathcal{L} = \mathcal{L}_{CE} + \lambda\,\mathcal{L}_d(v^s, v^t)$, gradient reversed.
 
-    Exact: the objective, one domain classifier a stream on clip features, trained end to end, and
+    Exact: the objective, one domain classifier per stream on clip features, trained end to end, and
     DANN's ramp 2 / (1 + exp(-10 p)) - 1 over stage 3. Approximated: our backbones for its C3D; the
     classifier's shape (D, 100, 1), because no code is public. Hyper-parameters: trade_off (lambda)
     = 1; grl_max, 1 in DANN, 0.2 by default here as in MM-SADA's code.
     """
 
-    fields = ("trade_off", "grl_max")
-
     def make_heads(self) -> dict[str, nn.Module]:
         return {"domain": self.per_stream(lambda: DomainClassifier(self.cfg.model.feature_dim))}
 
-    def own_terms(
+    def own_loss(
         self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> dict[str, torch.Tensor]:
+    ) -> tuple[Tensor, Terms]:
         out_t, reversal = self.outputs(target, "target"), self.reversal(step)
-        return {
-            "domain": self.mean_over_streams(
-                lambda m: adversary(self.heads["domain"][m], out_s[m].v, out_t[m].v, reversal)
-            )
-        }
+        classify = self.heads["domain"]
+        domain = self.mean_over_streams(
+            lambda m: adversary(classify[m], out_s[m].v, out_t[m].v, reversal)
+        )
+        return domain, {"domain": domain}

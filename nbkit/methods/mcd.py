@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nbkit.losses.adversarial import gradient_reversal
 from nbkit.losses.discrepancy import classifier_discrepancy
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step
+from nbkit.methods.base import Batch, Outputs, Step, Terms
 from nbkit.models.two_stream import StreamOutput
 
 
 class MCD(Adapting):
-    r"""Two classifiers agree on the source and disagree on the target; the features learn to make
-    them agree.
+    r"""Two classifiers disagree on the target; the features learn to make them agree.
 
     $$\min_{F_1, F_2} \mathcal{L}_{CE}(F_1) + \lambda\,\mathcal{L}_{CE}(F_2) - \lambda\,d(p_1^t,
     p_2^t), \qquad
     \min_{\text{features}} \dots + \lambda\,d(p_1^t, p_2^t)$$
 
-    Approximated: the paper's three alternating steps (its step C four times a batch) are one step
+    Approximated: the paper's three alternating steps (its step C four times per batch) are one step
     here: target features reach both classifiers through gradient reversal (coefficient 1) and -d is
     minimised, so that the classifiers raise d while the features lower it.  The public video codes
     (TA3N, MM-SADA) do the same. Stage 2 trains both classifiers on the source (step A), stage 3
@@ -32,36 +31,36 @@ class MCD(Adapting):
     first_stage = 2
 
     def make_heads(self) -> dict[str, nn.Module]:
-        classes = len(self.domains.classes)
-        return {"second": self.per_stream(lambda: nn.Linear(self.cfg.model.feature_dim, classes))}
+        dim, classes = self.cfg.model.feature_dim, len(self.data.classes)
+        return {"second": self.per_stream(lambda: nn.Linear(dim, classes))}
 
-    def own_terms(
+    def own_loss(
         self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> dict[str, torch.Tensor]:
-        second = {
-            m: self.read(m, self.heads["second"][m], out.v, out.V) for m, out in out_s.items()
-        }
-        terms = {"ce_2": self.supervised(second, source["label"])}
-        if step.stage == 3:
-            out_t = self.outputs(target, "target")
-            terms["discrepancy"] = -self.mean_over_streams(lambda m: self.discrepancy(m, out_t[m]))
-        return terms
+    ) -> tuple[Tensor, Terms]:
+        second = {m: self.second(m, out) for m, out in out_s.items()}
+        ce_2 = self.supervised(second, source["label"])
+        if step.stage == 2:
+            return ce_2, {"ce_2": ce_2}
+        out_t = self.outputs(target, "target")
+        apart = self.mean_over_streams(lambda m: self.discrepancy(m, out_t[m]))
+        return ce_2 - apart, {"ce_2": ce_2, "discrepancy": apart}
 
-    def read(self, m: str, classifier: nn.Module, v: torch.Tensor, V: torch.Tensor) -> StreamOutput:
-        """Stream `m` with its logits given by `classifier`."""
-        drop = self.model.streams[m].dropout
-        return StreamOutput(v, V, classifier(drop(v)), classifier(drop(V)))
+    def second(self, m: str, out: StreamOutput) -> StreamOutput:
+        """What F_2 says of stream `m`."""
+        classify, drop = self.heads["second"][m], self.model.streams[m].dropout
+        clip_logits = classify(drop(out.v))  # (B, K, C)
+        return StreamOutput(out.v, out.V, clip_logits, classify(drop(out.V)))
 
-    def discrepancy(self, m: str, out: StreamOutput) -> torch.Tensor:
-        """d(p_1, p_2) of target videos behind gradient reversal, the mean over what `cls_on` reads.
+    def discrepancy(self, m: str, out: StreamOutput) -> Tensor:
+        """d(p_1, p_2) of target videos behind gradient reversal, mean over what `cls_on` reads.
 
-        Both classifiers see the same dropped features: their masks would otherwise disagree for
-            them.
+        Both classifiers see the same dropped features: other masks would make them disagree.
         """
-        drop = self.model.streams[m].dropout
-        v, V = (drop(gradient_reversal(x)) for x in (out.v, out.V))  # (B, K, D), (B, D)
-        both = [
-            self.model.logits(StreamOutput(v, V, F(v), F(V)))
-            for F in (self.model.streams[m].classifier, self.heads["second"][m])
-        ]
-        return torch.stack([classifier_discrepancy(z1, z2) for z1, z2 in zip(*both)]).mean()
+        stream = self.model.streams[m]
+        v = stream.dropout(gradient_reversal(out.v))  # (B, K, D)
+        V = stream.dropout(gradient_reversal(out.V))  # (B, D)
+        read = []
+        for classify in (stream.classifier, self.heads["second"][m]):
+            read.append(self.model.logits(StreamOutput(v, V, classify(v), classify(V))))
+        apart = [classifier_discrepancy(z1, z2) for z1, z2 in zip(*read)]
+        return torch.stack(apart).mean()

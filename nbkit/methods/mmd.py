@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from nbkit.losses.discrepancy import mk_mmd
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step
+from nbkit.methods.base import Batch, Outputs, Step, Terms
 
 
 class MMD(Adapting):
-    r"""$\mathcal{L} = \mathcal{L}_{CE} + \lambda\,\mathrm{MMD}^2(V^s, V^t)$, the mean over the
-    streams.
+    r"""$\mathcal{L} = \mathcal{L}_{CE} + \lambda\,\mathrm{MMD}^2(V^s, V^t)$, mean over streams.
 
     Exact: the multi-kernel estimate of TA3N's public code (five Gaussians, data-driven bandwidths).
     Approximated: one layer, the video feature V (DAN also aligns the classifier's output); equal
@@ -19,8 +18,9 @@ class MMD(Adapting):
     with cross-entropy in MM-SADA's.
     """
 
-    def own_terms(
+    def own_loss(
         self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> dict[str, torch.Tensor]:
+    ) -> tuple[Tensor, Terms]:
         out_t = self.outputs(target, "target")
-        return {"mmd": self.mean_over_streams(lambda m: mk_mmd(out_s[m].V, out_t[m].V))}
+        mmd = self.mean_over_streams(lambda m: mk_mmd(out_s[m].V, out_t[m].V))
+        return mmd, {"mmd": mmd}

@@ -1,17 +1,21 @@
-"""Which videos form which batch: functions of (seed, epoch) only, so that a resumed run sees the
-same batches.
+"""Which videos form which batch.
+
+Functions of (seed, epoch) only, so that a resumed run sees the same batches.
 """
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nbkit.errors import NbkitError
 
 
-def epoch_batches(n, batch, seed, epoch):
-    """A random order of n videos cut into ceil(n / batch) batches.
+def epoch_batches(n: int, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """A random order of n videos cut into ceil(n / batch) batches of 0..n-1, int64.
 
     Batch sizes differ by at most one and never exceed `batch`: a small rest batch would upset batch
-    statistics. Returns a list of int64 arrays that together hold 0..n-1 once each.
+    statistics.
     """
     if n < 1 or batch < 1:
         raise NbkitError(
@@ -21,47 +25,61 @@ def epoch_batches(n, batch, seed, epoch):
     return np.array_split(order, -(-n // batch))
 
 
-def _take(members, count, rng):
-    """`count` of the members: without repetition where there are enough, else each equally often
-    (+-1).
-    """
-    rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
-    return np.concatenate(rounds)[:count]
-
-
-def class_aware_batches(labels_source, labels_target, classes, per_class, n_batches, seed, epoch):
+def class_aware_batches(
+    labels_source: ArrayLike,
+    labels_target: ArrayLike,
+    classes: int,
+    per_class: int,
+    n_batches: int,
+    seed: int,
+    epoch: int,
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Batches in which source and target show the same classes (Kang et al., CAN, CVPR 2019).
 
-    labels_source  int (N_s,) class ids;   labels_target: int (N_t,) pseudo-labels, -1 = rejected,
-    never drawn classes        classes a batch (fewer where fewer occur in both domains);
-    per_class: videos per class and domain Classes are dealt in turn, so that over a few batches all
-    are seen equally often. Returns a list of n_batches pairs (source indices, target indices),
-    int64, ordered by class alike. Raises NbkitError where no class occurs in both domains.
+    Classes are dealt in turn, so that over a few batches all are seen equally often. Raises
+    NbkitError where no class occurs in both domains.
+
+    Args:
+        labels_source: (N_s,) class numbers.
+        labels_target: (N_t,) pseudo-labels; -1 is rejected and never drawn.
+        classes: classes per batch, fewer where fewer occur in both domains.
+        per_class: videos per class and domain.
+
+    Returns:
+        n_batches pairs (source indices, target indices), int64, ordered by class alike.
     """
     source, target = np.asarray(labels_source), np.asarray(labels_target)
     shared = np.intersect1d(source[source >= 0], target[target >= 0])
     if len(shared) == 0:
         raise NbkitError(
-            "no class has both source videos and (pseudo-labelled) target videos: no batch can be drawn."
+            "no class has both source videos and (pseudo-labelled) target videos: "
+            "no batch can be drawn."
         )
     rng = np.random.default_rng((seed, epoch, 1))
-    members = {
-        c: (np.flatnonzero(source == c), np.flatnonzero(target == c)) for c in shared.tolist()
-    }
-    classes, deck, batches = min(classes, len(shared)), [], []
+    deck: list[int] = []
+    batches = []
     for _ in range(n_batches):
-        chosen = []
-        while len(chosen) < classes:
-            deck = deck or rng.permutation(shared).tolist()
-            place = next((i for i, c in enumerate(deck) if c not in chosen), None)
-            if place is None:  # what is left of the deck is in this batch already
-                deck = deck + rng.permutation(shared).tolist()
-                continue
-            chosen.append(deck.pop(place))
-        batches.append(
-            tuple(
-                np.concatenate([_take(members[c][d], per_class, rng) for c in chosen])
-                for d in (0, 1)
-            )
-        )
+        chosen = _deal(deck, shared, min(classes, len(shared)), rng)
+        first = [_take(np.flatnonzero(source == c), per_class, rng) for c in chosen]
+        second = [_take(np.flatnonzero(target == c), per_class, rng) for c in chosen]
+        batches.append((np.concatenate(first), np.concatenate(second)))
     return batches
+
+
+def _deal(deck: list[int], shared: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:
+    """Take `count` different classes from the deck, which is refilled where it has none left."""
+    chosen: list[int] = []
+    while len(chosen) < count:
+        fresh = [c for c in deck if c not in chosen]
+        if fresh:
+            chosen.append(fresh[0])
+            deck.remove(fresh[0])
+        else:
+            deck += rng.permutation(shared).tolist()
+    return chosen
+
+
+def _take(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the members: no repetition where there are enough, else equally often (+-1)."""
+    rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+    return np.concatenate(rounds)[:count]

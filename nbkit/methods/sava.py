@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nbkit.losses.domain import order_loss
+from nbkit.losses.domain import adversary, order_loss
 from nbkit.losses.objective import cross_entropy
-from nbkit.methods.adapting import Adapting, adversary
-from nbkit.methods.base import Batch, Outputs, Step
+from nbkit.methods.adapting import Adapting
+from nbkit.methods.base import Batch, Outputs, Step, Terms
 from nbkit.models.clip_heads import ClipAttention, ClipOrder, DomainClassifier, attend
 
 
 class SAVA(Adapting):
-    r"""An adversary on videos whose discriminative clips weigh more, and clip-order prediction in
-    both domains.
+    r"""An adversary on videos whose discriminative clips weigh more, and clip-order prediction.
 
     $$\mathcal{L} = \mathcal{L}_{CE} + \lambda \left(\mathcal{L}_d(\tilde V^s, \tilde V^t) +
     \mathcal{L}_{order} + \mathcal{L}_{CE}(\tilde V^s)\right), \qquad \tilde V = \sum_k w_k v_k$$
@@ -28,8 +26,6 @@ class SAVA(Adapting):
     grl_max.
     """
 
-    fields = ("trade_off", "grl_max")
-
     def make_heads(self) -> dict[str, nn.Module]:
         dim, clips = self.cfg.model.feature_dim, self.cfg.data.clips
         return {
@@ -38,29 +34,35 @@ class SAVA(Adapting):
             "domain": self.per_stream(lambda: DomainClassifier(dim)),
         }
 
-    def own_terms(
+    def own_loss(
         self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> dict[str, torch.Tensor]:
+    ) -> tuple[Tensor, Terms]:
         out_t, reversal = self.outputs(target, "target"), self.reversal(step)
-        V_s, V_t = (
-            {m: attend(out.v, self.heads["attention"][m](out.v)) for m, out in side.items()}
-            for side in (out_s, out_t)
-        )  # (B, D) a stream
-        return {
+        V_s, V_t = self.attended(out_s), self.attended(out_t)  # (B, D) per stream
+        classify = self.heads["domain"]
+        terms = {
             "domain": self.mean_over_streams(
-                lambda m: adversary(self.heads["domain"][m], V_s[m], V_t[m], reversal)
+                lambda m: adversary(classify[m], V_s[m], V_t[m], reversal)
             ),
             "order": self.mean_over_streams(lambda m: self.order(m, out_s[m].v, out_t[m].v, step)),
             "attention": self.mean_over_streams(
                 lambda m: self.classified(m, V_s[m], source["label"])
             ),
         }
+        return sum(terms.values()), terms
 
-    def order(self, m: str, v_s: torch.Tensor, v_t: torch.Tensor, step: Step) -> torch.Tensor:
+    def attended(self, outputs: Outputs) -> dict[str, Tensor]:
+        """The attended video feature (B, D) of every stream."""
+        weigh = self.heads["attention"]
+        return {m: attend(out.v, weigh[m](out.v)) for m, out in outputs.items()}
+
+    def order(self, m: str, v_s: Tensor, v_t: Tensor, step: Step) -> Tensor:
         """Clip-order prediction, both domains weighing the same."""
-        return sum(order_loss(*self.heads["order"][m](v, step.generator)) for v in (v_s, v_t)) / 2
+        predict = self.heads["order"][m]
+        of_source = order_loss(*predict(v_s, step.generator))
+        return (of_source + order_loss(*predict(v_t, step.generator))) / 2
 
-    def classified(self, m: str, V: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def classified(self, m: str, V: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of attended source videos, by the stream's own classifier."""
         stream = self.model.streams[m]
         return cross_entropy(stream.classifier(stream.dropout(V)), labels)

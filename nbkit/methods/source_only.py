@@ -1,17 +1,17 @@
-"""Rows that adapt nothing: source only (lower bound), AdaBN, target only and source + target labels
-(upper bounds).
-"""
+"""Rows that adapt nothing: source only (the lower bound), AdaBN, and two upper bounds."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.methods.base import Batch, Method, Step
-from nbkit.train.domains import Domains
+from nbkit.methods.base import Batch, Method, Step, Terms, TrainingData
+
+if TYPE_CHECKING:
+    from nbkit.config.recognition import RunConfig
 
 
 class SourceOnly(Method):
@@ -20,13 +20,12 @@ class SourceOnly(Method):
     statistics = "source"
     uses_target = False
 
-    def signature(self, stage: int) -> dict[str, Any]:
-        return self.plain_signature()
+    def plain(self, stage: int) -> bool:
+        return True
 
 
 class AdaBN(SourceOnly):
-    """Source only, then the target's own normalisation statistics (Li et al., Pattern Recognition
-    2018).
+    """Source only, then the target's own normalisation statistics (Li et al., 2018).
 
     No weight changes: one pass over the unlabelled target training clips re-estimates mean and
     variance.  A gain that this row also has is not the gain of a loss.
@@ -34,13 +33,16 @@ class AdaBN(SourceOnly):
 
     statistics = "target"
 
-    def __init__(self, cfg: RunConfig, domains: Domains):
+    def __init__(self, cfg: RunConfig, data: TrainingData):
         if cfg.model.bn_mode in ("group", "frozen"):
             raise NbkitError(
-                f"METHOD='adabn' re-estimates batch statistics, and BN_MODE={cfg.model.bn_mode!r} has none: "
-                'set BN_MODE = "per_domain"'
+                "METHOD='adabn' re-estimates batch statistics, and "
+                f'BN_MODE={cfg.model.bn_mode!r} has none: set BN_MODE = "per_domain"'
             )
-        super().__init__(cfg, domains)
+        super().__init__(cfg, data)
+
+    def estimates_target(self) -> bool:
+        return True
 
 
 class TargetOnly(Method):
@@ -52,19 +54,20 @@ class TargetOnly(Method):
     labelled = ("target",)
     uses_target = False
 
-    def signature(self, stage: int) -> dict[str, Any]:
-        source, target = (len(self.domains.train[d]) for d in ("source", "target"))
-        return self.plain_signature() | ({} if source == target else {"steps": "of the source"})
+    def plain(self, stage: int) -> bool:
+        return True
 
 
 class SourceTarget(Method):
-    """Cross-entropy on both domains' labels: the ceiling where the target's training set is small."""
+    """Cross-entropy on both domains' labels: the ceiling where the target has few."""
 
     labelled = ("source", "target")
 
-    def forward(self, source: Batch, target: Batch, step: Step) -> dict[str, torch.Tensor]:
-        ce = [
-            self.supervised(self.outputs(batch, d), batch["label"])
-            for d, batch in (("source", source), ("target", target))
-        ]
-        return {"ce": torch.stack(ce).mean()}
+    def sections(self, stage: int) -> tuple[str, ...]:
+        return ()
+
+    def forward(self, source: Batch, target: Batch, step: Step) -> tuple[Tensor, Terms]:
+        of_source = self.supervised(self.outputs(source, "source"), source["label"])
+        of_target = self.supervised(self.outputs(target, "target"), target["label"])
+        ce = torch.stack([of_source, of_target]).mean()
+        return ce, {"ce": ce}

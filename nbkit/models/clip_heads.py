@@ -1,6 +1,4 @@
-"""Small heads of the comparison methods over clip and video features: domain classifiers,
-attention, clip order.
-"""
+"""Heads of the comparison methods over clip and video features."""
 
 from __future__ import annotations
 
@@ -9,13 +7,11 @@ from itertools import permutations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 
 class DomainClassifier(nn.Sequential):
-    """Features (..., D) -> (...), the logit of "target": linear, ReLU, linear.  100 hidden units
-    are MM-SADA's.
-    """
+    """Features (..., D) -> (...), the logit of "target".  100 hidden units are MM-SADA's."""
 
     def __init__(self, dim: int, hidden: int = 100):
         super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Flatten(-2))
@@ -28,20 +24,17 @@ class ClipAttention(nn.Module):
         super().__init__()
         self.score = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
 
-    def forward(self, v: torch.Tensor) -> torch.Tensor:
+    def forward(self, v: Tensor) -> Tensor:
         return self.score(v).squeeze(-1).softmax(dim=1)
 
 
-def attend(v: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def attend(v: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum over clips: v (B, K, D), weights (B, K) -> (B, D)."""
     return (weights.unsqueeze(-1) * v).sum(1)
 
 
-def co_attention(
-    source: torch.Tensor, target: torch.Tensor, a_source: torch.Tensor, a_target: torch.Tensor
-) -> torch.Tensor:
-    r"""Which target clip goes with which source clip. After TCoN (Pan et al., AAAI 2020); our
-    reconstruction.
+def co_attention(source: Tensor, target: Tensor, a_source: Tensor, a_target: Tensor) -> Tensor:
+    r"""Which target clip goes with which source clip, after TCoN (AAAI 2020); our reconstruction.
 
     $$A_{ij} = \frac{\exp(a_i^s a_j^t \cos(v_i^s, v_j^t))}{\sum_{j'} \exp(a_i^s a_{j'}^t \cos(v_i^s,
     v_{j'}^t))}$$
@@ -50,18 +43,15 @@ def co_attention(
     (B, Kt) their self-attention, >= 0 -> (B, Ks, Kt), rows that sum to 1.  `A @ target` is the
     target in the source's time.
     """
-    cosine = F.normalize(source, dim=-1) @ F.normalize(target, dim=-1).transpose(
-        1, 2
-    )  # (B, Ks, Kt)
+    transposed = F.normalize(target, dim=-1).transpose(1, 2)  # (B, D, Kt)
+    cosine = F.normalize(source, dim=-1) @ transposed  # (B, Ks, Kt)
     return (a_source.unsqueeze(2) * a_target.unsqueeze(1) * cosine).softmax(-1)
 
 
 class ClipOrder(nn.Module):
-    """Predicts in which order n = min(K, 3) clips of a video, evenly spread, were handed over: n!
-    classes.
+    """Predicts in which order n = min(K, 3) clips of a video were handed over: n! classes.
 
-    Three clips and their six orders are SAVA's.  `forward(v, generator)` shuffles each video's
-    clips by itself.
+    Three clips, evenly spread, and their six orders are SAVA's.
     """
 
     def __init__(self, dim: int, clips: int):
@@ -72,16 +62,12 @@ class ClipOrder(nn.Module):
             nn.Linear(len(self.chosen) * dim, dim), nn.ReLU(), nn.Linear(dim, len(self.orders))
         )
 
-    def shuffle(self, v: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-        """v (B, K, D), order (B,) numbers of permutations -> the chosen clips (B, n, D) in that
-        order.
-        """
+    def shuffle(self, v: Tensor, order: Tensor) -> Tensor:
+        """v (B, K, D), order (B,) numbers of permutations -> the chosen clips (B, n, D) so."""
         places = torch.tensor(self.orders, device=v.device)[order]  # (B, n)
         return v[:, self.chosen].gather(1, places[..., None].expand(-1, -1, v.shape[-1]))
 
-    def forward(
-        self, v: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """v (B, K, D) -> logits (B, n!) and the true order (B,)."""
+    def forward(self, v: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Shuffle each video's clips by itself: v (B, K, D) -> logits (B, n!), true order (B,)."""
         order = torch.randint(len(self.orders), (len(v),), generator=generator).to(v.device)
         return self.layers(self.shuffle(v, order).flatten(1)), order

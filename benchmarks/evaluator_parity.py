@@ -7,6 +7,9 @@ The peer's own functions (`src/ACT.py`, `src/ACT_utils/`) do the counting; nothi
 here. They are run twice: as they are (float32 precision and recall), and with float64 in place of
 float32, which shows that what is left of the difference is the peer's rounding. Result:
 benchmarks/results/evaluator_parity.json.
+
+The peer's corners name the last pixel itself, ours end just outside it (nbkit/evaluate/boxes.py):
+`outside_the_last_pixel` is the only place where the two conventions meet.
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ import types
 from pathlib import Path
 
 import numpy as np
+import torch
+from torchvision.ops import nms
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 from ucf24_annotations import CLASSES, load_test_set, perturbed  # noqa: E402
 
-from nbkit.evaluate.boxes import nms  # noqa: E402
-from nbkit.evaluate.detections import Detections  # noqa: E402
+from nbkit.evaluate.detections import Detections, Tube  # noqa: E402
 from nbkit.evaluate.frame_map import frame_map  # noqa: E402
 from nbkit.evaluate.linking import LinkSettings, link  # noqa: E402
 from nbkit.evaluate.video_map import video_maps  # noqa: E402
@@ -99,8 +103,9 @@ def options(folder: Path, threshold: float):
 
 
 def write_for_peer(folder: Path, found: Detections, videos, n_frames) -> None:
-    """The peer's files: one table for frame AP, one pickle per frame for linking (its suppression
-    at 0.6 leaves boxes alone that no longer overlap that much).
+    """Write the peer's files: one table for frame AP, one pickle per frame for linking.
+
+    Its suppression at 0.6 leaves boxes alone that no longer overlap that much.
     """
     table = np.c_[found.video, found.frame + 1, found.label, found.score, found.box]
     (folder / "frame_detections.pkl").write_bytes(pickle.dumps(table))
@@ -114,28 +119,37 @@ def write_for_peer(folder: Path, found: Detections, videos, n_frames) -> None:
             (folder / video / f"{frame + 1:05d}.pkl").write_bytes(pickle.dumps(boxes))
 
 
+def outside_the_last_pixel(boxes: np.ndarray) -> np.ndarray:
+    """The peer's boxes (N, 4), both corners inside, in our convention."""
+    return boxes + [0, 0, 1, 1]
+
+
 def without_overlaps(found: Detections) -> Detections:
     """Hard suppression at 0.5 per frame and class, so that the peer's soft one changes no score."""
-    key = np.unique(np.c_[found.video, found.frame, found.label], axis=0, return_inverse=True)[
-        1
-    ].reshape(-1)
-    order = np.argsort(key, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
-    return found.select(
-        np.sort(np.concatenate([g[nms(found.box[g], found.score[g])] for g in groups]))
-    )
+    place = np.stack([found.video, found.frame, found.label], axis=1)
+    _, group = np.unique(place, axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order])) + 1
+    kept = []
+    for rows in np.split(order, starts):
+        boxes = torch.from_numpy(outside_the_last_pixel(found.box[rows]))
+        stays = nms(boxes, torch.from_numpy(found.score[rows]), 0.5)
+        kept.append(rows[stays.numpy()])
+    return found.select(np.sort(np.concatenate(kept)))
 
 
 def ours(found, truth):
-    frame = {
-        t: frame_map(found, truth, CLASSES, eval_background=True, iou_threshold=t).mean / 100
-        for t in THRESHOLDS
-    }
+    """frame-mAP and video-mAP in [0, 1] by threshold, and the number of tubes linked."""
+    found = found.select(np.arange(len(found)))
+    found.box = outside_the_last_pixel(found.box)
+    truth = [Tube(t.video, t.label, t.frames, outside_the_last_pixel(t.boxes)) for t in truth]
+    frame = {}
+    for t in THRESHOLDS:
+        result = frame_map(found, truth, CLASSES, eval_background=True, iou_threshold=t)
+        frame[t] = result.mean / 100
     tubes = link(found, AS_THE_PEER)
-    video = {
-        t: r.mean / 100
-        for t, r in video_maps(tubes, truth, CLASSES, iou_thresholds=THRESHOLDS).items()
-    }
+    results = video_maps(tubes, truth, CLASSES, iou_thresholds=THRESHOLDS)
+    video = {t: result.mean / 100 for t, result in results.items()}
     return frame, video, len(tubes)
 
 

@@ -1,10 +1,9 @@
-"""How long the localization metrics take on the UCF-101 four-class test set with 10 detections a
-frame and class.
+"""How long the localization metrics take on the UCF-101 four-class test set.
 
     python benchmarks/evaluator_speed.py --annotations <folder with pyannot.pkl and testlist01.txt>
 
-165 videos, 27,911 frames, 4 classes: 1,116,440 scored boxes (background frames too). Result:
-benchmarks/results/evaluator_speed.json.
+165 videos, 27,911 frames, 4 classes, 10 detections per frame and class: 1,116,440 scored boxes
+(background frames too). Result: benchmarks/results/evaluator_speed.json.
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ from nbkit.evaluate.video_map import RANGE, video_maps  # noqa: E402
 
 
 def crowd(n_frames, tubes, per_class: int, seed: int) -> Detections:
-    """`per_class` detections of each class on every frame. In each video as many smooth tracks; the
-    first ones follow the ground truth. Boxes of a track vary by a pixel, and 5 % of the boxes jump
-    away, so that tubes break.
+    """`per_class` detections of each class on every frame.
+
+    Each video has as many smooth tracks; the first ones follow the ground truth. Boxes of a track
+    vary by a pixel, and 5 % of the boxes jump away, so that tubes break.
     """
     rng, parts = np.random.default_rng(seed), []
     for video, n in enumerate(n_frames):
@@ -88,7 +88,8 @@ def main() -> None:
         "seconds": {"frame_map": frame_s, "link": link_s, "video_map_0.2_and_0.5:0.95": video_s},
         "frame_map": round(frame.mean, 2),
         "video_map_0.5": round(video[0.5].mean, 2),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread, numpy {np.__version__}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread",
+        "numpy": np.__version__,
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -6,8 +6,9 @@ import numpy as np
 
 
 def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Share of right predictions in percent; predicted, labels (N,).  The papers' only recognition
-    metric.
+    """Share of right predictions in percent, the papers' only recognition metric.
+
+    predicted, labels: (N,).
     """
     return float(100.0 * np.mean(np.asarray(predicted) == np.asarray(labels)))
 
@@ -15,10 +16,14 @@ def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
 def per_class(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> list[float]:
     """Top-1 in percent for each class; nan for a class with no video."""
     predicted, labels = np.asarray(predicted), np.asarray(labels)
-    return [
-        float(100.0 * np.mean(predicted[labels == c] == c)) if np.any(labels == c) else float("nan")
-        for c in range(num_classes)
-    ]
+    shares = []
+    for c in range(num_classes):
+        own = labels == c
+        if own.any():
+            shares.append(top1(predicted[own], labels[own]))
+        else:
+            shares.append(float("nan"))
+    return shares
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Precision, recall and their area: greedy matching of ranked detections, two rules for the area."""
+"""Average precision: greedy matching of ranked detections, area under precision and recall."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ import numpy as np
 
 from nbkit.errors import NbkitError
 
-RULES = ("raw", "voc")
-
 
 def ranks_within(group: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """(N,) position of each item inside its own group when that is sorted by falling score (0 =
-    best).
-    """
+    """(N,) rank of each item inside its own group, by falling score (0 = best)."""
     order = np.lexsort((-score, group))
-    sorted_group = group[order]
-    start = (
-        np.flatnonzero(np.r_[True, sorted_group[1:] != sorted_group[:-1]]) if len(order) else order
-    )
-    first = np.repeat(start, np.diff(np.r_[start, len(order)]))
+    _, first, size = np.unique(group[order], return_index=True, return_counts=True)
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - first
+    rank[order] = np.arange(len(order)) - np.repeat(first, size)
     return rank
 
 
@@ -38,7 +30,10 @@ def greedy_match(
     Args:
         overlap: (N, G) IoU of detection n with the g-th ground truth of its own group; -1 where
             there is none.
-        group: (N,) int in 0..n_groups-1. score: (N,). threshold: a match needs IoU >= threshold.
+        group: (N,) int in 0..n_groups-1.
+        score: (N,).
+        threshold: a match needs IoU >= threshold.
+
     Returns:
         (N,) bool. A second detection of a taken ground truth is a false positive.
     """
@@ -48,82 +43,64 @@ def greedy_match(
     free = np.ones((int(group.max()) + 1, overlap.shape[1]), dtype=bool)
     rank = ranks_within(group, score)
     by_rank = np.argsort(rank, kind="stable")
-    for rows in np.split(by_rank, np.cumsum(np.bincount(rank))[:-1]):
+    ends = np.cumsum(np.bincount(rank))[:-1]
+    for rows in np.split(by_rank, ends):
         available = np.where(free[group[rows]], overlap[rows], -1.0)  # (n, G)
         best = available.argmax(1)
-        good = available[np.arange(len(rows)), best] >= threshold
+        good = available.max(1) >= threshold
         hit[rows] = good
         free[group[rows[good]], best[good]] = False
     return hit
 
 
-def precision_recall(
-    score: np.ndarray, hit: np.ndarray, n_truth: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The curve after 0, 1, ..., N detections: precision (N+1,), recall (N+1,); it starts at (1,
-    0).
-    """
-    true = np.cumsum(hit[np.argsort(-score, kind="stable")])
-    precision = np.r_[1.0, true / np.arange(1, len(true) + 1)]
-    return precision, np.r_[0.0, true / n_truth]
+def average_precision(score: np.ndarray, hit: np.ndarray, n_truth: int) -> float:
+    """Area under the precision-recall curve as it is, by trapezoids from (1, 0), in [0, 1].
 
-
-def average_precision(score, hit, n_truth: int, rule: str = "raw") -> float:
-    """Area under the precision-recall curve, in [0, 1].
+    This is the rule of the ACT tubelet evaluator and of those that descend from it.
 
     Args:
         score, hit: (N,) the ranking and whether each detection is a true positive.
         n_truth: number of ground truths. With none the AP is undefined: NaN.
-        rule: 'raw' = trapezoids under the curve as it is (the rule of the ACT tubelet evaluator
-            and of those that
-            descend from it); 'voc' = precision first made monotone from the right, then rectangles
-            (PASCAL VOC since 2010). 'voc' is never below 'raw'.
     """
-    if rule not in RULES:
-        raise NbkitError(f"average precision: unknown rule {rule!r}, choose one of {RULES}")
     if n_truth == 0:
         return float("nan")
-    precision, recall = precision_recall(np.asarray(score, float), np.asarray(hit, bool), n_truth)
-    if rule == "raw":
-        return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1])) / 2)
-    envelope = np.maximum.accumulate(precision[:0:-1])[::-1]
-    return float(np.sum(np.diff(recall) * envelope))
+    order = np.argsort(-np.asarray(score, float), kind="stable")
+    true = np.cumsum(np.asarray(hit, bool)[order])
+    precision = np.r_[1.0, true / np.arange(1, len(true) + 1)]  # (N + 1,)
+    recall = np.r_[0.0, true / n_truth]
+    return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1])) / 2)
 
 
 @dataclass(frozen=True)
 class MeanAP:
-    """AP per class in percent, NaN where the test set has no instance of the class; `mean` leaves
-    those out.
-    """
+    """AP per class in percent, NaN where the test set has no instance of the class."""
 
     classes: tuple[str, ...]
     ap: tuple[float, ...]
-    n_truth: tuple[int, ...]
-    n_detections: tuple[int, ...]
 
     @property
     def mean(self) -> float:
-        """Percent; NaN when no class has any ground truth."""
-        known = [a for a in self.ap if not np.isnan(a)]
-        return float(np.mean(known)) if known else float("nan")
+        """Percent, over the classes with ground truth; NaN when there is none."""
+        known = [value for value in self.ap if not np.isnan(value)]
+        if not known:
+            return float("nan")
+        return float(np.mean(known))
 
     @property
     def absent(self) -> tuple[str, ...]:
         """Classes without ground truth."""
-        return tuple(c for c, n in zip(self.classes, self.n_truth) if n == 0)
-
-    def as_dict(self) -> dict[str, float]:
-        """`{class: AP, ..., 'mean': mAP}` in percent."""
-        return {**dict(zip(self.classes, self.ap)), "mean": self.mean}
+        return tuple(name for name, value in zip(self.classes, self.ap) if np.isnan(value))
 
 
 def class_names(classes: Sequence[str] | int) -> tuple[str, ...]:
     """Names of the classes; a number C stands for '0'..'C-1'."""
-    return tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+    if isinstance(classes, int):
+        return tuple(str(c) for c in range(classes))
+    return tuple(classes)
 
 
 def check_labels(labels: np.ndarray, classes: Sequence[str], what: str) -> None:
-    """Refuse class ids that the class list does not have: they would vanish from the result unseen."""
+    """Refuse class ids that the class list lacks: they would vanish from the result unseen."""
     if len(labels) and (labels.min() < 0 or labels.max() >= len(classes)):
         raise NbkitError(
             f"{what}: class ids span {labels.min()}..{labels.max()}, but there are "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from nbkit.errors import NbkitError
 from nbkit.evaluate.boxes import as_boxes
+
+COLUMNS = ("video", "frame", "label", "score", "box")
 
 
 @dataclass
@@ -29,13 +31,12 @@ class Detections:
     score: np.ndarray
     box: np.ndarray
 
-    def __post_init__(self):
-        self.video, self.frame, self.label = (
-            np.asarray(x, dtype=np.int64).reshape(-1) for x in (self.video, self.frame, self.label)
-        )
+    def __post_init__(self) -> None:
+        for name in ("video", "frame", "label"):
+            setattr(self, name, np.asarray(getattr(self, name), dtype=np.int64).reshape(-1))
         self.score = np.asarray(self.score, dtype=np.float64).reshape(-1)
         self.box = as_boxes(self.box, "detections")
-        lengths = {len(x) for x in (self.video, self.frame, self.label, self.score, self.box)}
+        lengths = {len(getattr(self, name)) for name in COLUMNS}
         if len(lengths) != 1:
             raise NbkitError(f"detections: the columns have different lengths {sorted(lengths)}")
         if np.isnan(self.score).any():
@@ -44,29 +45,23 @@ class Detections:
     def __len__(self) -> int:
         return len(self.score)
 
-    def select(self, where: np.ndarray) -> "Detections":
+    def select(self, where: np.ndarray) -> Detections:
         """The rows at a boolean mask or an index array."""
-        return Detections(
-            self.video[where],
-            self.frame[where],
-            self.label[where],
-            self.score[where],
-            self.box[where],
-        )
+        return Detections(*(getattr(self, name)[where] for name in COLUMNS))
 
     @staticmethod
-    def empty() -> "Detections":
+    def empty() -> Detections:
+        """No detection at all."""
         return Detections([], [], [], [], np.zeros((0, 4)))
 
     @staticmethod
-    def concatenate(parts: Iterable["Detections"]) -> "Detections":
+    def concatenate(parts: Iterable[Detections]) -> Detections:
+        """One table of all parts, in their order."""
         parts = list(parts) or [Detections.empty()]
-        return Detections(
-            *(
-                np.concatenate([getattr(p, name) for p in parts])
-                for name in ("video", "frame", "label", "score", "box")
-            )
-        )
+        columns = []
+        for name in COLUMNS:
+            columns.append(np.concatenate([getattr(part, name) for part in parts]))
+        return Detections(*columns)
 
 
 @dataclass
@@ -78,7 +73,6 @@ class Tube:
         frames: (n,) int, strictly increasing. A gap means that the action is not there.
         boxes: (n, 4) float64.
         score: the tube's rank among detections; 1 for ground truth.
-        frame_scores: (n,) float or None.
     """
 
     video: int
@@ -86,9 +80,8 @@ class Tube:
     frames: np.ndarray
     boxes: np.ndarray
     score: float = 1.0
-    frame_scores: np.ndarray | None = field(default=None)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         where = f"tube of video {self.video}, class {self.label}"
         self.frames = np.asarray(self.frames, dtype=np.int64).reshape(-1)
         self.boxes = as_boxes(self.boxes, where)
@@ -97,7 +90,7 @@ class Tube:
         if len(self.frames) == 0:
             raise NbkitError(f"{where}: it has no frame; leave it out instead")
         if (np.diff(self.frames) <= 0).any():
-            raise NbkitError(f"{where}: frames must increase, one box a frame")
+            raise NbkitError(f"{where}: frames must increase, one box per frame")
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -105,13 +98,10 @@ class Tube:
 
 def tube_boxes(tubes: Sequence[Tube]) -> Detections:
     """Every box of every tube as one row (the frame-level view of ground truth)."""
-    return Detections.concatenate(
-        Detections(
-            np.full(len(t), t.video),
-            t.frames,
-            np.full(len(t), t.label),
-            np.full(len(t), t.score) if t.frame_scores is None else t.frame_scores,
-            t.boxes,
-        )
-        for t in tubes
-    )
+    parts = []
+    for tube in tubes:
+        n = len(tube)
+        columns = (np.full(n, value) for value in (tube.video, tube.label, tube.score))
+        video, label, score = columns
+        parts.append(Detections(video, tube.frames, label, score, tube.boxes))
+    return Detections.concatenate(parts)

@@ -18,31 +18,9 @@ from nbkit.evaluate.boxes import iou
 from nbkit.evaluate.detections import Detections, Tube, tube_boxes
 
 
-def frame_keys(rows: Detections) -> np.ndarray:
-    """(N,) one integer per (video, frame)."""
-    return rows.video * (1 << 32) + rows.frame
-
-
 def drop_background(detections: Detections, truth: Detections) -> Detections:
     """Only the detections on frames where somebody performs some action of the list."""
-    return detections.select(np.isin(frame_keys(detections), frame_keys(truth)))
-
-
-def overlaps_by_frame(detections: Detections, truth: Detections, plus_one: bool):
-    """IoU of each detection with the ground truths of its own frame: (N, G) padded with -1, and its
-    group (N,).
-
-    Both tables hold one class. G is the largest number of ground truths in a frame.
-    """
-    keys, group = np.unique(np.r_[frame_keys(detections), frame_keys(truth)], return_inverse=True)
-    of_detection, of_truth = group[: len(detections)], group[len(detections) :]
-    slot = ranks_within(of_truth, np.zeros(len(truth)))
-    depth = int(slot.max()) + 1 if len(slot) else 0
-    boxes = np.zeros((len(keys), depth, 4))
-    there = np.zeros((len(keys), depth), dtype=bool)
-    boxes[of_truth, slot], there[of_truth, slot] = truth.box, True
-    overlap = iou(detections.box[:, None], boxes[of_detection], plus_one)  # (N, G)
-    return np.where(there[of_detection], overlap, -1.0), of_detection
+    return detections.select(np.isin(_frame_keys(detections), _frame_keys(truth)))
 
 
 def frame_map(
@@ -52,36 +30,53 @@ def frame_map(
     *,
     eval_background: bool,
     iou_threshold: float = 0.5,
-    rule: str = "raw",
-    plus_one: bool = True,
 ) -> MeanAP:
     """Mean over classes of the frame AP, in percent.
 
     Args:
-        detections: all scored boxes of the test set. truth: all its ground-truth tubes.
+        detections: all scored boxes of the test set.
+        truth: all its ground-truth tubes.
         classes: class names in the order of the ids, or their number.
         eval_background: frames without any action. True: a detection there is a false positive
-            (untrimmed
-            videos, as in UCF-Sports -> UCF-101). False: those frames are left out (J-HMDB ->
-            UCF-101), which raises the result; the two must never stand in one column, so there is
-            no default.
-        iou_threshold: a true positive needs IoU >= this. rule: see `average_precision`.
-            plus_one: see `boxes`.
+            (untrimmed videos, as in UCF-Sports -> UCF-101). False: those frames are left out
+            (J-HMDB -> UCF-101), which raises the result; the two must never stand in one column,
+            so there is no default.
+        iou_threshold: a true positive needs IoU >= this.
     """
     names, boxes = class_names(classes), tube_boxes(truth)
     check_labels(boxes.label, names, "ground truth")
     check_labels(detections.label, names, "detections")
     if not eval_background:
         detections = drop_background(detections, boxes)
-    ap, n_truth, n_detections = [], [], []
+    ap = []
     for label in range(len(names)):
-        mine, theirs = (
-            detections.select(detections.label == label),
-            boxes.select(boxes.label == label),
-        )
-        overlap, group = overlaps_by_frame(mine, theirs, plus_one)
-        hit = greedy_match(overlap, group, mine.score, iou_threshold)
-        ap.append(100 * average_precision(mine.score, hit, len(theirs), rule))
-        n_truth.append(len(theirs))
-        n_detections.append(len(mine))
-    return MeanAP(names, tuple(ap), tuple(n_truth), tuple(n_detections))
+        mine = detections.select(detections.label == label)
+        real = boxes.select(boxes.label == label)
+        overlap, frame = _overlaps_by_frame(mine, real)
+        hit = greedy_match(overlap, frame, mine.score, iou_threshold)
+        ap.append(100 * average_precision(mine.score, hit, len(real)))
+    return MeanAP(names, tuple(ap))
+
+
+def _frame_keys(rows: Detections) -> np.ndarray:
+    """(N,) one integer per (video, frame)."""
+    return rows.video * (1 << 32) + rows.frame
+
+
+def _overlaps_by_frame(detections: Detections, truth: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """IoU (N, G) of each detection with the ground truths of its own frame, and its frame (N,).
+
+    Both tables hold one class.  G is the largest number of ground truths in a frame; the rest is
+    padded with -1.
+    """
+    keys = np.concatenate([_frame_keys(detections), _frame_keys(truth)])
+    frames, number = np.unique(keys, return_inverse=True)
+    of_detection, of_truth = np.split(number, [len(detections)])
+    slot = ranks_within(of_truth, np.zeros(len(truth)))
+    shape = len(frames), slot.max(initial=-1) + 1
+    boxes = np.zeros((*shape, 4))
+    there = np.zeros(shape, dtype=bool)
+    boxes[of_truth, slot] = truth.box
+    there[of_truth, slot] = True
+    overlap = iou(detections.box[:, None], boxes[of_detection])  # (N, G)
+    return np.where(there[of_detection], overlap, -1.0), of_detection

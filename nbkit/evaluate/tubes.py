@@ -14,43 +14,42 @@ class TubeStack:
     """n tubes of one video on a common time axis: `boxes` (n, F, 4) and `there` (n, F) bool."""
 
     def __init__(self, tubes: Sequence[Tube]):
-        self.first = min(int(t.frames[0]) for t in tubes)
-        length = max(int(t.frames[-1]) for t in tubes) + 1 - self.first
-        self.boxes = np.zeros((len(tubes), length, 4))
-        self.there = np.zeros((len(tubes), length), dtype=bool)
+        self.first = min(int(tube.frames[0]) for tube in tubes)
+        last = max(int(tube.frames[-1]) for tube in tubes)
+        shape = len(tubes), last + 1 - self.first
+        self.boxes = np.zeros((*shape, 4))
+        self.there = np.zeros(shape, dtype=bool)
         for i, tube in enumerate(tubes):
             self.boxes[i, tube.frames - self.first] = tube.boxes
             self.there[i, tube.frames - self.first] = True
         self.length = self.there.sum(1)  # (n,) frames of each tube
 
-    def overlap(self, tube: Tube, rows, plus_one: bool = True) -> np.ndarray:
+    def overlap(self, tube: Tube, rows: np.ndarray) -> np.ndarray:
         """3D IoU of `tube` with the stacked tubes at `rows`: (len(rows),). See `tube_iou`."""
         at = tube.frames - self.first
         inside = (at >= 0) & (at < self.there.shape[1])
         at, boxes = at[inside], tube.boxes[inside]
         there = self.there[rows][:, at]  # (r, f)
-        common = there.sum(1)
-        spatial = np.where(there, iou(self.boxes[rows][:, at], boxes[None], plus_one), 0.0).sum(1)
-        # mean over the common frames x common / union of the frames = sum / union
-        return spatial / (self.length[rows] + len(tube) - common)
+        each = np.where(there, iou(self.boxes[rows][:, at], boxes[None]), 0.0)
+        union = self.length[rows] + len(tube) - there.sum(1)
+        # The mean over the common frames times common / union of the frames is sum / union.
+        return each.sum(1) / union
 
 
-def tube_iou(a: Tube, b: Tube, plus_one: bool = True) -> float:
-    """3D IoU in [0, 1]: (mean IoU of the boxes over the frames in common) x (temporal IoU of the
-    frame sets).
-    """
-    return float(TubeStack([a]).overlap(b, [0], plus_one)[0])
+def tube_iou(a: Tube, b: Tube) -> float:
+    """3D IoU in [0, 1]: mean box IoU over the common frames, times the IoU of the frame sets."""
+    return float(TubeStack([a]).overlap(b, [0])[0])
 
 
-def tube_iou_matrix(a: Sequence[Tube], b: Sequence[Tube], plus_one: bool = True) -> np.ndarray:
+def tube_iou_matrix(a: Sequence[Tube], b: Sequence[Tube]) -> np.ndarray:
     """(len(a), len(b)) 3D IoU of tubes of one video; pass the longer list as `a`."""
     if not a or not b:
         return np.zeros((len(a), len(b)))
     stack, rows = TubeStack(a), np.arange(len(a))
-    return np.stack([stack.overlap(tube, rows, plus_one) for tube in b], axis=1)
+    return np.stack([stack.overlap(tube, rows) for tube in b], axis=1)
 
 
-def tube_nms(tubes: Sequence[Tube], threshold: float = 0.3, plus_one: bool = True) -> list[int]:
+def tube_nms(tubes: Sequence[Tube], threshold: float = 0.3) -> list[int]:
     """Indices of the tubes (one video, one class) that stay, best score first.
 
     A tube goes when its 3D IoU with a better kept one exceeds `threshold` (strictly).
@@ -58,8 +57,9 @@ def tube_nms(tubes: Sequence[Tube], threshold: float = 0.3, plus_one: bool = Tru
     if not tubes:
         return []
     stack, kept = TubeStack(tubes), []
-    left = np.argsort([-t.score for t in tubes], kind="stable")
+    left = np.argsort([-tube.score for tube in tubes], kind="stable")
     while len(left):
-        kept.append(int(left[0]))
-        left = left[1:][stack.overlap(tubes[left[0]], left[1:], plus_one) <= threshold]
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        left = left[stack.overlap(tubes[best], left) <= threshold]
     return kept

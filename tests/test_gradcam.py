@@ -6,20 +6,21 @@ import cv2
 import matplotlib
 
 matplotlib.use("agg")
+import graders
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbkit.train.loop import prepare
 from scipy.io import savemat
 from scipy.ndimage import zoom
 from torch import nn
 
-from nbkit import checks
 from nbkit.config.recognition import RunConfig
 from nbkit.data.boxes import read_actor_masks
 from nbkit.data.cache import square
-from nbkit.data.clips import ClipDataset, load_batch
+from nbkit.data.clips import ClipDataset
 from nbkit.errors import NbkitError
 from nbkit.explain import heat, sanity
 from nbkit.explain.gradcam import (
@@ -38,7 +39,6 @@ from nbkit.models.bn_inception import BNInception
 from nbkit.models.norm import estimating_statistics
 from nbkit.models.small import FrameFeatureEncoder, SmallEncoder
 from nbkit.models.two_stream import TwoStream
-from nbkit.train.loop import prepare
 
 NETWORKS = {
     "small": (8, 40),
@@ -188,8 +188,7 @@ def test_spread():
     assert np.array_equal(rows[39], (0, 0, 1)) and spread(np.zeros((1, 2, 2)), (1, 4, 4)).sum() == 0
 
 
-# --- masks and shares
-# -----------------------------------------------------------------------------------------------------
+# --- masks and shares ----------------------------------------------------------------------------
 class PaintedCache:
     """A cache of one video whose pictures are its masks, cut as `build_cache` cuts them."""
 
@@ -223,7 +222,7 @@ def test_masks_take_the_way_of_the_pixels(augment):
     )
     for epoch in range(6 if augment else 1):
         dataset.set_epoch(epoch)
-        shown = load_batch(dataset, [0])["rgb"][0, :, 0].numpy()  # (K, T, H, W)
+        shown = dataset.batch([0])["rgb"][0, :, 0].numpy()  # (K, T, H, W)
         seen = heat.seen_masks(dataset, 0, masks)
         assert seen.dtype == bool and seen.shape == shown.shape and seen.any() and not seen.all()
         assert np.array_equal(seen, shown >= 127 / 255)
@@ -298,8 +297,7 @@ def test_actor_masks_are_read(tmp_path):
         read_actor_masks("", "v7")
 
 
-# --- a whole method
-# -------------------------------------------------------------------------------------------------------
+# --- a whole method ------------------------------------------------------------------------------
 def test_explain_a_method(smoke):
     cfg = smoke(method="source_only")
     _, method = prepare(cfg)
@@ -389,8 +387,7 @@ class OneClip(nn.Module):
         return self.encoder(x.transpose(0, 1)[None])
 
 
-# --- figures and graders
-# --------------------------------------------------------------------------------------------------
+# --- figures and graders -------------------------------------------------------------------------
 def test_figures():
     rng = np.random.default_rng(0)
     assert np.allclose(drawn.overlay(np.full((2, 2), 0.4), np.zeros((2, 2))), 0.4)
@@ -448,11 +445,11 @@ def test_examples_follow_their_rule():
 
 def test_graders(capsys):
     assert (
-        checks.cam_map(lambda A, dA: torch.relu((dA.mean((1, 2))[:, None, None] * A).sum(0)))
+        graders.cam_map(lambda A, dA: torch.relu((dA.mean((1, 2))[:, None, None] * A).sum(0)))
         is True
     )
-    assert checks.cam_map(lambda A, dA: (dA.mean((1, 2))[:, None, None] * A).sum(0)) is False
-    assert checks.cam_map(lambda A, dA: None) is None
+    assert graders.cam_map(lambda A, dA: (dA.mean((1, 2))[:, None, None] * A).sum(0)) is False
+    assert graders.cam_map(lambda A, dA: None) is None
 
     def centre(j, layers):
         start, step = 0.0, 1
@@ -460,10 +457,10 @@ def test_graders(capsys):
             start, step = start + ((k - 1) / 2 - p) * step, step * s
         return start + j * step
 
-    assert checks.cell_centre(centre) is True
+    assert graders.cell_centre(centre) is True
     assert (
-        checks.cell_centre(lambda j, layers: (j + 0.5) * np.prod([s for _, s, _ in layers]) - 0.5)
+        graders.cell_centre(lambda j, layers: (j + 0.5) * np.prod([s for _, s, _ in layers]) - 0.5)
         is False
     )
-    assert checks.cell_centre(lambda j, layers: None) is None
+    assert graders.cell_centre(lambda j, layers: None) is None
     capsys.readouterr()

@@ -93,7 +93,6 @@ class VideoDataset(Dataset):
         self,
         cache: Any,
         table: pd.DataFrame,
-        *,
         clips: int,
         frames: int,
         stride: int,
@@ -192,10 +191,11 @@ class ClipDataset(VideoDataset):
         augment: one random crop and horizontal flip per video, the same for all of its clips and
             both modalities (a flip negates u), and a mild change of colours of RGB.
         flow_clip: flow in pixels that becomes 1.0 (None: the cache's own clip).
-        flip: allow flips; turn it off where left and right are different classes.
-        jitter: strength of the brightness, contrast and colour change; 0 is none.
         table, clips, frames, stride, withhold_labels, seed: as in `VideoDataset`.
     """
+
+    # strength of the brightness, contrast and colour change; 0 is none
+    jitter = 0.15
 
     def __init__(
         self,
@@ -210,25 +210,13 @@ class ClipDataset(VideoDataset):
         flow_clip: float | None = None,
         withhold_labels: bool = False,
         seed: int = 0,
-        flip: bool = True,
-        jitter: float = 0.15,
     ):
-        super().__init__(
-            cache,
-            table,
-            clips=clips,
-            frames=frames,
-            stride=stride,
-            augment=augment,
-            withhold_labels=withhold_labels,
-            seed=seed,
-        )
+        super().__init__(cache, table, clips, frames, stride, augment, withhold_labels, seed)
         self.cache = cache
         self.crop = cache.size if crop is None else crop
         if not 0 < self.crop <= cache.size:
             raise NbkitError(f"crop={crop}: must be between 1 and the cache's size {cache.size}.")
         self.flow_clip = cache.flow_clip if flow_clip is None else flow_clip
-        self.flip, self.jitter = flip, jitter
 
     def plan(self, index: int, seed: int | None = None) -> tuple:
         """What item `index` shows in this epoch.
@@ -242,7 +230,7 @@ class ClipDataset(VideoDataset):
         if rng is None:
             return chosen, (room // 2, room // 2), False, None
         top, left = rng.integers(0, room + 1, 2)
-        flip = bool(rng.random() < 0.5) and self.flip
+        flip = bool(rng.random() < 0.5)
         contrast, light, colour = rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(-1, 1, 3)
         gain = 1 + self.jitter * (contrast + 0.5 * colour)  # (3,)
         # contrast about mid-grey, then brightness
@@ -282,10 +270,6 @@ class ClipDataset(VideoDataset):
             np.negative(flow[..., 0], out=flow[..., 0])
         if colour is not None and self.jitter:
             change_colours(rgb, *colour)
-
-
-def load_batch(dataset, indices):
-    return dataset.batch(indices)
 
 
 def _channels_first(stored: np.ndarray) -> Tensor:

@@ -1,6 +1,4 @@
-"""Where a table row's pixels and flow come from: a video file, a folder of frames, a segment of
-one, stored flow.
-"""
+"""Where a table row's pixels and flow come from: a video file, or a folder of frames."""
 
 from __future__ import annotations
 
@@ -12,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from nbkit.data.decode import probe, read_video
+from nbkit.data.arrays import fingerprint, key_of
+from nbkit.data.decode import count_video_frames, read_video
 from nbkit.data.frame_folders import (
     FlowImages,
     find_flow,
-    frame_path,
+    flow_numbers,
     read_flow_images,
-    read_frame_folder,
     read_images,
     video_images,
 )
-from nbkit.data.store import fingerprint, key_of
 from nbkit.errors import NbkitError
 
-SEGMENT_FRAME = "frame_{:010d}.jpg"  # EPIC-Kitchens: the only frames that are read by number
+# EPIC-Kitchens: the only frames that are read by number
+SEGMENT_FRAME = "frame_{:010d}.jpg"
 # relative difference of width / height between pictures and their flow that rounding explains
 ASPECT = 0.02
 
@@ -34,9 +32,11 @@ ASPECT = 0.02
 class Source:
     """One video of a table.
 
-    path: a video file or a folder of frames. start, stop: first and last frame number of a segment
-    of such a folder, as written in the file names (1-based, both included); 0 means the whole
-    video. flow_path: a folder of flow images.
+    Attributes:
+        path: a video file or a folder of frames.
+        start, stop: first and last frame number of a segment of such a folder, as written in the
+            file names (from 1, both included); 0 means the whole video.
+        flow_path: a folder of flow images.
     """
 
     path: str
@@ -48,52 +48,62 @@ class Source:
     def is_folder(self) -> bool:
         return Path(self.path).is_dir()
 
+    def images(self) -> list[Path]:
+        """The image files of a folder or a segment of it."""
+        if self.start > 0:
+            return [self.image(n) for n in range(self.start, self.stop + 1)]
+        return video_images(self.path)
+
+    def image(self, number: int) -> Path:
+        """The image file of a frame of a segment."""
+        return Path(self.path) / SEGMENT_FRAME.format(number)
+
 
 def source_of(row: Source | str | Path | Mapping[str, Any]) -> Source:
-    """The source of a row of a resolved table (a dict or a Series); a plain path is a whole video.
-    """
+    """The source of a row of a resolved table; a plain path is a whole video."""
     if isinstance(row, Source):
         return row
     if isinstance(row, (str, Path)):
         return Source(str(row))
-    start = row.get("start_frame", 0)
+    flow_path = row.get("flow_path") or ""
     # NaN, from another layout, is not > 0
-    segment = (int(start), int(row["stop_frame"])) if start > 0 else (0, 0)
-    return Source(str(row["path"]), *segment, row.get("flow_path") or "")
+    if row.get("start_frame", 0) > 0:
+        return Source(row["path"], int(row["start_frame"]), int(row["stop_frame"]), flow_path)
+    return Source(str(row["path"]), flow_path=flow_path)
 
 
 def count_frames(source: Source) -> int:
     """Number of frames, found without decoding.
 
-    Raises NbkitError naming the file: missing, empty, truncated, or a gap in a folder of frames.
+    Raises:
+        NbkitError: a file that is missing, empty or truncated, or a gap in a folder of frames.
     """
+    if not source.is_folder:
+        return count_video_frames(source.path)
+    images = source.images()
     if source.start > 0:
-        numbers = range(source.start, source.stop + 1)
-        missing = next((p for n in numbers if not (p := frame_path(source.path, SEGMENT_FRAME, n)).is_file()), None)
-        if missing:
-            raise NbkitError(f"{missing}: frame missing; was the archive extracted completely?")
-        return len(numbers)
-    return len(video_images(source.path)) if source.is_folder else probe(source.path).frames
+        for path in images:
+            if not path.is_file():
+                raise NbkitError(f"{path}: frame missing; was the archive extracted completely?")
+    return len(images)
 
 
 def read_frames(source: Source, max_frames: int | None = None) -> np.ndarray:
-    """The pictures of a source: uint8 (N, H, W, 3) RGB; NbkitError names what is missing or broken.
-    """
-    if source.start > 0:
-        stop = source.stop if max_frames is None else min(source.stop, source.start + max_frames - 1)
-        return read_frame_folder(source.path, SEGMENT_FRAME, source.start, stop)
+    """The pictures of a source, uint8 (N, H, W, 3) RGB; NbkitError names what is broken."""
     if source.is_folder:
-        return read_images(source.path, video_images(source.path)[:max_frames])
+        return read_images(source.images()[:max_frames])
     return read_video(source.path, max_frames)
 
 
-def read_flow(source: Source, shape: tuple[int, ...], rate: float = 1.0, clip: float = 20.0) -> np.ndarray:
+def read_flow(
+    source: Source, shape: tuple[int, ...], rate: float = 1.0, clip: float = 20.0
+) -> np.ndarray:
     """The stored flow of a source's first N frames.
 
     Args:
         shape: (N, H, W, ...) of the frames it belongs to; the images may be larger or smaller,
             of the same aspect.
-        rate: flow images per frame, in (0, 1]; frame i (1-based) takes image ceil(i * rate).
+        rate: flow images per frame, in (0, 1]; frame i (from 1) takes image ceil(i * rate).
         clip: the displacement in pixels (of the flow images) that byte 255 stands for.
 
     Returns:
@@ -104,20 +114,23 @@ def read_flow(source: Source, shape: tuple[int, ...], rate: float = 1.0, clip: f
     """
     n, height, width = shape[:3]
     first = max(source.start, 1)
-    # (N, h, w, 2)
-    flow = read_flow_images(stored_flow(source), first, first + n - 1, rate, clip=clip)
+    flow = read_flow_images(_stored_flow(source), first, first + n - 1, rate, clip=clip)
     h, w = flow.shape[1:3]
     if not math.isclose(w / h, width / height, rel_tol=ASPECT):
-        raise NbkitError(f"{source.flow_path}: flow of {w}x{h} pixels does not fit frames of {width}x{height}; both must "
-                         "be cut alike, or they are out of place")
+        raise NbkitError(
+            f"{source.flow_path}: flow of {w}x{h} pixels does not fit frames of {width}x{height}; "
+            "both must be cut alike, or they are out of place"
+        )
     return flow
 
 
-def stored_flow(source: Source) -> FlowImages:
-    """The flow images of a source; NbkitError where the table names no folder for them."""
+def _stored_flow(source: Source) -> FlowImages:
     if not source.flow_path:
-        raise NbkitError(f"{source.path}: flow='precomputed', but the table names no flow folder; set `flow_images` in "
-                         "the options of its domain (docs/MANIFESTS.md), or compute the flow with flow='dis'")
+        raise NbkitError(
+            f"{source.path}: flow='precomputed', but the table names no flow folder; set "
+            "`flow_images` in the options of its domain (docs/MANIFESTS.md), or compute the flow "
+            "with flow='dis'"
+        )
     return find_flow(source.flow_path)
 
 
@@ -126,25 +139,23 @@ def source_print(source: Source, with_flow: bool = False, flow_rate: float = 1.0
 
     A file is known by its size and both ends, a folder by the names and sizes of its images, a
     segment by its place and its first, middle and last frame. `with_flow` adds the images that its
-    flow begins with; of a segment the first, middle and last one, at `flow_rate` images a frame.
+    flow begins with; of a segment the first, middle and last one.
     """
+    numbers = [1]
     if not source.is_folder:
         found = fingerprint(source.path)
     else:
-        names = _segment_names(source) if source.start > 0 else video_images(source.path)
-        found = key_of([[n, (Path(source.path) / n).stat().st_size] for n in names])
+        images = source.images() if source.start == 0 else []
+        if source.start > 0:
+            numbers = [source.start, (source.start + source.stop) // 2, source.stop]
+            images = [source.image(n) for n in numbers]
+        found = key_of([[path.name, path.stat().st_size] for path in images])
     if not with_flow:
         return found
-    flow = stored_flow(source)
-    frames = _segment_numbers(source) if source.start > 0 else (1,)
-    images = [frame_path(folder, pattern, math.ceil(n * flow_rate) - 1 + flow.first) for n in frames
-              for folder, pattern in ((flow.u_dir, flow.u), (flow.v_dir, flow.v))]
-    return key_of([found, flow.count, *(p.stat().st_size if p.is_file() else 0 for p in images)])
-
-
-def _segment_names(source: Source) -> list[str]:
-    return [SEGMENT_FRAME.format(n) for n in _segment_numbers(source)]
-
-
-def _segment_numbers(source: Source) -> tuple[int, int, int]:
-    return source.start, (source.start + source.stop) // 2, source.stop
+    flow = _stored_flow(source)
+    sizes = []
+    for number in flow_numbers(flow, numbers, flow_rate):
+        for pattern in (flow.u, flow.v):
+            path = Path(pattern.format(number))
+            sizes.append(path.stat().st_size if path.is_file() else 0)
+    return key_of([found, flow.count, *sizes])

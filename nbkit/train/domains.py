@@ -13,9 +13,9 @@ from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.benchmarks.resolve import resolve, shortfall
 from nbkit.config import digest
 from nbkit.config.recognition import RunConfig
+from nbkit.data.arrays import one_at_a_time
 from nbkit.data.cache import build_cache
 from nbkit.data.clips import ClipDataset
-from nbkit.data.locks import one_at_a_time
 from nbkit.demo.write import write_demo
 from nbkit.errors import NbkitError
 from nbkit.methods.base import TrainingData
@@ -163,7 +163,7 @@ def dataset_maker(
     )
     shape = {"clips": cfg.data.clips, "frames": cfg.data.frames, "seed": cfg.seed}
     if cfg.model.backbone == "mobilenet_features":
-        return _feature_maker(cfg, cache, shape), cache.folder.name
+        return _feature_maker(cfg, cache, shape), cache.key
 
     def make(part: pd.DataFrame, **how: Any) -> ClipDataset:
         return ClipDataset(
@@ -176,11 +176,13 @@ def dataset_maker(
             **how,
         )
 
-    return make, cache.folder.name
+    return make, cache.key
 
 
 def _feature_maker(cfg: RunConfig, cache: Any, shape: dict[str, int]) -> Callable[..., Any]:
-    from nbkit.data.features import FeatureClipDataset, build_features  # only here are they needed
+    # only here are they needed
+    from nbkit.data.features import FeatureClipDataset, build_features
+    from nbkit.models.mobilenet import FrozenMobileNet
 
     if cfg.data.frame_stride != 1:
         raise NbkitError(
@@ -192,7 +194,8 @@ def _feature_maker(cfg: RunConfig, cache: Any, shape: dict[str, int]) -> Callabl
             f"WEIGHTS={cfg.model.weights!r} with backbone mobilenet_features: its features are "
             "torchvision's; leave it out"
         )
-    features = build_features(cache, Path(cfg.watch.data_root) / "features")
+    folder = Path(cfg.watch.data_root) / "features"
+    features = build_features(cache, folder, FrozenMobileNet(), progress=cfg.watch.progress)
 
     def make(part: pd.DataFrame, **how: Any) -> FeatureClipDataset:
         return FeatureClipDataset(features, part, **shape, **how)

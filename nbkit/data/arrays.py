@@ -1,0 +1,262 @@
+"""One array file per video: written whole, found again by its name, read by memory map."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from nbkit.errors import NbkitError
+from nbkit.files import atomically
+
+# bytes read from each end of a file for its fingerprint
+EDGE = 1 << 15
+# broken videos named in one message
+LISTED = 20
+# array files kept open for reading
+OPEN = 128
+# seconds of silent waiting for data that another process makes
+PATIENCE = 5.0
+# seconds after which an unfinished file belongs to a process that was killed
+ABANDONED = 24 * 3600
+
+
+def fingerprint(path: str | Path) -> str:
+    """Digest of a file's size and of its first and last 32 KiB: cheap for large files."""
+    size = os.path.getsize(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(EDGE))
+        file.seek(max(size - EDGE, 0))
+        digest.update(file.read(EDGE))
+    return digest.hexdigest()
+
+
+def key_of(settings: Any) -> str:
+    """16 hexadecimal digits that stand for a JSON-able description."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class DamagedArray(NbkitError):
+    """A file whose content is not the array that its name stands for."""
+
+
+class VideoArrays:
+    """Arrays (N, *shape) of one dtype, one .npy file per video.
+
+    The name of a file stands for the video's content and for the settings, so a file that is
+    there is done: an interrupted job goes on with the others.
+
+    Args:
+        folder: holds the files; made when the first one is written.
+        names: video -> name of its file.
+    """
+
+    def __init__(self, folder: Path, names: Mapping[str, str], shape: tuple[int, ...], dtype: type):
+        self.folder, self.shape, self.dtype = Path(folder), shape, np.dtype(dtype)
+        self.paths = {video: self.folder / f"{name}.npy" for video, name in names.items()}
+        self.lengths: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, video: str) -> np.ndarray:
+        """A read-only view of the file, (N, *shape).
+
+        Raises:
+            NbkitError: the video is not of this table, or its file cannot be read.
+        """
+        if video not in self.paths:
+            raise NbkitError(f"video {video!r} is not in {self.folder}. Build it with that video.")
+        return _mapped(self.paths[video], self.shape, self.dtype)
+
+    def n_frames(self, video: str) -> int:
+        """The length N of a video's array."""
+        if video not in self.lengths:
+            self.lengths[video] = len(self.read(video))
+        return self.lengths[video]
+
+    def missing(self) -> list[str]:
+        """Videos without a file; a damaged file is named, and counts as missing."""
+        found = []
+        for video, path in self.paths.items():
+            try:
+                self.lengths[video] = len(open_array(path, self.shape, self.dtype))
+            except FileNotFoundError:
+                found.append(video)
+            except DamagedArray as error:
+                warnings.warn(f"{error}: it is made again", stacklevel=2)
+                found.append(video)
+        return found
+
+    def write(self, video: str, array: np.ndarray) -> None:
+        """Store a video's array; raise NbkitError where the disk is full or read-only."""
+        path = self.paths[video]
+        array = np.ascontiguousarray(array, self.dtype)
+        if array.shape[1:] != self.shape:
+            raise ValueError(f"{path}: an array of shape {array.shape}, expected (N, {self.shape})")
+
+        def save(part: Path) -> None:
+            with open(part, "wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+
+        try:
+            atomically(path, save)
+        except OSError as error:
+            kept = "What is done is kept: run it again to go on."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NbkitError(
+                    f"{path}: the disk is full. {kept} Free some space or choose another folder."
+                ) from error
+            raise NbkitError(f"{path}: could not be written ({error}). {kept}") from error
+
+    def make(
+        self,
+        videos: list[str],
+        work: Callable[[str], np.ndarray],
+        *,
+        title: str,
+        workers: int = 1,
+        progress: bool = True,
+    ) -> None:
+        """Compute and store the arrays of some videos, in `workers` threads.
+
+        Raises:
+            NbkitError: naming every video whose `work` failed; the others are stored.
+        """
+
+        def attempt(video: str) -> str:
+            try:
+                array = work(video)
+            except NbkitError as error:
+                return str(error)
+            self.write(video, array)
+            return ""
+
+        self._sweep()
+        pool = ThreadPoolExecutor(workers)
+        results = map(attempt, videos) if workers == 1 else pool.map(attempt, videos)
+        done = len(self) - len(videos)
+        bar = tqdm(results, title, len(self), initial=done, disable=not progress)
+        try:
+            problems = [problem for problem in bar if problem]
+        finally:
+            pool.shutdown(cancel_futures=True)
+        raise_all(problems, "the others are kept for the next attempt")
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left unfinished."""
+        for part in self.folder.glob("*.part"):
+            with contextlib.suppress(OSError):
+                if time.time() - part.stat().st_mtime > ABANDONED:
+                    part.unlink()
+
+
+def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Map a .npy file that must hold (N, *shape).
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedArray: it holds something else.
+        NbkitError: it cannot be read just now; it is left as it is.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise NbkitError(
+            f"{path}: cannot be read just now ({error.strerror or error}). It was left as it is: "
+            "check its permissions and the disk or network it lies on, and run again."
+        ) from error
+    except Exception as error:  # a broken header may fail in many ways
+        raise DamagedArray(f"{path}: damaged ({error})") from error
+    if array.dtype != dtype or array.shape[1:] != shape:
+        raise DamagedArray(f"{path}: damaged (holds {array.dtype} {array.shape})")
+    if path.stat().st_size != array.offset + array.nbytes:
+        raise DamagedArray(f"{path}: damaged (its size does not fit its header)")
+    # slicing a plain view is twice as fast
+    return array.view(np.ndarray)
+
+
+@functools.lru_cache(maxsize=OPEN)
+def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    try:
+        return open_array(path, shape, dtype)
+    except FileNotFoundError as error:
+        raise NbkitError(f"{path}: was deleted. Run again to make it.") from error
+
+
+def answers_of(
+    question: Callable[[Any], Any], sources: Mapping[str, Any], kept: str = "nothing was written"
+) -> dict[str, Any]:
+    """question(source) of every video, or one NbkitError naming all that fail."""
+    answers, problems = {}, []
+    for video, source in sources.items():
+        try:
+            answers[video] = question(source)
+        except (NbkitError, OSError) as error:
+            problems.append(str(error))
+    raise_all(problems, kept)
+    return answers
+
+
+def raise_all(problems: list[str], kept: str) -> None:
+    """Raise one NbkitError for many problems; none where there are none."""
+    if not problems:
+        return
+    lines = problems[:LISTED]
+    if len(problems) > LISTED:
+        lines.append(f"... and {len(problems) - LISTED} more")
+    raise NbkitError(f"these videos cannot be used ({kept}):\n" + "\n".join(lines))
+
+
+def require_space(folder: str | Path, needed: int) -> None:
+    """Raise NbkitError where the disk of `folder` has fewer than `needed` bytes free."""
+    folder = Path(folder)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise NbkitError(
+            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free. "
+            "Free some space, choose another folder or a smaller size."
+        )
+
+
+@contextlib.contextmanager
+def one_at_a_time(data_root: str | Path, benchmark: str) -> Iterator[None]:
+    """Hold the lock on what is made of a benchmark: rendered videos, caches, features.
+
+    A second process waits, and after a few seconds says for what.
+    """
+    path = Path(data_root) / f".making-{benchmark}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        told = f"waiting: another process makes the data of {benchmark} ({path})"
+        print(told, file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

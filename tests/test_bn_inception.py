@@ -1,36 +1,24 @@
-"""BN-Inception: the published names and shapes, golden outputs, input conventions, and the bad
-input it refuses.
-"""
+"""BN-Inception: published names and shapes, golden outputs, input conventions, refused input."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from seeded_weights import seeded_state
 
 from nbkit.errors import NbkitError
-from nbkit.models.bn_inception import BLOCKS, BNInception, all_units
-from nbkit.models.inputs import adapt_first_conv, check_range, modality_of
-from nbkit.models.weights import seeded_state
+from nbkit.models.bn_inception import BLOCKS, BNInception
+from nbkit.models.inputs import check_range, modality_of
+from nbkit.models.weights import adapt_first_conv
 
-# Every 300th of the 1024 clip features of two clips, (2, C, 4, 64, 96), and the logits of the
-# second one.  The weights are seeded; under such weights our outputs equal those of the public
-# module (benchmarks/backbone_parity.py).
+# Every 300th of the 1024 features of two clips, (2, C, 4, 64, 96).  The weights are seeded; under
+# such weights our outputs equal those of the public module (benchmarks/backbone_parity.py).
 GOLDEN = {
-    (3, "eval"): (
-        [309.83243, 170.60481, 98.05741, 0.0, 295.91962, 169.59666, 89.28349, 0.0],
-        [-303.69342, -5.26166, -547.41187, -70.60737, -365.06979],
-    ),
-    (3, "train"): (
-        [0.44687, 0.58389, 0.43401, 0.52071, 0.39919, 0.25323, 0.45338, 0.15473],
-        [0.99384, -0.59475, -0.9099, -0.07465, -0.28679],
-    ),
-    (2, "eval"): (
-        [78.20023, 628.98718, 37.0465, 0.0, 81.03326, 649.38635, 42.75447, 0.0],
-        [122.29522, 441.74841, -721.47174, 582.27399, -219.37141],
-    ),
-    (2, "train"): (
-        [0.29716, 0.24758, 0.40078, 0.43101, 0.40761, 0.57693, 0.50777, 0.12476],
-        [-0.27114, 0.81228, -0.08648, 0.95337, -0.51093],
-    ),
+    (3, "eval"): [309.83243, 170.60481, 98.05741, 0.0, 295.91962, 169.59666, 89.28349, 0.0],
+    (3, "train"): [0.44687, 0.58389, 0.43401, 0.52071, 0.39919, 0.25323, 0.45338, 0.15473],
+    (2, "eval"): [78.20023, 628.98718, 37.0465, 0.0, 81.03326, 649.38635, 42.75447, 0.0],
+    (2, "train"): [0.29716, 0.24758, 0.40078, 0.43101, 0.40761, 0.57693, 0.50777, 0.12476],
 }
 
 
@@ -39,8 +27,8 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def seeded(channels: int = 3, classes: int | None = 5) -> BNInception:
-    model = BNInception(channels, classes)
+def seeded(channels: int = 3) -> BNInception:
+    model = BNInception(channels)
     model.load_state_dict(seeded_state(model, 0))
     return model
 
@@ -52,44 +40,38 @@ def clips(channels: int, shape=(4, 64, 96)) -> torch.Tensor:
 
 @pytest.mark.parametrize(("channels", "mode"), GOLDEN)
 def test_golden_outputs(channels, mode):
-    features, logits = GOLDEN[channels, mode]
     model = seeded(channels).train(mode == "train")
     with torch.no_grad():
-        pooled = model.clip_features(clips(channels))
-        torch.testing.assert_close(
-            pooled[:, ::300].flatten(), torch.tensor(features), rtol=1e-4, atol=1e-4
-        )
-        torch.testing.assert_close(
-            model.last_linear(pooled)[1], torch.tensor(logits), rtol=1e-4, atol=1e-3
-        )
+        found = model(clips(channels))[:, ::300].flatten()
+    torch.testing.assert_close(found, torch.tensor(GOLDEN[channels, mode]), rtol=1e-4, atol=1e-4)
 
 
 def test_names_and_shapes_of_the_published_file():
-    shapes = {k: tuple(v.shape) for k, v in BNInception(3, 1000).state_dict().items()}
-    assert len(all_units(3)) == 69 and len(shapes) == 69 * 7 + 2
-    assert shapes["conv1_7x7_s2.weight"] == (64, 3, 7, 7) and shapes[
-        "conv1_7x7_s2_bn.running_mean"
-    ] == (64,)
-    assert shapes["inception_3a_1x1.weight"] == (64, 192, 1, 1) and shapes[
-        "inception_3a_1x1.bias"
-    ] == (64,)
+    model = BNInception(3)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert len(shapes) == 69 * 7  # 69 units: a kernel, its bias, five tensors of normalisation
+    assert shapes["conv1_7x7_s2.weight"] == (64, 3, 7, 7)
+    assert shapes["conv1_7x7_s2_bn.running_mean"] == (64,)
+    assert shapes["inception_3a_1x1.weight"] == (64, 192, 1, 1)
+    assert shapes["inception_3a_1x1.bias"] == (64,)
     assert shapes["inception_4e_double_3x3_2.weight"] == (256, 256, 3, 3)
-    assert shapes["inception_5b_pool_proj_bn.weight"] == (128,) and shapes[
-        "last_linear.weight"
-    ] == (1000, 1024)
-    assert not any(k.startswith(("inception_3c_1x1", "inception_4e_pool_proj")) for k in shapes)
-    assert sum(p.numel() for p in BNInception(3, 1000).parameters()) == 11_295_240
+    assert shapes["inception_5b_pool_proj_bn.weight"] == (128,)
+    absent = ("inception_3c_1x1", "inception_4e_pool_proj", "last_linear")
+    assert not any(name.startswith(absent) for name in shapes)
+    head = 1000 * 1024 + 1000  # of the published file, which has 11 295 240 parameters
+    assert sum(p.numel() for p in model.parameters()) == 11_295_240 - head
 
 
 def test_the_table_of_blocks_joins_up():
     names = list(BLOCKS)
     for block, following in zip(names, names[1:], strict=False):
-        c_in, one, three, double, _, proj = BLOCKS[block]
-        assert one + three[1] + double[1] + (proj or c_in) == BLOCKS[following][0], block
+        b = BLOCKS[block]
+        joined = b.one + b.three + b.double + (b.pool_proj or b.c_in)
+        assert joined == BLOCKS[following].c_in, block
 
 
 def test_a_clip_is_the_mean_of_its_frames():
-    model, x = seeded(classes=None).eval(), clips(3, (3, 64, 64))
+    model, x = seeded().eval(), clips(3, (3, 64, 64))
     with torch.no_grad():
         frames = torch.stack([model(x[:, :, t]) for t in range(3)])  # (T, N, 1024)
         torch.testing.assert_close(model(x), frames.mean(0), rtol=1e-4, atol=1e-3)
@@ -104,20 +86,22 @@ def test_normalisation_gives_bgr_bytes_less_the_mean_and_still_flow_stays_zero()
     assert BNInception(2).normalise(flow).flatten().tolist() == [-127.5, 0.0]
 
 
-@pytest.mark.parametrize("side", [32, 64, 224, 256])
-def test_sides_that_work(side):
-    from nbkit.models.bn_inception import _side_at_3c
-
-    assert _side_at_3c(side) == side // 8
-
-
-def test_a_side_that_cannot_be_halved_is_refused_where_the_branches_would_not_join():
+def test_sides_that_are_multiples_of_32_work_and_others_are_refused():
     model = seeded().eval()
-    for side in (16, 48, 112):
+    for side in (32, 96, 160):
+        assert model.features(torch.rand(1, 3, 32, side)).shape == (1, 1024, 1, side // 32)
+    for side in (16, 48, 70, 112):
         with pytest.raises(NbkitError, match="multiple of 32"):
             model.features(torch.rand(1, 3, 64, side))
-    for side in (63, 65, 70):  # not multiples, but the branches join
-        assert model.features(torch.rand(1, 3, 64, side)).shape == (1, 1024, 2, 2)
+
+
+def test_the_last_map_is_what_grad_cam_reads():
+    model = seeded().eval()
+    kept = []
+    (layer,) = model.gradcam_layers
+    layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    out = model.features(torch.rand(1, 3, 64, 64))
+    assert torch.equal(kept[0], out) and model.sees_pictures and model.gradcam_chain is None
 
 
 def test_gradients_reach_the_first_layer_and_the_input_is_left_alone():
@@ -135,9 +119,8 @@ def test_first_layer_for_flow_is_the_mean_of_the_rgb_kernels():
         torch.testing.assert_close(
             adapted[:, channel], (weight[:, 0] + weight[:, 1] + weight[:, 2]) / 3
         )
-    grey = torch.randn(
-        1, 1, 9, 9
-    )  # the same plane in every channel: the response is in_channels / 3 times that of RGB
+    # The same plane in every channel: the response is in_channels / 3 times that of RGB.
+    grey = torch.randn(1, 1, 9, 9)
     out = torch.nn.functional.conv2d(grey.expand(1, 10, 9, 9), adapted) * 3 / 10
     torch.testing.assert_close(
         out, torch.nn.functional.conv2d(grey.expand(1, 3, 9, 9), weight), rtol=1e-4, atol=1e-4

@@ -2,8 +2,6 @@
 weights.
 """
 
-import urllib.request
-
 import numpy as np
 import pytest
 import torch
@@ -74,7 +72,8 @@ def test_offline_and_unknown_variants_are_answered(tmp_path, monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     pretrained_raft.cache_clear()
     with pytest.raises(NbkitError, match="put the file at .*raft_small_C_T_V2-01064c6d.pth"):
         raft_flow(frames(2, 64, 64), "small")

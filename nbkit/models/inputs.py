@@ -1,10 +1,12 @@
-"""What goes into a backbone: the range check of the first batch, and a first layer for another
-number of channels.
+"""The range check of the first batch that goes into a backbone.
 
-Every encoder of the suite takes the same public input, RGB in [0, 1] and flow in [-1, 1] (pixels
-divided by the clipping bound), and converts it itself to what its published weights were trained
-on.
+Every encoder takes the same public input, RGB in [0, 1] and flow in [-1, 1] (pixels divided by the
+clipping bound), and converts it itself to what its published weights were trained on.
 """
+
+from __future__ import annotations
+
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -13,6 +15,11 @@ from nbkit.errors import NbkitError
 
 SLACK = 0.05  # interpolation and half precision may step over the nominal range a little
 PUBLIC_RANGE = {"rgb": (0.0, 1.0), "flow": (-1.0, 1.0)}
+REMEDY = {
+    "rgb": "divide bytes by 255, and leave the mean and standard deviation to the backbone",
+    "flow": "divide flow in pixels by its clipping bound (flow_clip) and clip; decode bytes with "
+    "dequantise first",
+}
 
 
 def modality_of(in_channels: int) -> str:
@@ -27,53 +34,39 @@ def modality_of(in_channels: int) -> str:
 
 
 def check_range(x: Tensor, modality: str) -> None:
-    """Raise NbkitError when the values of `x` (any shape) cannot be RGB in [0, 1], or flow in [-1,
-    1].
+    """Raise NbkitError when values cannot be RGB in [0, 1], or flow in [-1, 1].
 
     Catches bytes given for fractions, pictures divided by 255 twice, centred pictures, flow in
-    pixels, and NaN.
+    pixels, and NaN.  `x` may have any shape.
     """
     low, high = PUBLIC_RANGE[modality]
+    remedy = REMEDY[modality]
     if not x.is_floating_point():
         raise NbkitError(
-            f"{modality}: a backbone got {x.dtype}, not floats in [{low:g}, {high:g}]; {_cure(modality)}"
+            f"{modality}: a backbone got {x.dtype}, not floats in [{low:g}, {high:g}]; {remedy}"
         )
-    smallest, largest = (v.item() for v in torch.aminmax(x.detach().float()))
+    smallest, largest = torch.stack(torch.aminmax(x.detach().float())).tolist()
     found = f"{modality}: the first batch holds values from {smallest:.4g} to {largest:.4g}"
     wanted = f"the backbone takes {modality} in [{low:g}, {high:g}]"
-    if not (smallest > -float("inf") and largest < float("inf")):  # NaN fails both comparisons
+    if not (isfinite(smallest) and isfinite(largest)):
         raise NbkitError(f"{found}: not finite; look at the decoded video and the flow")
     if smallest < low - SLACK or largest > high + SLACK:
-        raise NbkitError(f"{found}, but {wanted}; {_cure(modality)}")
+        raise NbkitError(f"{found}, but {wanted}; {remedy}")
     if modality == "rgb" and 0 < largest <= 1.5 / 255:
         raise NbkitError(f"{found}, but {wanted}; the pictures look divided by 255 twice")
 
 
-def _cure(modality: str) -> str:
-    if modality == "rgb":
-        return "divide bytes by 255, and leave the mean and standard deviation to the backbone"
-    return "divide flow in pixels by its clipping bound (flow_clip) and clip; decode bytes with dequantise first"
-
-
-def adapt_first_conv(weight: Tensor, in_channels: int) -> Tensor:
-    """A first-layer kernel (O, C, ...) for `in_channels` inputs: the mean over C, copied to each
-    (O, in_channels, ...).
-
-    The cross-modality initialisation of TSN (Wang et al., ECCV 2016, section 3.2).
-    """
-    mean = weight.mean(dim=1, keepdim=True)  # (O, 1, ...)
-    return mean.expand(-1, in_channels, *weight.shape[2:]).contiguous()
-
-
 class FirstBatchCheck:
-    """Calls `check_range` on the first batch that passes it and never again (it reads values back
-    to the host).
+    """Call `check_range` on the first batch that passes it, and never again.
+
+    The check copies values back to the host, which would slow every step.
     """
 
     def __init__(self, modality: str):
         self.modality, self.done = modality, False
 
     def __call__(self, x: Tensor) -> None:
-        if not self.done and not x.is_meta:  # tensors without memory only count operations
-            check_range(x, self.modality)
-            self.done = True
+        if self.done or x.is_meta:  # tensors without memory only count operations
+            return
+        check_range(x, self.modality)
+        self.done = True

@@ -14,7 +14,7 @@ from torchvision.models import mobilenet_v2, resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
 from nbkit.models.i3d import InceptionI3D
-from nbkit.models.mobilenet import MEAN, STD, find_weights, fuse
+from nbkit.models.mobilenet import MEAN, STD, fuse
 from nbkit.models.norm import DomainNorm, Mode
 from nbkit.models.weights import load_pretrained
 
@@ -87,12 +87,11 @@ def _mobilenet(weights: str | None, freeze: int) -> nn.Sequential:
     """MobileNetV2's feature layers with frozen batch normalisation.
 
     The first `freeze` layers are not trained; their normalisation is part of the convolution.
-    weights: a file in torchvision's own layout, or 'imagenet', the installed one.
+    weights: a file in torchvision's own layout, or 'imagenet', the published one.
     """
     network = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d)
     if weights is not None:
-        file = find_weights() if weights == "imagenet" else weights
-        load_pretrained(network, file, download=False)
+        load_pretrained(network, "mobilenet_v2" if weights == "imagenet" else weights)
     frozen = network.features[:freeze].eval()
     fuse(frozen)
     frozen.requires_grad_(False)
@@ -193,7 +192,7 @@ class I3DTemporal(nn.Module):
         return self
 
     def tf1(self, clips: Tensor) -> Tensor:
-        return self.network.tf1(clips, self.end)
+        return self.network.features(clips, self.end)
 
     def tf2(self, rois: Tensor) -> Tensor:
         return self.network.tf2(rois, self.end, self.pool5a)

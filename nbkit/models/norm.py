@@ -1,149 +1,139 @@
-"""Normalisation with a say in whose statistics are used: the largest single effect in video domain
-adaptation.
+"""Normalisation layers that know whose statistics to use (domain-specific batch norm, DSBN).
 
-Modes: `shared` (one set of running statistics for both domains; in training each batch, of one
-domain, is normalised by itself), `per_domain` (one set each, shared affine parameters; what AdaBN,
-ICLR-W 2017, and CAN, CVPR 2019, use), `frozen` (running statistics always, never updated), `group`
-(GroupNorm: no statistics at all).
+In video domain adaptation this choice has the largest single effect.  Modes:
+
+- `shared`: one set of running statistics for both domains.  In training each batch comes from one
+  domain and is normalised by itself.
+- `per_domain`: one set per domain, shared affine parameters, as in AdaBN (Li et al., ICLR-W 2017)
+  and CAN (Kang et al., CVPR 2019).
+- `frozen`: always the running statistics, which never change.
+- `group`: GroupNorm, no statistics at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 Mode = Literal["shared", "per_domain", "frozen", "group"]
-DOMAINS = ("source", "target")
+_ROWS = {"source": 0, "target": 1}
 
 
 class DomainNorm(nn.Module):
-    """Batch or group normalisation of (N, C, ...) whose running statistics depend on the domain in
-    force.
+    """Normalise (N, C, ...) with the running statistics of the domain in force.
 
     Args:
         channels: C.
         mode: see the module.
-        affine: learn a scale and a shift (shared by the domains).
-        groups: groups of the `group` mode; reduced until it divides C.
+        affine: learn a scale and a shift, shared by the domains.
     """
 
-    def __init__(self, channels: int, mode: Mode = "shared", affine: bool = True, groups: int = 8):
+    def __init__(self, channels: int, mode: Mode = "shared", affine: bool = True):
         super().__init__()
         self.mode, self.momentum, self.eps = mode, 0.1, 1e-5
-        self.domain, self.updates = 0, True
-        self.groups = next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
+        self.domain = 0  # row of the statistics in force
+        self.updates = True  # whether training passes change the running statistics
+        self.averaged: int | None = None  # batches in a plain mean; None: exponential mean
+        self.groups = min(8, channels)  # of the mode `group`
+        while channels % self.groups:
+            self.groups -= 1
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         rows = 2 if mode == "per_domain" else 1
         self.register_buffer("running_mean", torch.zeros(rows, channels))
         self.register_buffer("running_var", torch.ones(rows, channels))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (N, C, ...)
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, ...)
         if self.mode == "group":
             return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)
         row = self.domain if self.mode == "per_domain" else 0
-        mean, var = self.running_mean[row], self.running_var[row]  # (C,), views: updated in place
-        if self.training and self.mode != "frozen":
-            if not self.updates:  # batch statistics are used, the running ones are left alone
-                mean = var = None
-            return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
-        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-
-
-def _norms(model: nn.Module) -> list[DomainNorm]:
-    return [m for m in model.modules() if isinstance(m, DomainNorm)]
-
-
-@contextmanager
-def use_domain(model: nn.Module, domain: str) -> Iterator[None]:
-    """Within the block, every `DomainNorm` of `model` uses the statistics of `domain` ('source' or
-    'target').
-    """
-    norms = _norms(model)
-    before = [m.domain for m in norms]
-    for m in norms:
-        m.domain = DOMAINS.index(domain)
-    try:
-        yield
-    finally:
-        for m, row in zip(norms, before):
-            m.domain = row
+        # (C,) views: batch_norm updates them in place
+        mean, var = self.running_mean[row], self.running_var[row]
+        if not self.training or self.mode == "frozen":
+            return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        momentum = self.momentum
+        if not self.updates:  # batch statistics normalise, the running ones stay
+            mean = var = None
+        elif self.averaged is not None:  # the first batch overwrites, later ones average in
+            self.averaged += 1
+            momentum = 1.0 / self.averaged
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, momentum, self.eps)
 
 
 @contextmanager
-def keep_statistics(model: nn.Module) -> Iterator[None]:
-    """Within the block, forward passes leave all running statistics untouched (used for every pass
-    over negatives).
-    """
-    norms = _norms(model)
-    before = [m.updates for m in norms]
-    for m in norms:
-        m.updates = False
+def _setting(model: nn.Module, name: str, value: object) -> Iterator[None]:
+    """Within the block, the attribute `name` of every `DomainNorm` of `model` is `value`."""
+    norms = [module for module in model.modules() if isinstance(module, DomainNorm)]
+    before = [getattr(norm, name) for norm in norms]
+    for norm in norms:
+        setattr(norm, name, value)
     try:
         yield
     finally:
-        for m, updates in zip(norms, before):
-            m.updates = updates
+        for norm, old in zip(norms, before):
+            setattr(norm, name, old)
+
+
+def use_domain(model: nn.Module, domain: str) -> AbstractContextManager[None]:
+    """Within the block, `model` uses the statistics of `domain`, 'source' or 'target'."""
+    return _setting(model, "domain", _ROWS[domain])
+
+
+def keep_statistics(model: nn.Module) -> AbstractContextManager[None]:
+    """Within the block, forward passes change no running statistics.
+
+    Every pass over negatives runs inside such a block.
+    """
+    return _setting(model, "updates", False)
 
 
 @contextmanager
 def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
-    """Within the block, forward passes re-estimate `domain`'s statistics from nothing, as the plain
-    mean over batches.
+    """Within the block, forward passes estimate the statistics of `domain` anew.
 
-    AdaBN (Li et al. 2018) is this block around one pass over the target's training clips.  The
-    model is in training mode inside, without dropout (the statistics are for the network as it is
-    tested), and back in its former mode after. Nothing happens for `group` and `frozen`.
+    The statistics become the plain mean over batches.  AdaBN (Li et al. 2018) is this block around
+    one pass over the target's training clips.  Inside, the model is in training mode but without
+    dropout, because the statistics serve the network as it is tested; afterwards it is back in its
+    former mode.  The modes `group` and `frozen` ignore the block.
     """
-    norms, was_training = _norms(model), model.training
-    momenta, seen = [m.momentum for m in norms], [0] * len(norms)
-
-    def cumulative(i: int):
-        def hook(module: DomainNorm, _inputs):
-            if module.training and module.updates:
-                seen[i] += 1
-                module.momentum = 1.0 / seen[i]  # the first batch overwrites, later ones average in
-
-        return hook
-
-    hooks = [m.register_forward_pre_hook(cumulative(i)) for i, m in enumerate(norms)]
+    was_training = model.training
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
     try:
-        with use_domain(model, domain):
+        with use_domain(model, domain), _setting(model, "averaged", 0):
             yield
     finally:
-        for hook in hooks:
-            hook.remove()
-        for m, momentum in zip(norms, momenta):
-            m.momentum = momentum
         model.train(was_training)
 
 
 def convert_batchnorm(model: nn.Module, mode: Mode) -> nn.Module:
-    """Replace every BatchNorm of `model`, in place, by a `DomainNorm` with its weights and
-    statistics; returns `model`.
+    """Replace every BatchNorm of `model`, in place, by a `DomainNorm`; return `model`.
 
-    Call it after published weights are loaded.  Without it, passes over negatives would change
+    The new layers take over weights and statistics (every domain's row starts from the same), so
+    call this after published weights are loaded.  Without it, passes over negatives would change
     running statistics.
     """
     for name, child in model.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            new = DomainNorm(child.num_features, mode, affine=child.affine)
-            new.eps, new.momentum = child.eps, child.momentum
-            if child.affine:
-                new.weight.data.copy_(child.weight.data)
-                new.bias.data.copy_(child.bias.data)
-            new.running_mean.copy_(child.running_mean)  # (C,) into every domain's row
-            new.running_var.copy_(child.running_var)
-            setattr(model, name, new.train(child.training))
+            setattr(model, name, _converted(child, mode))
         else:
             convert_batchnorm(child, mode)
     return model
+
+
+def _converted(old: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, mode: Mode) -> DomainNorm:
+    new = DomainNorm(old.num_features, mode, affine=old.affine)
+    new.eps, new.momentum = old.eps, old.momentum
+    if old.affine:
+        new.weight.data.copy_(old.weight.data)
+        new.bias.data.copy_(old.bias.data)
+    new.running_mean.copy_(old.running_mean)  # (C,) into every row
+    new.running_var.copy_(old.running_var)
+    return new.train(old.training)

@@ -1,79 +1,81 @@
-"""Small clip encoders: a 3-D network that trains from scratch on a CPU, and a head over frozen
-frame features.
-"""
+"""Small clip encoders: a 3-D network that trains from scratch on a CPU, and a head on features."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nbkit.models.norm import DomainNorm, Mode
 
 CHANNELS = {"rgb": 3, "flow": 2}
-_FLOW_SCALE = (
-    0.15  # rough standard deviation of demo flow in [-1, 1]; a backbone owns its normalisation
-)
+# Rough standard deviation of the demo's flow in [-1, 1].
+_FLOW_STD = 0.15
 
 
-def _block(c_in: int, c_out: int, kernel, stride, mode: Mode) -> nn.Sequential:
-    pad = tuple(k // 2 for k in kernel)
+def _block(
+    c_in: int, c_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int], mode: Mode
+) -> nn.Sequential:
+    padding = tuple(side // 2 for side in kernel)
     return nn.Sequential(
-        nn.Conv3d(c_in, c_out, kernel, stride, pad, bias=False),
+        nn.Conv3d(c_in, c_out, kernel, stride, padding, bias=False),
         DomainNorm(c_out, mode),
         nn.ReLU(inplace=True),
     )
 
 
 class SmallEncoder(nn.Module):
-    """Four convolutions over space and time, (N, C, T, H, W) -> (N, `out_features`).  About 0.3 M
-    parameters.
+    """Four convolutions over space and time, (N, C, T, H, W) -> (N, `out_features`).
 
-    Input ranges: RGB [0, 1], flow [-1, 1].  The first layer is spatial only (its cost rules the
-    rest), the others see three frames at a time, so the order of frames matters.  Channels lie last
-    in memory, which is faster on a CPU.
+    About 0.3 M parameters.  Input ranges: RGB [0, 1], flow [-1, 1].  The first layer is spatial
+    only (its cost rules the rest); the others see three frames at a time, so the order of frames
+    matters.  Channels lie last in memory, which is faster on a CPU.
     """
 
-    out_features = 128
+    sees_pictures = False
 
     def __init__(self, stream: str, bn_mode: Mode = "per_domain", width: int = 16):
         super().__init__()
         w = width
-        self.stream = stream
+        self.stream, self.out_features = stream, 8 * w
         self.layers = nn.Sequential(
             _block(CHANNELS[stream], w, (1, 3, 3), (1, 2, 2), bn_mode),  # (N, w, T, H/2, W/2)
             _block(w, 2 * w, (3, 3, 3), (2, 2, 2), bn_mode),  # (N, 2w, T/2, H/4, W/4)
             _block(2 * w, 4 * w, (3, 3, 3), (2, 2, 2), bn_mode),  # (N, 4w, T/4, H/8, W/8)
             _block(4 * w, 8 * w, (3, 3, 3), (1, 2, 2), bn_mode),  # (N, 8w, T/4, H/16, W/16)
         )
-        self.out_features = 8 * w
+        self.gradcam_layers = self.gradcam_chain = list(self.layers)
         self.to(memory_format=torch.channels_last_3d)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.normalise(x).contiguous(memory_format=torch.channels_last_3d)
         return self.layers(x).mean(dim=(2, 3, 4))  # (N, 8w)
 
-    def normalise(self, x: torch.Tensor) -> torch.Tensor:
-        """RGB: every clip to zero mean and unit variance by channel, so that light and contrast
-        need not be learned.
+    def normalise(self, x: Tensor) -> Tensor:
+        """Bring flow to unit variance; in RGB, every channel of a clip to mean 0 and variance 1.
+
+        So the network need not learn light and contrast.
         """
         if self.stream == "flow":
-            return x / _FLOW_SCALE
+            return x / _FLOW_STD
         x = x - x.mean((2, 3, 4), keepdim=True)  # (N, 3, T, H, W)
-        std = torch.linalg.vector_norm(x, dim=(2, 3, 4), keepdim=True) / math.sqrt(
-            x[0, 0].numel()
-        )  # (N, 3, 1, 1, 1)
+        norm = torch.linalg.vector_norm(x, dim=(2, 3, 4), keepdim=True)  # (N, 3, 1, 1, 1)
+        std = norm / math.sqrt(x[0, 0].numel())
         return x / (std + 1e-3)
 
 
 class FrameFeatureEncoder(nn.Module):
     """Light trainable head over frozen frame features, (N, T, F) -> (N, `out_features`).
 
-    A linear layer a frame, a temporal convolution with three taps, and a mean over time.  The
-    frozen layers below it are computed once per video (see nbkit/data/features.py), so a run takes
+    One linear layer for every frame, a temporal convolution with three taps, and a mean over time.
+    The frozen layers below it run once per video (nbkit/data/features.py), so training takes
     seconds on a CPU.
     """
+
+    sees_pictures = False
+    gradcam_layers: list[nn.Module] = []  # features have no places left
+    gradcam_chain = None
 
     def __init__(
         self,
@@ -91,8 +93,9 @@ class FrameFeatureEncoder(nn.Module):
         self.norm_out = DomainNorm(out_features, bn_mode)
         self.out_features = out_features
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (N, T, F)
-        n, t = x.shape[:2]
-        x = self.reduce(self.drop(self.norm_in(x.flatten(0, 1))))  # (N T, hidden)
-        x = x.unflatten(0, (n, t)).transpose(1, 2)  # (N, hidden, T)
-        return torch.relu(self.norm_out(self.conv(x))).mean(dim=2)  # (N, out)
+    def forward(self, x: Tensor) -> Tensor:  # (N, T, F)
+        frames = self.norm_in(x.flatten(0, 1))  # (N T, F)
+        frames = self.reduce(self.drop(frames))  # (N T, hidden)
+        clips = frames.unflatten(0, x.shape[:2]).transpose(1, 2)  # (N, hidden, T)
+        clips = torch.relu(self.norm_out(self.conv(clips)))  # (N, out, T)
+        return clips.mean(dim=2)  # (N, out)

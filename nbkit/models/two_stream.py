@@ -208,7 +208,7 @@ def make_encoder(stream: str, cfg: RunConfig) -> nn.Module:
         from nbkit.models.mobilenet import MobileNetEncoder
 
         # ImageNet's weights come with the installation.
-        chosen = {None: "imagenet", "random": None}.get(weights, weights)
+        chosen = {None: "mobilenet_v2", "random": None}.get(weights, weights)
         return MobileNetEncoder(stream, mode, chosen)
     if kind == "bn_inception":
         from nbkit.models.bn_inception import BNInception

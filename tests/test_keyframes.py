@@ -1,6 +1,4 @@
-"""Key frames, boxes and evaluation of the localizer on the moving squares; probes of its features."""
-
-import dataclasses
+"""Key frames, boxes and evaluation of the localizer on the moving squares; probes of features."""
 
 import numpy as np
 import pandas as pd
@@ -8,21 +6,23 @@ import pytest
 import torch
 from moving_squares import CLASSES, SIDE, config
 
-from nbkit.data.frame_cache import FrameCache, build_frame_cache, scale_boxes
+from nbkit.data import frame_cache
+from nbkit.data.frame_cache import build_frame_cache, scale_boxes
 from nbkit.data.keyframes import KeyframeDataset, clip_indices
 from nbkit.errors import NbkitError
-from nbkit.evaluate.detections import Detections, Tube
+from nbkit.evaluate.detections import Detections, Tube, tube_boxes
+from nbkit.models.localizer_sizes import build_localizer
+from nbkit.models.roi import DetectSettings
 from nbkit.train.localization import LocalizationModel
-from nbkit.train.localization_eval import adapt_statistics, evaluate, score, strided, where_from
-from nbkit.train.localization_probe import probe
-from nbkit.train.localization_run import (
-    ROWS,
-    load_localization,
-    row_config,
-    run_row,
-    target_statistics,
-    trained_detector,
+from nbkit.train.localization_data import data_of_table, load_data
+from nbkit.train.localization_eval import (
+    adapt_statistics,
+    evaluate_localizer,
+    score_detections,
+    strided,
+    where_from,
 )
+from nbkit.train.localization_probe import probe_domains
 
 
 def test_keyframes_boxes_follow_the_resize_and_the_flip(squares, squares_table):
@@ -81,7 +81,7 @@ def test_bad_boxes_name_the_video(squares_table, squares_cache, tmp_path):
     with pytest.raises(NbkitError, match="not one key frame has a box"):
         KeyframeDataset(squares_cache, row, clip_len=4)
     with pytest.raises(NbkitError, match="no videos"):
-        KeyframeDataset(squares_cache, squares_table.iloc[:0])
+        KeyframeDataset(squares_cache, squares_table.iloc[:0], clip_len=4)
 
 
 def test_empty_actor_masks_leave_frames_out(squares_table, squares_cache, tmp_path):
@@ -101,60 +101,47 @@ def test_empty_actor_masks_leave_frames_out(squares_table, squares_cache, tmp_pa
         KeyframeDataset(squares_cache, row, clip_len=4)
 
 
-def test_frame_cache_is_reused_and_names_missing_videos(squares_table, squares_cache):
-    again = build_frame_cache(
-        squares_table, squares_cache.folder.parent, size=(SIDE, SIDE), progress=False
-    )
-    assert again.folder == squares_cache.folder and squares_cache.native_size("a/0") == (64, 64)
+def test_frame_cache_is_reused_and_names_missing_videos(squares_table, squares_cache, monkeypatch):
+    root = squares_cache.arrays.folder.parent
+    how = {"size": (SIDE, SIDE), "progress": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(frame_cache, "resize", lambda *_: 1 / 0)  # nothing is decoded again
+        again = build_frame_cache(squares_table, root, **how)
+        part = build_frame_cache(squares_table[:3], root, **how)
+    assert again.key == squares_cache.key != part.key
+    assert again.native_size("a/0") == (64, 64)
     with pytest.raises(NbkitError, match="nowhere"):
         squares_cache.frames("nowhere")
+    gone = squares_table.assign(path="/no/such.avi")
     with pytest.raises(NbkitError, match="no such video"):
-        build_frame_cache(
-            squares_table.assign(path="/no/such.avi"),
-            squares_cache.folder.parent,
-            size=(8, 8),
-            progress=False,
-        )
-    (squares_cache.folder.parent / "broken").mkdir()
-    with pytest.raises(NbkitError, match="not a whole"):
-        FrameCache(squares_cache.folder.parent / "broken")
-    np.testing.assert_allclose(
-        scale_boxes(np.array([[10.0, 10, 20, 20]]), (480, 720), (240, 320)),
-        [[10 * 320 / 720, 5, 20 * 320 / 720, 10]],
-    )
+        build_frame_cache(gone, root, **how)
+    boxes = np.array([[10.0, 10, 20, 20]])
+    scaled = [[10 * 320 / 720, 5, 20 * 320 / 720, 10]]
+    np.testing.assert_allclose(scale_boxes(boxes, (480, 720), (240, 320)), scaled)
 
 
-# ------------------------------------------------------------------------------------------------------
-# evaluation
+# --- evaluation ----------------------------------------------------------------------------------
 def test_perfect_detections_score_100_everywhere(squares):
     test = squares("b", background=True, key_stride=1)
     truth = strided(test.tubes, 2)
-    parts = [
-        Detections(
-            np.full(len(t), t.video),
-            t.frames,
-            np.full(len(t), t.label),
-            np.full(len(t), 0.9),
-            t.boxes,
-        )
-        for t in truth
-    ]
     proposals = {(t.video, int(f)): b[None] for t in truth for f, b in zip(t.frames, t.boxes)}
-    row = score(Detections.concatenate(parts), proposals, truth, CLASSES, config()).summary()
-    assert all(value == pytest.approx(100) for value in row.values()), row
-    assert where_from(Detections.empty(), {}, truth)[0] == 0
-    assert np.isnan(where_from(Detections.empty(), {}, truth)[1])
+    scores = score_detections(tube_boxes(truth), proposals, truth, CLASSES, config())
+    assert all(value == pytest.approx(100) for value in scores.values()), scores
+    nothing = where_from(Detections.empty(), {}, truth)
+    assert nothing["proposal_recall"] == 0
+    assert np.isnan([nothing["class_given_box"], nothing["box_iou"]]).all()
 
 
-def test_evaluate_runs_on_an_untrained_detector_and_survives_no_detections(squares):
-    model = LocalizationModel(config(), 2).eval()
+def test_evaluation_runs_on_an_untrained_detector_and_survives_no_detections(squares):
+    detector = LocalizationModel(config(), 2).detector
     test = squares("b", background=True, key_stride=1)
-    scores, found = evaluate(model.detector, test, CLASSES, config(eval_stride=3))
-    assert 0 <= scores.summary()["frame_map"] <= 100 and found.frame.max() == 3
-    quiet = dataclasses.replace(model.detector.settings.detect, score=2.0)
-    model.detector.settings = dataclasses.replace(model.detector.settings, detect=quiet)
-    scores, found = evaluate(model.detector, test, [*CLASSES, "absent"], config(eval_stride=5))
-    assert len(found) == 0 and scores.frame.mean == 0 and scores.frame.absent == ("absent",)
+    scores, found = evaluate_localizer(detector, test, CLASSES, config(eval_stride=3))
+    assert 0 <= scores["frame_map"] <= 100 and found.frame.max() == 3
+    quiet = build_localizer(config().detector, 2, height=SIDE, detect=DetectSettings(score=2.0))
+    classes = [*CLASSES, "absent"]
+    scores, found = evaluate_localizer(quiet, test, classes, config(eval_stride=5))
+    assert len(found) == 0 and scores["frame_map"] == 0
+    assert scores["ap_up"] == 0 and np.isnan(scores["ap_absent"])
 
 
 def test_strided_tubes():
@@ -163,82 +150,60 @@ def test_strided_tubes():
     assert strided([Tube(0, 0, [3], [[0.0, 0, 5, 5]])], 2) == []
 
 
-def test_every_row_runs_and_leaves_a_folder(squares_table, tmp_path):
-    split = squares_table.assign(split="train")
-    whole = pd.concat(
-        [split, split.assign(split="test", video="t/" + split["video"])], ignore_index=True
-    )
-    cfg = config(steps=1, norm="per_domain", eval_stride=5)
-    loaded = load_localization(whole, CLASSES, "a", "b", cfg, tmp_path / "cache")
-    assert (
-        loaded.target.withhold_labels
-        and not loaded.oracle.withhold_labels
-        and len(loaded.test) == 40
-    )
-    for row in ("I3D+RPN", "all three", "AdaBN", "oracle"):
-        scores, _, _ = run_row(cfg, loaded, row, tmp_path / row)
-        assert 0 <= scores.summary()["frame_map"] <= 100
-        names = {p.name for p in (tmp_path / row).iterdir()}
-        assert names == {
-            "config.json",
-            "history.csv",
-            "checkpoint.pt",
-            "metrics.json",
-            "env.json",
-            "detections.npz",
-        }
-    baseline, adabn = (np.load(tmp_path / row / "detections.npz") for row in ("I3D+RPN", "AdaBN"))
-    assert not np.array_equal(
-        baseline["score"], adabn["score"]
-    )  # the same weights, other statistics
-    assert len(ROWS) == 10
-    with pytest.raises(NbkitError, match="AdaBN"):
-        row_config(config(), "AdaBN")
-    with pytest.raises(NbkitError, match="no training video of class"):
-        load_localization(whole[whole["label"] == 0], CLASSES, "a", "b", cfg, tmp_path / "cache")
+# --- both domains of a run -----------------------------------------------------------------------
+def test_data_of_a_run_withholds_what_training_must_not_see(squares_table, tmp_path):
+    train = squares_table.assign(split="train")
+    test = train.assign(split="test", video="t/" + train["video"])
+    whole = pd.concat([train, test], ignore_index=True)
+    cfg = config(data_root=str(tmp_path))
+    data = data_of_table(cfg, CLASSES, whole)
+    assert data.target.withhold_labels and data.oracle is None and len(data.test) == 40
+    assert data.labelled is data.source
+    bound = data_of_table(config(data_root=str(tmp_path), row="oracle"), CLASSES, whole)
+    assert bound.labelled is bound.oracle and not bound.oracle.withhold_labels
+    assert bound.oracle.videos == bound.target.videos and bound.key == data.key
+    moved = whole.assign(split=["test"] + ["train"] * 7 + ["test"] * 8)
+    assert data_of_table(cfg, CLASSES, moved).key != data.key
+    with pytest.raises(NbkitError, match="a: no training video of class down"):
+        data_of_table(cfg, CLASSES, whole[whole["label"] == 0])
+    with pytest.raises(NbkitError, match="b: no test videos"):
+        data_of_table(cfg, CLASSES, train)
     with pytest.raises(NbkitError, match="needs boxes"):
-        load_localization(whole.drop(columns="boxes"), CLASSES, "a", "b", cfg, tmp_path / "cache")
+        data_of_table(cfg, CLASSES, whole.drop(columns="boxes"))
 
 
-# ----------------------------------------------------------------------------------------------------------
-# probes
+def test_benchmarks_that_cannot_be_localized_are_refused(tmp_path):
+    how = {"data_root": str(tmp_path)}
+    with pytest.raises(NbkitError, match="no boxes"):
+        load_data(config(benchmark="ucf_olympic", **how))
+    with pytest.raises(NbkitError, match="SOURCE='a' is not a domain of demo_untrimmed"):
+        load_data(config(**how))
+
+
+# --- probes --------------------------------------------------------------------------------------
+FEW = {"frames": 16, "steps": 40}
+
+
 def test_a_probe_sees_a_domain_gap_and_none_where_there_is_none(squares):
-    """The domains differ in brightness: an untrained detector shows it. The same domain twice
-    leaves nothing to see.
-    """
+    """The domains differ in brightness: an untrained detector shows it; one domain twice cannot."""
     detector = LocalizationModel(config(), 2).detector
-    apart = probe(detector, squares("a"), squares("b"), frames=16, steps=40)
-    alike = probe(detector, squares("a"), squares("a"), frames=16, steps=40)
-    assert apart.accuracy["s_img"] > 95 and apart.accuracy["t_img"] > 70
-    assert all(abs(value - 50) < 15 for value in alike.accuracy.values())
-    again = probe(detector, squares("a"), squares("b"), frames=16, steps=40)
-    assert again.accuracy == apart.accuracy
+    _, apart = probe_domains(detector, squares("a"), squares("b"), "small", **FEW)
+    _, alike = probe_domains(detector, squares("a"), squares("a"), "small", **FEW)
+    assert apart["s_img"] > 95 and apart["t_img"] > 70
+    assert all(abs(value - 50) < 15 for value in alike.values())
+    _, again = probe_domains(detector, squares("a"), squares("b"), "small", **FEW)
+    assert again == apart
 
 
 def test_a_probe_reads_the_target_with_the_statistics_it_is_told(squares):
-    """Statistics of its own make a brighter domain look like the other one in the mean: less is
-    left to see.
-    """
-    detector = LocalizationModel(config(norm="per_domain"), 2).detector
-    adapt_statistics(detector, squares("a"), config(), domain="source", batches=40)
-    adapt_statistics(detector, squares("b"), config(), domain="target", batches=40)
-    plain, own = (
-        probe(detector, squares("a"), squares("b"), statistics=s, frames=16, steps=40)
-        for s in ("source", "target")
-    )
-    assert own.accuracy["t_img"] < plain.accuracy["t_img"] - 5
-
-
-def test_a_trained_detector_is_read_as_it_was_evaluated(squares_table, tmp_path):
-    both = [
-        squares_table.assign(split=s, video=f"{s}/" + squares_table["video"])
-        for s in ("train", "test")
-    ]
-    whole = pd.concat(both, ignore_index=True)
-    cfg = config(steps=1, norm="per_domain", eval_stride=5)
-    loaded = load_localization(whole, CLASSES, "a", "b", cfg, tmp_path / "cache")
-    for row in ("I3D+RPN", "all three"):
-        scores, model, _ = run_row(cfg, loaded, row, tmp_path / row)
-        detector = trained_detector(row_config(cfg, row), row, tmp_path / row, loaded)
-        again, _ = evaluate(detector, loaded.test, CLASSES, cfg, domain=target_statistics(row))
-        assert again.summary() == scores.summary()
+    """With statistics of its own, a brighter domain looks like the other one in the mean."""
+    cfg = config(norm="per_domain")
+    detector = LocalizationModel(cfg, 2).detector
+    for name, domain in (("a", "source"), ("b", "target")):
+        adapt_statistics(detector, squares(name), cfg, domain)
+    found = []
+    for statistics in ("source", "target"):
+        how = {"statistics": statistics, **FEW}
+        found.append(probe_domains(detector, squares("a"), squares("b"), "small", **how)[1])
+    plain, own = found
+    assert own["t_img"] < plain["t_img"] - 5

@@ -1,66 +1,70 @@
-"""The localization loop and its data: equal baselines, resume, withheld labels, bad input."""
+"""The localization loop and its runs: equal baselines, resume, shared stages, withheld labels."""
+
+import json
+from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from moving_squares import CLASSES, config, train
+from moving_squares import CLASSES, CPU, config, train
 
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
 from nbkit.evaluate.detections import Detections, Tube
+from nbkit.train import localization
 from nbkit.train.localization import (
     LocalizationModel,
     learning_rate,
-    load_detector,
     reversal,
-    step_indices,
+    run,
+    stage_key,
     train_localizer,
+    trained_detector,
 )
-from nbkit.train.localization_eval import adapt_statistics, detect_all, score
+from nbkit.train.localization_data import data_of_table
+from nbkit.train.localization_eval import (
+    adapt_statistics,
+    detect_all,
+    evaluate_localizer,
+    score_detections,
+    target_statistics,
+)
+from nbkit.train.store import find_run
 
-VARIANTS = [("t_img",), ("t_ins",), ("s_img",), ("t_img", "t_ins"), ("t_img", "t_ins", "s_img")]
+ROWS = ("T_img", "T_ins", "S_img", "T_img + T_ins", "all three")
+FILES = {"config.json", "history.csv", "metrics.json", "env.json", "detections.npz"}
 
 
 @pytest.fixture(scope="module")
 def baseline(squares):
-    return train_localizer(config(), CLASSES, squares("a", augment=True))[0].detector.state_dict()
+    return train(squares)[0].detector.state_dict()
 
 
-# --------------------------------------------------------------------------------------------------
-# the ablation
-@pytest.mark.parametrize("adapt", VARIANTS)
-def test_lambda_zero_gives_the_baseline_bit_for_bit(squares, baseline, adapt):
-    state = train(squares, adapt=adapt, lam=0.0)[0].detector.state_dict()
+# --- the ablation --------------------------------------------------------------------------------
+@pytest.mark.parametrize("row", ROWS)
+def test_lambda_zero_gives_the_baseline_bit_for_bit(squares, baseline, row):
+    state = train(squares, row=row, lam=0.0)[0].detector.state_dict()
     assert all(torch.equal(state[k], baseline[k]) for k in baseline)
 
 
 def test_with_statistics_per_domain_lambda_zero_changes_nothing_of_the_source(squares):
-    plain = train_localizer(config(norm="per_domain"), CLASSES, squares("a", augment=True))[
-        0
-    ].detector.state_dict()
-    state = train(squares, adapt=VARIANTS[-1], lam=0.0, norm="per_domain")[0].detector.state_dict()
+    plain = train(squares, norm="per_domain")[0].detector.state_dict()
+    state = train(squares, row="all three", lam=0.0, norm="per_domain")[0].detector.state_dict()
+    running = [name for name in plain if "running" in name]
     for name, value in plain.items():
-        own = (
-            slice(0, 1) if "running" in name else slice(None)
-        )  # the source's row; the target's is fed by its own frames
-        assert (
-            torch.equal(state[name][own], value[own])
-            if value.dim()
-            else torch.equal(state[name], value)
-        ), name
-    moved = [
-        name
-        for name in plain
-        if "running_mean" in name and not torch.equal(state[name][1], plain[name][1])
-    ]
-    assert len(moved) == sum("running_mean" in name for name in plain)
+        if name in running:  # the source's line; the target's is fed by its own frames
+            assert torch.equal(state[name][0], value[0]), name
+        else:
+            assert torch.equal(state[name], value), name
+    means = [name for name in running if "running_mean" in name]
+    assert means and not any(torch.equal(state[name][1], plain[name][1]) for name in means)
 
 
-@pytest.mark.parametrize("adapt", [("t_img",), ("t_ins",), ("t_img", "t_ins")])
-def test_temporal_variants_keep_the_baselines_proposals(squares, baseline, adapt):
-    model, _ = train(squares, adapt=adapt, beta=5.0)
+@pytest.mark.parametrize("row", ["T_img", "T_ins", "T_img + T_ins"])
+def test_temporal_variants_keep_the_baselines_proposals(squares, baseline, row):
+    model, _ = train(squares, row=row, beta=5.0)
     state, temporal_differs = model.detector.state_dict(), False
     for name, value in baseline.items():
         if name.startswith(("keyframe", "rpn")):
@@ -70,134 +74,240 @@ def test_temporal_variants_keep_the_baselines_proposals(squares, baseline, adapt
     assert temporal_differs
     plain = LocalizationModel(config(), 2).eval()
     plain.detector.load_state_dict(baseline)
-    test = squares("b", background=True, key_stride=5)
-    for a, b in zip(
-        detect_all(model.detector, test)[1].values(), detect_all(plain.detector, test)[1].values()
-    ):
+    test, every = squares("b", background=True, key_stride=5), config(eval_stride=1)
+    found, same = (detect_all(m.detector, test, every)[1] for m in (model, plain))
+    for a, b in zip(found.values(), same.values(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_spatial_variant_leaves_the_temporal_features_gradient_alone(squares, baseline):
-    model = train(squares, adapt=("s_img",), beta=5.0)[0]
-    assert not torch.equal(
-        model.detector.state_dict()["keyframe.layers.0.0.weight"],
-        baseline["keyframe.layers.0.0.weight"],
-    )
-    _, adv = model.train()(
-        squares("a").batch([0, 1]), squares("b", withhold_labels=True).batch([0, 1]), 1.0
-    )
+    model = train(squares, row="S_img", beta=5.0)[0]
+    first = "keyframe.layers.0.0.weight"
+    assert not torch.equal(model.detector.state_dict()[first], baseline[first])
+    source, target = squares("a").batch([0, 1]), squares("b", withhold_labels=True).batch([0, 1])
+    _, adv = model.train()(source, target, 1.0)
     temporal = [p for n, p in model.detector.named_parameters() if n.startswith("temporal")]
-    assert temporal and all(
-        g is None for g in torch.autograd.grad(adv["s_img"], temporal, allow_unused=True)
-    )
+    grads = torch.autograd.grad(adv["s_img"], temporal, allow_unused=True)
+    assert temporal and all(grad is None for grad in grads)
 
 
-# ---------------------------------------------------------------------------------------------------
-# habits of the loop
+# --- habits of the loop --------------------------------------------------------------------------
+class Killed(Exception):
+    pass
+
+
+def dies_at(dataset, step):
+    """`dataset`, of which step `step` is never read."""
+    set_epoch = dataset.set_epoch
+
+    def killed(epoch):
+        if epoch == step:
+            raise Killed
+        set_epoch(epoch)
+
+    dataset.set_epoch = killed
+    return dataset
+
+
+def without_time(history):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+
 def test_resume_is_bit_identical(squares, tmp_path):
-    whole, history = train(squares, adapt=VARIANTS[-1], folder=tmp_path / "whole")
-    train(squares, adapt=VARIANTS[-1], folder=tmp_path / "cut", stop_after=1)
-    with pytest.raises(NbkitError, match="1 of 3"):
-        load_detector(tmp_path / "cut", config(adapt=VARIANTS[-1]), CLASSES)
-    resumed, again = train(squares, adapt=VARIANTS[-1], folder=tmp_path / "cut")
-    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()):
+    path, how = tmp_path / "cut.pt", {"row": "all three", "save_every": 1}
+    whole, state = train(squares, tmp_path / "whole.pt", **how)
+    target = dies_at(squares("b", augment=True, withhold_labels=True), 1)
+    with pytest.raises(Killed):
+        train(squares, path, target, **how)
+    assert torch.load(path)["step"] == 1
+    resumed, again = train(squares, path, **how)
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-
-    def drop(rows):
-        return [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
-
-    assert drop(history) == drop(again)
-    written = pd.read_csv(tmp_path / "cut" / "history.csv")
-    assert {"step", "rpn_cls", "roi_reg", "t_img", "t_ins", "s_img", "beta", "lam", "lr"} <= set(
-        written
-    )
-    assert list(written["step"]) == [0, 1, 2]
-    load_detector(tmp_path / "cut", config(adapt=VARIANTS[-1]), CLASSES)
-    with pytest.raises(NbkitError, match="another configuration"):
-        train(squares, adapt=VARIANTS[-1], folder=tmp_path / "cut", lam=0.5)
-    (tmp_path / "cut" / "checkpoint.pt").write_bytes(b"PK broken")
+    assert without_time(state["history"]) == without_time(again["history"])
+    path.write_bytes(b"PK broken")
     with pytest.raises(NbkitError, match="not a readable checkpoint"):
-        train(squares, adapt=VARIANTS[-1], folder=tmp_path / "cut")
+        train(squares, path, **how)
 
 
 def test_target_annotation_is_never_opened(squares, squares_table, squares_cache):
     part = squares_table[squares_table["domain"] == "b"].assign(boxes="/no/such/file.npz", label=-1)
-    poisoned = KeyframeDataset(
-        squares_cache,
-        part.reset_index(drop=True),
-        clip_len=4,
-        key_stride=2,
-        augment=True,
-        withhold_labels=True,
-    )
-    clean, _ = train(squares, adapt=VARIANTS[-1])
-    other, _ = train_localizer(
-        config(adapt=VARIANTS[-1]), CLASSES, squares("a", augment=True), poisoned
-    )
-    assert all(
-        torch.equal(a, b) for a, b in zip(clean.state_dict().values(), other.state_dict().values())
-    )
+    how = {"clip_len": 4, "key_stride": 2, "augment": True, "withhold_labels": True}
+    poisoned = KeyframeDataset(squares_cache, part.reset_index(drop=True), **how)
+    clean, _ = train(squares, row="all three")
+    other, _ = train(squares, target=poisoned, row="all three")
+    for a, b in zip(clean.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
-def test_wrong_use_is_refused(squares):
-    with pytest.raises(NbkitError, match="withhold_labels=True"):
-        train_localizer(config(adapt=("t_img",)), CLASSES, squares("a"), squares("b"))
-    with pytest.raises(NbkitError, match="needs key frames"):
-        train_localizer(config(adapt=("t_img",)), CLASSES, squares("a"))
-    with pytest.raises(NbkitError, match="nothing to learn"):
-        train_localizer(config(), CLASSES, squares("a", withhold_labels=True))
-    with pytest.raises(NbkitError, match="ADAPT"):
-        LocalizationConfig.make("small", adapt=("timg",))
+def test_wrong_use_is_refused(squares, tmp_path):
+    cfg, path = config(row="T_img"), tmp_path / "stage.pt"
+    open_a, open_b = squares("a"), squares("b")
+    hidden = squares("b", withhold_labels=True)
+    for labelled, target in ((open_a, open_b), (hidden, hidden)):
+        with pytest.raises(NbkitError, match="withhold_labels=True"):
+            train_localizer(CPU, cfg, CLASSES, labelled, target, path)
+    with pytest.raises(NbkitError, match="row='T-img'"):
+        config(row="T-img")
     with pytest.raises(NbkitError, match="LAMBDA"):
-        LocalizationConfig.make("small", lambda_=1)
+        config(lambda_=1)
+    with pytest.raises(NbkitError, match="AdaBN.*per_domain"):
+        config(row="AdaBN", norm="group")
 
 
 def test_schedules():
-    paper = LocalizationConfig.make("paper", steps=700)
-    assert [learning_rate(paper, s) for s in (0, 499, 500)] == [
-        pytest.approx(x) for x in (1e-3, 1e-3, 1e-4)
-    ]
+    paper = LocalizationConfig.make(profile="paper", steps=700)
+    rates = [learning_rate(paper, step) for step in (0, 499, 500)]
+    assert rates == [pytest.approx(rate) for rate in (1e-3, 1e-3, 1e-4)]
     small = config(steps=100, warmup=10, beta_ramp=True)
-    assert (
-        learning_rate(small, 0) == pytest.approx(small.lr / 10) and learning_rate(small, 99) < 1e-6
-    )
-    assert reversal(small, 0) == 0 and reversal(small, 99) == pytest.approx(small.beta, rel=1e-3)
-    shares = [step_indices(50, paper.model_copy(update={"batch": 8}), 3, 0, r, 2) for r in (0, 1)]
-    assert len(set(np.concatenate(shares))) == 8
+    assert learning_rate(small, 0) == pytest.approx(small.optim.lr / 10)
+    assert learning_rate(small, 99) < 1e-6
+    assert reversal(small, 0) == 0
+    assert reversal(small, 99) == pytest.approx(small.adaptation.beta, rel=1e-3)
 
 
 def test_adabn_touches_only_target_statistics(squares):
     model, _ = train(squares, norm="per_domain")
     before = {k: v.clone() for k, v in model.detector.state_dict().items()}
-    adapt_statistics(model.detector, squares("b", withhold_labels=True), config(), batches=2)
+    adapt_statistics(model.detector, squares("b", withhold_labels=True), config())
     for name, value in model.detector.state_dict().items():
         if "running_mean" in name:
-            assert torch.equal(value[0], before[name][0]) and not torch.equal(
-                value[1], before[name][1]
-            ), name
+            assert torch.equal(value[0], before[name][0]), name
+            assert not torch.equal(value[1], before[name][1]), name
         elif "running" not in name:
             assert torch.equal(value, before[name])
+
+
+# --- runs ----------------------------------------------------------------------------------------
+@pytest.fixture
+def runs(squares_table, tmp_path, monkeypatch):
+    """A function from fields of the configuration to it; its data are the moving squares."""
+    parts = []
+    for split in ("train", "test"):
+        names = f"{split}/" + squares_table["video"]
+        parts.append(squares_table.assign(split=split, video=names))
+    whole = pd.concat(parts, ignore_index=True)
+
+    def load(cfg):
+        return data_of_table(cfg, CLASSES, whole)
+
+    monkeypatch.setattr(localization, "load_data", load)
+    folders = {"data_root": str(tmp_path / "data"), "runs_dir": str(tmp_path / "runs")}
+
+    def make(**fields):
+        return config(**{"steps": 1, "norm": "per_domain", "eval_stride": 5, **folders, **fields})
+
+    return make
+
+
+def test_every_row_runs_and_leaves_a_folder(runs, tmp_path):
+    scores = {}
+    for row in ("I3D+RPN", "all three", "AdaBN", "oracle"):
+        done = run(runs(row=row))
+        assert 0 <= done.metrics["frame_map"] <= 100 and len(done.history) == 1
+        assert {path.name for path in done.folder.iterdir()} == FILES
+        assert find_run(done.cfg) == done.folder
+        written = json.loads((done.folder / "config.json").read_text())
+        assert written["row"] == row and written["steps"] == 1
+        with np.load(done.folder / "detections.npz") as arrays:
+            scores[row] = arrays["score"]
+    # AdaBN: the weights of the baseline, other statistics
+    assert len(list((tmp_path / "runs/stages").glob("*.pt"))) == 3
+    assert not np.array_equal(scores["I3D+RPN"], scores["AdaBN"])
+
+
+def test_a_finished_run_is_read(runs, monkeypatch):
+    cfg = runs(row="all three")
+    done = run(cfg)
+    monkeypatch.setattr(localization, "_trained", lambda *_: 1 / 0)
+    assert run(cfg).metrics == done.metrics
+
+
+def test_a_run_killed_before_its_folder_completes_from_the_checkpoint(runs, monkeypatch):
+    cfg = runs(row="T_img", steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(localization, "evaluate_localizer", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(cfg)
+    assert find_run(cfg) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(localization, "train_step", lambda *_: 1 / 0)
+        done = run(cfg)
+    assert list(done.history["step"]) == [0, 1]
+    columns = {"rpn_cls", "roi_reg", "t_img", "beta", "lam", "lr", "seconds"}
+    assert columns <= set(done.history)
+
+
+def test_a_trained_detector_is_read_as_it_was_evaluated(runs):
+    for row in ("I3D+RPN", "all three"):
+        cfg = runs(row=row)
+        done, detector = run(cfg), trained_detector(cfg)
+        data = localization.load_data(cfg)
+        domain = target_statistics(row)
+        scores, _ = evaluate_localizer(detector, data.test, CLASSES, cfg, domain)
+        assert {name: done.metrics[name] for name in scores} == pytest.approx(scores, nan_ok=True)
+
+
+def other_value(section, name, value):
+    """A valid value of a field that differs from `value`."""
+    if name in OTHER:
+        return OTHER[name]
+    annotation = type(section).model_fields[name].annotation
+    if get_origin(annotation) is Literal:
+        return next(choice for choice in get_args(annotation) if choice != value)
+    return not value if isinstance(value, bool) else value + 1
+
+
+OTHER = {"benchmark": "jhmdb_ucf101", "source": "c", "target": "c"}
+OTHER |= {"keyframe_weights": "a.pt", "temporal_weights": "a.pt"}
+
+
+@pytest.mark.parametrize("row, reads", [("I3D+RPN", False), ("all three", True)])
+def test_the_key_of_a_stage_changes_with_what_its_training_reads(row, reads):
+    cfg = config(row=row, norm="shared")
+    read = {"": True, "data": True, "detector": True, "optim": True, "adaptation": reads}
+    for name, place in LocalizationConfig.places().items():
+        section = getattr(cfg, place) if place else cfg
+        if place == "watch" or name == "row":
+            continue
+        changed = cfg.replace(**{name: other_value(section, name, getattr(section, name))})
+        differs = stage_key(changed, "data") != stage_key(cfg, "data")
+        assert differs == read.get(place, False), name
+    assert stage_key(cfg.replace(runs_dir="elsewhere", log_every=3), "data") == stage_key(
+        cfg, "data"
+    )
+    assert stage_key(cfg, "other data") != stage_key(cfg, "data")
+
+
+def test_only_adabn_shares_its_training():
+    rows = ("I3D+RPN", "AdaBN", "oracle", *ROWS)
+    keys = {row: stage_key(config(row=row, norm="per_domain"), "data") for row in rows}
+    assert keys["AdaBN"] == keys["I3D+RPN"]
+    assert len(set(keys.values())) == len(keys) - 1
+
+
+# --- scores --------------------------------------------------------------------------------------
+def detections(frames, box):
+    n = len(frames)
+    return Detections(np.zeros(n), frames, np.zeros(n), np.full(n, 0.9), np.tile(box, (n, 1)))
 
 
 def test_background_frames_count_in_neither_metric_where_they_are_left_out():
     """Agarwal et al., Table 2: perfect boxes on all of 116 frames, of which 40 hold the action."""
     box = np.array([10.0, 10, 30, 50])
     truth = [Tube(0, 0, np.arange(40, 80), np.tile(box, (40, 1)))]
-    found = Detections(
-        np.zeros(116), np.arange(116), np.zeros(116), np.full(116, 0.9), np.tile(box, (116, 1))
-    )
-    counted = score(found, {}, truth, ["a"], config(eval_background=True))
-    left_out = score(found, {}, truth, ["a"], config(eval_background=False))
-    assert left_out.frame.mean == left_out.video[0.5].mean == pytest.approx(100)
-    assert counted.frame.mean < 100 and counted.video[0.5].mean == 0
+    found = detections(np.arange(116), box)
+    counted = score_detections(found, {}, truth, ["a"], config(eval_background=True))
+    left_out = score_detections(found, {}, truth, ["a"], config(eval_background=False))
+    assert left_out["frame_map"] == left_out["video_map_0.5"] == pytest.approx(100)
+    assert counted["frame_map"] < 100 and counted["video_map_0.5"] == 0
 
 
 def test_boxes_end_just_outside_their_last_pixel():
-    found = Detections([0], [0], [0], [0.9], [[0.0, 0, 3, 3]])
-    truth = [
-        Tube(0, 0, [0], np.array([[0.0, 0, 3, 6]]))
-    ]  # the upper half of it; with a pixel more at each side 16 / 28
-    scores = score(found, {}, truth, ["a"], config())
-    assert scores.box_iou == pytest.approx(50)
-    truth = [Tube(0, 0, [0], np.array([[0.0, 0, 3, 6.1]]))]
-    assert score(found, {}, truth, ["a"], config()).frame.mean == 0
+    found = detections([0], [0.0, 0, 3, 3])
+    # The upper half of the first truth; with a pixel more at each side it would be 16 / 28.
+    for bottom, overlap, ap in ((6, 50, 100), (6.1, None, 0)):
+        truth = [Tube(0, 0, [0], np.array([[0.0, 0, 3, bottom]]))]
+        scores = score_detections(found, {}, truth, ["a"], config())
+        assert scores["frame_map"] == pytest.approx(ap)
+        if overlap:
+            assert scores["box_iou"] == pytest.approx(overlap)

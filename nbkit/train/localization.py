@@ -25,6 +25,7 @@ from nbkit.config import digest
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
+from nbkit.evaluate.detections import COLUMNS
 from nbkit.files import atomically, write_csv, write_json
 from nbkit.losses.adversarial import action_loss, adversarial_loss, localization_objective, ramp
 from nbkit.models.localizer import Localizer
@@ -127,7 +128,7 @@ def write_run(
     write_json(folder / "config.json", cfg.flat())
     write_json(folder / "env.json", {**state["environment"], "scored_at": commit()})
     write_csv(folder / "history.csv", state["history"])
-    columns = {name: getattr(found, name) for name in ("video", "frame", "label", "score", "box")}
+    columns = {name: getattr(found, name) for name in COLUMNS}
     columns["videos"] = np.array(data.test.videos)
 
     def save(part: Path) -> None:

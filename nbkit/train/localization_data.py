@@ -123,7 +123,7 @@ def data_of_table(
     classes = list(classes)
     rows = table[table["domain"].isin([cfg.source, cfg.target])]
     if "boxes" not in rows or (rows["boxes"].fillna("") == "").any():
-        raise NbkitError("every video of the table needs boxes; run `nbkit check-data`")
+        raise NbkitError("localization needs boxes for every video; run `nbkit check-data`")
     train, target = _part(rows, cfg.source, "train"), _part(rows, cfg.target, "train")
     test = _part(rows, cfg.target, cfg.evaluation.eval_split)
     missing = [name for label, name in enumerate(classes) if label not in set(train["label"])]

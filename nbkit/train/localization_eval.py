@@ -17,8 +17,6 @@ from nbkit.evaluate.video_map import RANGE, video_maps
 from nbkit.models.localizer import Localizer
 from nbkit.models.norm import estimating_statistics, use_domain
 
-# Boxes end just outside the last pixel (nbkit/data/boxes.py): their width is x2 - x1.
-PLUS_ONE = False
 ADABN_BATCHES = 20
 
 # Boxes (K, 4) by (video, frame).
@@ -96,10 +94,10 @@ def score_detections(
     background = cfg.evaluation.eval_background
     if not background:
         found = drop_background(found, tube_boxes(truth))
-    frame = frame_map(found, truth, classes, eval_background=background, plus_one=PLUS_ONE)
+    frame = frame_map(found, truth, classes, eval_background=background)
     tubes = link(found, link_settings(cfg))
     thresholds = (0.2, *RANGE)
-    video = video_maps(tubes, truth, classes, iou_thresholds=thresholds, plus_one=PLUS_ONE)
+    video = video_maps(tubes, truth, classes, iou_thresholds=thresholds)
     return {
         "frame_map": frame.mean,
         "video_map_0.5": video[0.5].mean,
@@ -117,7 +115,6 @@ def link_settings(cfg: LocalizationConfig) -> LinkSettings:
         max_gap=evaluation.max_gap,
         min_length=evaluation.min_tube_len,
         min_score=evaluation.tube_score_min,
-        plus_one=PLUS_ONE,
     )
 
 
@@ -135,9 +132,9 @@ def where_from(found: Detections, proposals: Proposals, truth: Sequence[Tube]) -
     covered, right, overlap = [], [], []
     for i, key in enumerate(zip(rows.video.tolist(), rows.frame.tolist())):
         near = proposals.get(key, np.zeros((0, 4)))
-        covered.append((iou_matrix(rows.box[i][None], near, PLUS_ONE) >= 0.5).any())
+        covered.append((iou_matrix(rows.box[i][None], near) >= 0.5).any())
         here = np.array(places.get(key, []), dtype=np.int64)
-        ious = iou_matrix(found.box[here], rows.box[i][None], PLUS_ONE)[:, 0]
+        ious = iou_matrix(found.box[here], rows.box[i][None])[:, 0]
         good = here[ious >= 0.5]
         if len(good):
             overlap.append(ious.max())

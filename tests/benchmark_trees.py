@@ -27,10 +27,6 @@ def write_benchmark(benchmark: str, root: Path, domains: tuple[str, ...] = ()) -
     return root
 
 
-def classes_of(spec: DomainSpec) -> list[str]:
-    return [own for members in spec.classes.values() for own in members]
-
-
 def clip(path: Path) -> Path:
     return write_video(path, FRAMES, HEIGHT, WIDTH)
 
@@ -38,7 +34,7 @@ def clip(path: Path) -> Path:
 def ucf101(base: Path, spec: DomainSpec) -> None:
     """With carriage returns and trailing tabs in the lists, as published in places."""
     lists = {"train": [], "test": []}
-    for number, own in enumerate(classes_of(spec), 1):
+    for number, own in enumerate(spec.common_class, 1):
         for group in range(TRAIN + TEST):
             name = f"{own}/v_{own}_g{group + 1:02d}_c01.avi"
             clip(base / "UCF-101" / name)
@@ -52,7 +48,7 @@ def ucf101(base: Path, spec: DomainSpec) -> None:
 def hmdb51(base: Path, spec: DomainSpec) -> None:
     """With the names that HMDB51 has, and one of another alphabet."""
     titles = ["Größe_[HQ]", "#1_fun!", "Tips_&_;"]
-    for own in classes_of(spec):
+    for own in spec.common_class:
         names = [f"{title}_{own}_f_cm_np1_ri_goo_{i}.avi" for i, title in enumerate(titles)]
         for name in names:
             clip(base / own / name)
@@ -61,7 +57,7 @@ def hmdb51(base: Path, spec: DomainSpec) -> None:
 
 
 def olympic(base: Path, spec: DomainSpec) -> None:
-    for own in classes_of(spec):
+    for own in spec.common_class:
         names = [f"{own}_{i}" for i in range(TRAIN + TEST)]
         for name in names:
             clip(base / own / f"{name}.avi")
@@ -71,9 +67,9 @@ def olympic(base: Path, spec: DomainSpec) -> None:
 
 def epic(base: Path, spec: DomainSpec) -> None:
     """One long video a split, whose segments follow one another; flow images at half rate."""
-    domain = spec.options["domain"]
+    domain = spec.options.domain
     kitchen = {"D1": "P08", "D2": "P01", "D3": "P22"}[domain]
-    verbs = classes_of(spec)
+    verbs = list(spec.common_class)
     for number, (split, count) in enumerate((("train", TRAIN), ("test", TEST)), 1):
         video, rows = (
             f"{kitchen}_{number:02d}",
@@ -96,20 +92,13 @@ def epic(base: Path, spec: DomainSpec) -> None:
 
 
 def jhmdb(base: Path, spec: DomainSpec) -> None:
-    """Videos, or with the option `frames` folders of frames; puppet masks; as many films as grouped
-    splits need.
-    """
-    for own in classes_of(spec):
+    """Videos and puppet masks; as many films as grouped splits need."""
+    for own in spec.common_class:
         lines = []
         for i in range(2 * (TRAIN + TEST)):
-            mark = spec.options.get("mark") or "nm"
+            mark = spec.options.mark or "nm"
             name = jhmdb_clip(f"Film{i}{mark}", own, mark)
-            if spec.options.get("frames"):
-                write_jpegs(
-                    base / "Rename_Images" / own / name[:-4], range(1, FRAMES + 1), lambda n: 20 * n
-                )
-            else:
-                clip(base / "ReCompressed_Videos" / own / name)
+            clip(base / "ReCompressed_Videos" / own / name)
             mask = np.zeros((HEIGHT, WIDTH, FRAMES), np.uint8)
             mask[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 1
             folder = base / "puppet_mask" / own / name[:-4]
@@ -120,14 +109,14 @@ def jhmdb(base: Path, spec: DomainSpec) -> None:
 
 
 def arid(base: Path, spec: DomainSpec) -> None:
-    for own in classes_of(spec):
+    for own in spec.common_class:
         for group in range(TRAIN + TEST):
             clip(base / own / f"{own}_{group + 1}_1.mp4")
 
 
 def ucf101_24(base: Path, spec: DomainSpec) -> None:
     table, test = {}, []
-    for own in classes_of(spec):
+    for own in spec.common_class:
         for group in range(TRAIN + TEST):
             name = f"{own}/v_{own}_g{group + 1:02d}_c01"
             clip(base / "UCF-101" / f"{name}.avi")
@@ -143,7 +132,7 @@ def ucf101_24(base: Path, spec: DomainSpec) -> None:
 def ucfsports(base: Path, spec: DomainSpec) -> None:
     """Folders of JPEG frames, one text file of boxes a frame."""
     x1, y1, x2, y2 = BOX
-    for own in classes_of(spec):
+    for own in spec.common_class:
         for i in range(TRAIN):
             folder = base / own / f"{i + 1:03d}"
             write_jpegs(folder, range(1, FRAMES + 1), lambda n: 20 * n)

@@ -1,4 +1,4 @@
-"""What is read from files: split lists, plain pickles that cannot run code, and folders of frames."""
+"""What is read from files: plain pickles that cannot run code, and folders of frames."""
 
 import pickle
 import pickletools
@@ -9,85 +9,12 @@ from fake_trees import write_jpegs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbkit.benchmarks.layouts.jhmdb import camera_mark
-from nbkit.benchmarks.safe_pickle import load_plain_pickle
-from nbkit.benchmarks.split_lists import (
-    hmdb_title,
-    parse_class_index,
-    parse_hmdb_list,
-    parse_ucf_list,
-    ucf_group,
-)
-from nbkit.data.frame_folders import find_flow, read_flow_images, read_frame_folder
+from nbkit.data.frame_folders import find_flow, read_flow_images, read_images
+from nbkit.data.safe_pickle import load_plain_pickle
+from nbkit.data.sources import Source, read_frames
 from nbkit.errors import NbkitError
 
-# ---- parsers
-# ---------------------------------------------------------------------------------------------------------
-
-LETTER = st.characters(blacklist_categories=("C", "Z"), blacklist_characters="/\\\ufeff")
-NAME = st.text(LETTER, min_size=1, max_size=20)
-END = st.sampled_from(["\n", "\r\n"])
-TAIL = st.sampled_from(["", " ", "\t", " \t "])
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(NAME, NAME, st.none() | st.integers(1, 101), TAIL)), END, st.booleans())
-def test_ucf_list_round_trip(rows, end, mark):
-    lines = [f"{c}/{f}.avi{'' if i is None else f' {i}'}{tail}" for c, f, i, tail in rows]
-    text = ("\ufeff" if mark else "") + end.join([*lines, "", ""])
-    assert parse_ucf_list(text) == [(f"{c}/{f}.avi", i) for c, f, i, _ in rows]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.lists(NAME, min_size=1, max_size=3), st.integers(0, 2), TAIL)), END)
-def test_hmdb_list_round_trip(rows, end):
-    """Names may hold blanks, brackets and digits: only the last field is the mark."""
-    text = end.join(f"{' '.join(words)}.avi {mark}{tail}" for words, mark, tail in rows)
-    wanted = [
-        (" ".join(words) + ".avi", ("unused", "train", "test")[mark]) for words, mark, _ in rows
-    ]
-    assert parse_hmdb_list(text) == wanted
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.text(max_size=120))
-def test_parsers_answer_or_explain(text):
-    for parse in (parse_ucf_list, parse_hmdb_list, parse_class_index):
-        try:
-            parse(text, "some list")
-        except NbkitError as error:
-            assert "some list, line" in str(error)
-
-
-def test_parsers_name_the_line():
-    with pytest.raises(NbkitError, match="a.txt, line 2"):
-        parse_ucf_list("A/b.avi 1\nno_folder.avi 2\n", "a.txt")
-    with pytest.raises(NbkitError, match="b.txt, line 1"):
-        parse_hmdb_list("name.avi 3", "b.txt")
-    assert parse_class_index("1 Apply Eye\r\n2 Archery\t\r\n") == {1: "Apply Eye", 2: "Archery"}
-
-
-@pytest.mark.parametrize(
-    ("stem", "own", "title"),
-    [
-        ("The_Fugitive_2_walk_u_cm_np1_fr_med_13", "walk", "the_fugitive"),
-        ("walk_the_walk_walk_f_cm_np1_fr_med_1", "walk", "walk_the_walk"),
-        ("21_pour_u_nm_np1_fr_goo_1", "pour", "21"),
-        ("unmarked_3", "walk", "unmarked"),
-    ],
-)
-def test_film_titles(stem, own, title):
-    assert hmdb_title(stem, own) == title
-
-
-def test_names():
-    assert hmdb_title("A_2_walk_f_cm_np1_fr_med_1", "walk", merge_parts=False) == "a_2"
-    assert ucf_group("v_Golf_g03_c12") == "g03" and ucf_group("other") == "other"
-    assert camera_mark("x_cm_y_walk_f_nm_np2_fr_med_1.avi") == "nm" and camera_mark("x.avi") is None
-
-
-# ---- plain pickles
-# ---------------------------------------------------------------------------------------------------
+# --- plain pickles --------------------------------------------------------------------------------
 
 
 class _Runs:
@@ -162,36 +89,36 @@ def test_structured_and_huge_claims_are_refused(tmp_path):
         load_plain_pickle(tmp_path / "none.pkl")
 
 
-# ---- frame folders
-# ---------------------------------------------------------------------------------------------------
+# --- frame folders --------------------------------------------------------------------------------
 
 
-def test_frame_folder_order_and_errors(tmp_path):
-    write_jpegs(tmp_path / "f", range(1, 13), lambda n: 10 * n)
-    frames = read_frame_folder(tmp_path / "f", "frame_{:010d}.jpg", 9, 12)
+def test_segment_order_and_errors(tmp_path):
+    def segment(start, stop):
+        return read_frames(Source(str(tmp_path), start, stop))
+
+    write_jpegs(tmp_path, range(1, 13), lambda n: 10 * n)
+    frames = segment(9, 12)
     assert frames.shape == (4, 32, 48, 3) and frames.dtype == np.uint8
     np.testing.assert_allclose(frames.mean((1, 2, 3)), [90, 100, 110, 120], atol=1)
     with pytest.raises(NbkitError, match="frame_0000000013.jpg: frame missing"):
-        read_frame_folder(tmp_path / "f", "frame_{:010d}.jpg", 12, 13)
-    with pytest.raises(NbkitError, match="valid range"):
-        read_frame_folder(tmp_path / "f", "frame_{:010d}.jpg", 5, 4)
-    (tmp_path / "f/frame_0000000002.jpg").write_bytes(b"")
-    (tmp_path / "f/frame_0000000003.jpg").write_bytes(b"not a picture")
+        segment(12, 13)
+    (tmp_path / "frame_0000000002.jpg").write_bytes(b"")
+    (tmp_path / "frame_0000000003.jpg").write_bytes(b"not a picture")
     for n in (2, 3):
-        with pytest.raises(NbkitError, match="broken image"):
-            read_frame_folder(tmp_path / "f", "frame_%010d.jpg", n, n)
-    write_jpegs(tmp_path / "f", [4], size=(16, 16))
+        with pytest.raises(NbkitError, match=f"frame_000000000{n}.jpg: broken image"):
+            segment(n, n)
+    write_jpegs(tmp_path, [4], size=(16, 16))
     with pytest.raises(NbkitError, match="differ in size"):
-        read_frame_folder(tmp_path / "f", "frame_%010d.jpg", 4, 5)
+        segment(4, 5)
 
 
-def test_frame_folder_is_rgb(tmp_path):
+def test_images_are_rgb(tmp_path):
     import cv2
 
     image = np.zeros((32, 32, 3), np.uint8)
     image[..., 2] = 250  # red in OpenCV's order
-    cv2.imwrite(str(tmp_path / "frame_0000000001.jpg"), image)
-    red, green, blue = read_frame_folder(tmp_path, "frame_%010d.jpg", 1, 1).mean((0, 1, 2))
+    cv2.imwrite(str(tmp_path / "a.jpg"), image)
+    red, green, blue = read_images([tmp_path / "a.jpg"]).mean((0, 1, 2))
     assert red > 240 and green < 10 and blue < 10
 
 

@@ -38,8 +38,7 @@ def test_balance_and_small_groups():
     assert 0 < two.sum() < 10  # a class with two groups has one on each side
 
 
-# ---- grouped splits: no film on both sides, in either direction
-# ----------------------------------------------------
+# --- grouped splits: no film on both sides, in either direction -----------------------------------
 
 
 def _camera_tree(root):

@@ -4,6 +4,7 @@ import unicodedata
 
 import pandas as pd
 import pytest
+import yaml
 from fake_trees import (
     jhmdb_clip,
     small_manifest,
@@ -16,11 +17,8 @@ from fake_trees import (
 
 from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.benchmarks.resolve import resolve, scan
-from nbkit.data.frame_folders import read_frame_folder
+from nbkit.data.sources import read_frames, source_of
 from nbkit.errors import NbkitError
-
-# ---- layouts
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_ucf_and_hmdb_layouts(tmp_path):
@@ -49,14 +47,13 @@ def test_ucf_and_hmdb_layouts(tmp_path):
     assert set(table[table.domain == "ucf"]["group"]) == groups
 
 
-def test_one_folder_per_domain_and_other_video_folder_names(tmp_path):
+def test_a_folder_somewhere_else_and_other_video_folder_names(tmp_path):
     root = ucf_hmdb_tree(tmp_path)
     (root / "ucf101").rename(root / "elsewhere")
     (root / "elsewhere/UCF-101").rename(root / "elsewhere/videos")
-    table = resolve(ucf_hmdb_manifest(), {"ucf": root / "elsewhere", "hmdb": root})
-    assert len(table) == 12
-    with pytest.raises(NbkitError, match="domain 'hmdb'"):
-        resolve(ucf_hmdb_manifest(), {"ucf": root / "elsewhere"})
+    data = ucf_hmdb_manifest().model_dump()
+    data["domains"]["ucf"]["folder"] = [str(root / "elsewhere")]
+    assert len(resolve(Manifest.model_validate(data), root)) == 12
 
 
 def test_accents_spelled_another_way_on_disk(tmp_path):
@@ -64,6 +61,34 @@ def test_accents_spelled_another_way_on_disk(tmp_path):
     for path in list((root / "hmdb51/golf").iterdir()):
         path.rename(path.with_name(unicodedata.normalize("NFD", path.name)))
     assert len(resolve(ucf_hmdb_manifest(), root)) == 12
+
+
+def test_videos_in_another_format_or_as_frames(tmp_path):
+    root = ucf_hmdb_tree(tmp_path)
+    clip = root / "ucf101/UCF-101/GolfSwing/v_GolfSwing_g08_c01.avi"
+    clip.rename(clip.with_suffix(".mp4"))
+    clip = root / "hmdb51/golf/#1_fun!_golf_f_nm_np1_fr_med_1.avi"
+    clip.unlink()
+    write_jpegs(clip.with_suffix(""), [1, 2])
+    table = resolve(ucf_hmdb_manifest(), root).set_index("video")
+    assert table.loc["ucf/GolfSwing/v_GolfSwing_g08_c01", "path"].endswith("_c01.mp4")
+    assert table.loc["hmdb/golf/#1_fun!_golf_f_nm_np1_fr_med_1", "group"] == "#1_fun!"
+
+
+def test_stored_flow_is_found_beside_the_videos(tmp_path):
+    data, root = ucf_hmdb_manifest().model_dump(), ucf_hmdb_tree(tmp_path)
+    data["domains"]["ucf"]["options"] = {"flow_images": "flow"}
+    clips = sorted((root / "ucf101/UCF-101").glob("*/*.avi"))
+    flows = [root / "ucf101/flow" / clip.parent.name / clip.stem for clip in clips[:-2]]
+    flows.append(root / "ucf101/flow" / clips[-2].stem)
+    for folder in flows:
+        folder.mkdir(parents=True)
+    table, problems = scan(Manifest.model_validate(data), root)
+    found = table.loc[table["domain"] == "ucf", "flow_path"].tolist()
+    assert found == [*map(str, flows), ""]
+    assert set(table.loc[table["domain"] == "hmdb", "flow_path"]) == {""}
+    assert [p.kind for p in problems["ucf"]] == ["flow folder missing"]
+    assert clips[-1].stem in problems["ucf"][0].name
 
 
 def test_missing_data_is_named_and_partial_goes_on(tmp_path):
@@ -144,9 +169,7 @@ def test_epic_layout(tmp_path):
     assert row.path.endswith("rgb/train/P08/P08_01") and row.flow_path.endswith(
         "flow/train/P08/P08_01"
     )
-    assert read_frame_folder(
-        row.path, "frame_%010d.jpg", row.start_frame, row.stop_frame
-    ).shape == (30, 32, 48, 3)
+    assert read_frames(source_of(row)).shape == (30, 32, 48, 3)
 
 
 def test_epic_problems_are_named(tmp_path):
@@ -172,10 +195,7 @@ def test_jhmdb_frames_instead_of_videos(tmp_path):
             write_jpegs(tmp_path / "Rename_Images" / own / stem, [1, 2])
         lines = "".join(f"{stem}.avi {mark}\n" for stem, mark in zip(stems, (1, 1, 2)))
         write_text(tmp_path / f"splits/{own}_test_split1.txt", lines)
-    data = load_manifest("jhmdb_ucf101").model_dump()
-    data["domains"]["jhmdb"]["options"] = {"frames": True}
-    manifest = type(load_manifest("demo")).model_validate(data)
-    table = resolve(manifest, tmp_path, allow_partial=True)
+    table = resolve(load_manifest("jhmdb_ucf101"), tmp_path, allow_partial=True)
     assert table.groupby("split").size().to_dict() == {"train": 6, "test": 3}
     assert table["path"].iloc[0].endswith(names["golf"][0])
 
@@ -219,10 +239,11 @@ def test_all_train_is_obeyed_and_official_refused_where_there_are_no_lists(tmp_p
     table = resolve(Manifest.model_validate(data), root)
     assert set(table.loc[table["domain"] == "ucf", "split"]) == {"train"}
     assert set(table.loc[table["domain"] == "hmdb", "split"]) == {"train", "test"}
-    arid = load_manifest("hmdb_arid").model_dump()
+    arid = load_manifest("hmdb_arid").model_dump(mode="json")
     arid["domains"]["arid"]["split"] = {"rule": "official", "number": 1}
-    _, problems = scan(Manifest.model_validate(arid), tmp_path)
-    assert "ARID has no official split lists" in str(problems["arid"][0])
+    path = write_text(tmp_path / "arid.yaml", yaml.safe_dump(arid))
+    with pytest.raises(NbkitError, match="ARID has no official split lists"):
+        load_manifest(path)
 
 
 def test_a_class_without_a_video_is_a_problem(tmp_path):

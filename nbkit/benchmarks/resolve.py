@@ -1,10 +1,8 @@
-"""Manifest + folder -> table: one row a video (EPIC-Kitchens: a segment), for all domains of the
-benchmark.
-"""
+"""Manifest and folder -> table of the videos (EPIC-Kitchens: segments) of all domains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,41 +10,18 @@ import pandas as pd
 
 from nbkit.benchmarks.grouped_split import grouped_test_mask
 from nbkit.benchmarks.layouts import LAYOUTS
-from nbkit.benchmarks.layouts.common import Listing, attach_flow
-from nbkit.benchmarks.manifest import DomainSpec, Manifest
+from nbkit.benchmarks.listing import Listing, Problem
+from nbkit.benchmarks.manifest import DomainSpec, ExpectedCounts, Manifest
 from nbkit.errors import NbkitError
 
 COLUMNS = ["video", "path", "class_name", "label", "domain", "split", "group"]
+SHOWN = 20  # problems in one error message
 
 
-@dataclass(frozen=True)
-class CountRow:
-    """One comparison; ``class_name`` '' means all classes, ``split`` 'all' every split;
-    ``expected`` may be None.
-    """
-
-    domain: str
-    split: str
-    class_name: str
-    expected: int | None
-    found: int
-    verified: bool
-
-    @property
-    def status(self) -> str:
-        """'ok', 'mismatch' (against a verified number), 'differs' (unverified number) or 'not
-        stated'.
-        """
-        if self.expected is None:
-            return "not stated"
-        if self.expected == self.found:
-            return "ok"
-        return "mismatch" if self.verified else "differs"
-
-
+# --- the table -----------------------------------------------------------------------------------
 def resolve(
     manifest: Manifest,
-    root: str | Path | Mapping[str, str | Path],
+    root: str | Path,
     *,
     split_seed: int = 0,
     allow_partial: bool = False,
@@ -55,14 +30,12 @@ def resolve(
     """List every video of a benchmark with its label, domain, split and recording group.
 
     Args:
-        manifest: from :func:`nbkit.benchmarks.manifest.load_manifest`.
-        root: the folder that holds the datasets, or one folder per domain name.
-        split_seed: draws the grouped splits (rule ``grouped``); official splits ignore it.
+        root: the folder that holds the datasets.
+        split_seed: draws the splits of the rule ``grouped``; official splits ignore it.
         allow_partial: leave out what is missing and accept other counts instead of raising; see
             :func:`shortfall`.
-        domains: the ones that are needed (all when None); what others lack is no matter then,
-            unless splits are drawn
-            over all domains together (rule ``grouped``).
+        domains: the ones that are needed (all when None). What the others lack does not matter,
+            unless splits are drawn over all domains together (rule ``grouped``).
 
     Returns:
         A table with columns video (unique id), path (absolute), class_name, label (0..C-1), domain,
@@ -74,97 +47,96 @@ def resolve(
     """
     table, problems = scan(manifest, root, split_seed=split_seed)
     if domains is not None:
-        if not any(s.split.rule == "grouped" for s in manifest.domains.values()):
-            problems = {d: problems[d] for d in domains}
-        manifest = manifest.model_copy(
-            update={"domains": {d: manifest.domains[d] for d in domains}}
-        )
+        grouped = any(s.split.rule == "grouped" for s in manifest.domains.values())
+        if not grouped:
+            problems = {name: problems[name] for name in domains}
+        needed = {name: manifest.domains[name] for name in domains}
+        manifest = manifest.model_copy(update={"domains": needed})
         table = table[table["domain"].isin(domains)].reset_index(drop=True)
-    flat = [
-        f"[{domain}] {p}" for domain, items in problems.items() for p in items if not p.expected
-    ]
-    if table.empty:
-        raise NbkitError(f"{manifest.benchmark}: no videos found.\n" + "\n".join(flat[:20]))
-    if flat and not allow_partial:
-        more = f"\n... and {len(flat) - 20} more" if len(flat) > 20 else ""
-        raise NbkitError(
-            f"{manifest.benchmark}: {len(flat)} problem(s); repair them, or pass allow_partial=True to go on with "
-            "what is there.\n" + "\n".join(flat[:20]) + more
-        )
+    _refuse_problems(manifest, table, problems, allow_partial)
     check_counts(manifest, table, allow_partial=allow_partial)
     return table
 
 
-def scan(manifest: Manifest, root, *, split_seed: int = 0) -> tuple[pd.DataFrame, dict[str, list]]:
+def _refuse_problems(
+    manifest: Manifest,
+    table: pd.DataFrame,
+    problems: dict[str, list[Problem]],
+    allow_partial: bool,
+) -> None:
+    """Raise NbkitError for an empty table, or for problems where a partial copy is not allowed."""
+    lines = []
+    for domain, items in problems.items():
+        lines += [f"[{domain}] {item}" for item in items if not item.expected]
+    shown = "\n".join(lines[:SHOWN])
+    if table.empty:
+        raise NbkitError(f"{manifest.benchmark}: no videos found.\n{shown}")
+    if lines and not allow_partial:
+        if len(lines) > SHOWN:
+            shown += f"\n... and {len(lines) - SHOWN} more"
+        raise NbkitError(
+            f"{manifest.benchmark}: {len(lines)} problem(s); repair them, or pass "
+            f"allow_partial=True to go on with what is there.\n{shown}"
+        )
+
+
+def scan(
+    manifest: Manifest, root: str | Path, *, split_seed: int = 0
+) -> tuple[pd.DataFrame, dict[str, list[Problem]]]:
     """Like :func:`resolve`, but never raises for missing data: (table, problems per domain)."""
     frames, problems = [], {}
-    for name in manifest.domains:
-        listing = _list_domain(manifest, name, root)
+    for name, spec in manifest.domains.items():
+        listing = _list_domain(spec, Path(root).expanduser())
         problems[name] = listing.problems
         if listing.rows:
             frame = pd.DataFrame(listing.rows).assign(domain=name)
-            if manifest.domains[name].split.rule == "all_train":
+            if spec.split.rule == "all_train":
                 frame["split"] = "train"
             frame["video"] = name + "/" + frame["video"]
             frames.append(frame)
     if not frames:
         return pd.DataFrame(columns=COLUMNS), problems
     table = pd.concat(frames, ignore_index=True)
-    table["label"] = (
-        table["class_name"].map({c: i for i, c in enumerate(manifest.classes)}).astype("int64")
-    )
+    table["label"] = table["class_name"].map(manifest.classes.index).astype("int64")
     table = table.sort_values("video", kind="stable").reset_index(drop=True)
-    if table["video"].duplicated().any():
-        twice = table.loc[table["video"].duplicated(), "video"].tolist()
+    twice = table.loc[table["video"].duplicated(), "video"].tolist()
+    if twice:
         raise NbkitError(
             f"{manifest.benchmark}: listed twice: {', '.join(twice[:5])}; remove the second entry"
         )
     _apply_grouped(manifest, table, split_seed)
     rest = [c for c in table.columns if c not in COLUMNS]
-    for column in rest:  # domains of different layouts need not have the same extra columns
+    for column in rest:
+        # domains of different layouts need not have the same extra columns
         if not pd.api.types.is_numeric_dtype(table[column]):
             table[column] = table[column].fillna("")
     return table[COLUMNS + rest], problems
 
 
-def _list_domain(manifest: Manifest, name: str, root) -> Listing:
-    if isinstance(root, Mapping):
-        if name not in root:
-            raise NbkitError(f"{manifest.benchmark}: root names no folder for the domain '{name}'")
-        root = root[name]
-    root = Path(root).expanduser()
-    spec = manifest.domains[name]
+def _list_domain(spec: DomainSpec, root: Path) -> Listing:
     if not root.is_dir():
-        listing = Listing()
-        listing.problem("folder missing", root, "give the folder that holds the datasets")
-        return listing
+        advice = "give the folder that holds the datasets"
+        return Listing(problems=[Problem("folder missing", str(root), advice)])
     try:
-        listing = LAYOUTS[spec.layout].list_videos(spec, root)
-        attach_flow(spec, root, listing)
-        _name_empty_classes(spec, listing)
-        return listing
-    except (
-        NbkitError
-    ) as error:  # a broken list or annotation file: the rest of the benchmark can still be checked
-        listing = Listing()
-        listing.problem("unreadable", error)
-        return listing
+        listing = LAYOUTS[spec.layout](spec, root)
+    except (NbkitError, OSError) as error:
+        # a broken list or annotation file: the rest of the benchmark can still be checked
+        return Listing(problems=[Problem("unreadable", str(error))])
+    _name_empty_classes(spec, listing)
+    return listing
 
 
 def _name_empty_classes(spec: DomainSpec, listing: Listing) -> None:
     """A class without a video is a problem, unless one that is named already explains it."""
-    present, named = {row["class_name"] for row in listing.rows}, [p.name for p in listing.problems]
-    if not listing.rows and named:
+    named = [problem.name for problem in listing.problems]
+    if named and not listing.rows:
         return
+    present = {row["class_name"] for row in listing.rows}
     for common, members in spec.classes.items():
-        if common not in present and not any(
-            member in name for member in members for name in named
-        ):
-            listing.problem(
-                "no videos",
-                ", ".join(members),
-                f"the class '{common}' is empty; was the archive extracted?",
-            )
+        explained = any(member in name for member in members for name in named)
+        if common not in present and not explained:
+            advice = f"the class '{common}' is empty; was the archive extracted?"
+            listing.problem("no videos", ", ".join(members), advice)
 
 
 def _apply_grouped(manifest: Manifest, table: pd.DataFrame, seed: int) -> None:
@@ -174,19 +146,50 @@ def _apply_grouped(manifest: Manifest, table: pd.DataFrame, seed: int) -> None:
     therefore never in the training part of one and the test part of the other, in either direction,
     and no clip has to be dropped later.
     """
-    specs = {n: s.split for n, s in manifest.domains.items() if s.split.rule == "grouped"}
-    rows = table.index[table["domain"].isin(specs)]
-    if rows.empty:
+    splits = {name: spec.split for name, spec in manifest.domains.items()}
+    grouped = {name: split for name, split in splits.items() if split.rule == "grouped"}
+    part = table[table["domain"].isin(grouped)]
+    if part.empty:
         return
-    fractions = {s.test_fraction for s in specs.values()}
+    fractions = {split.test_fraction for split in grouped.values()}
     if len(fractions) > 1:
         raise NbkitError(
             f"{manifest.benchmark}: grouped domains must share one test_fraction, found {fractions}"
         )
-    part = table.loc[rows]
     strata = (part["domain"] + "/" + part["class_name"]).to_numpy()
     test = grouped_test_mask(part["group"].to_numpy(), strata, fractions.pop(), seed)
-    table.loc[rows, "split"] = ["test" if t else "train" for t in test]
+    table.loc[part.index, "split"] = "train"
+    table.loc[part.index[test], "split"] = "test"
+
+
+# --- counts --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class CountRow:
+    """One comparison with the manifest.
+
+    ``class_name`` '' means all classes, ``split`` 'all' every split; ``expected`` may be None.
+    """
+
+    domain: str
+    split: str
+    class_name: str
+    expected: int | None
+    found: int
+    verified: bool
+
+    @property
+    def name(self) -> str:
+        """What was counted: split and class."""
+        return f"{self.split} {self.class_name}".strip()
+
+    @property
+    def status(self) -> str:
+        """'ok', 'mismatch' (verified number), 'differs' (unverified number) or 'not stated'."""
+        if self.expected is None:
+            return "not stated"
+        if self.expected == self.found:
+            return "ok"
+        return "mismatch" if self.verified else "differs"
 
 
 def check_counts(
@@ -200,52 +203,42 @@ def check_counts(
     Raises:
         NbkitError: a verified number differs and ``allow_partial`` is False.
     """
-    rows = [
-        r
-        for name in manifest.domains
-        for r in _domain_counts(manifest, name, table[table["domain"] == name])
-    ]
-    bad = [r for r in rows if r.status == "mismatch"]
-    if bad and not allow_partial:
-        text = "; ".join(
-            f"{r.domain} {r.split} {r.class_name}: {r.found} instead of {r.expected}"
-            for r in bad[:12]
-        )
-        raise NbkitError(
-            f"{manifest.benchmark}: counts differ from the published lists ({text}): videos are missing"
-        )
-    return rows
-
-
-def shortfall(manifest: Manifest, table: pd.DataFrame, domains: tuple[str, ...]) -> list[str]:
-    """What a partial copy lacks: 'ucf train: 4 of 482' for every stated count of `domains` that is
-    not reached.
-    """
-    rows = [
-        r
-        for r in check_counts(manifest, table, allow_partial=True)
-        if r.domain in domains and not r.class_name
-    ]
-    return [
-        f"{r.domain} {r.split}: {r.found} of {r.expected}"
-        for r in rows
-        if r.expected and r.found < r.expected
-    ]
-
-
-def _domain_counts(manifest: Manifest, name: str, part: pd.DataFrame) -> list[CountRow]:
-    expected = manifest.domains[name].expected_now()
-    verified = expected.verified if expected else False
-    counts = dict(expected.counts) if expected else {}
-    splits = sorted({*counts, *part["split"].unique()})
     rows = []
-    for split in splits:
-        here = part if split == "all" else part[part["split"] == split]
-        rows.append(CountRow(name, split, "", counts.get(split), len(here), verified))
-    for split, table in (expected.per_class if expected else {}).items():
-        here = part if split == "all" else part[part["split"] == split]
-        found = here["class_name"].value_counts()
-        rows += [
-            CountRow(name, split, c, n, int(found.get(c, 0)), verified) for c, n in table.items()
-        ]
+    for name, spec in manifest.domains.items():
+        expected = spec.expected_now() or ExpectedCounts(verified=False)
+        rows += _domain_counts(name, expected, table[table["domain"] == name])
+    bad = [row for row in rows if row.status == "mismatch"]
+    if bad and not allow_partial:
+        texts = [f"{r.domain} {r.name}: {r.found} instead of {r.expected}" for r in bad[:12]]
+        raise NbkitError(
+            f"{manifest.benchmark}: counts differ from the published lists ({'; '.join(texts)}): "
+            "videos are missing"
+        )
     return rows
+
+
+def shortfall(manifest: Manifest, table: pd.DataFrame, domains: Sequence[str]) -> list[str]:
+    """What a partial copy of `domains` lacks, e.g. 'ucf train: 4 of 482' per count not reached."""
+    lacking = []
+    for row in check_counts(manifest, table, allow_partial=True):
+        wanted = row.domain in domains and not row.class_name
+        if wanted and row.expected and row.found < row.expected:
+            lacking.append(f"{row.domain} {row.split}: {row.found} of {row.expected}")
+    return lacking
+
+
+def _domain_counts(name: str, expected: ExpectedCounts, part: pd.DataFrame) -> list[CountRow]:
+    rows, stated, verified = [], expected.counts, expected.verified
+    for split in sorted({*stated, *part["split"].unique()}):
+        found = len(_of_split(part, split))
+        rows.append(CountRow(name, split, "", stated.get(split), found, verified))
+    for split, numbers in expected.per_class.items():
+        sizes = _of_split(part, split)["class_name"].value_counts()
+        for class_name, number in numbers.items():
+            found = int(sizes.get(class_name, 0))
+            rows.append(CountRow(name, split, class_name, number, found, verified))
+    return rows
+
+
+def _of_split(part: pd.DataFrame, split: str) -> pd.DataFrame:
+    return part if split == "all" else part[part["split"] == split]

@@ -1,102 +1,89 @@
-"""Parsers of the published split lists. Tolerant of CRLF, tabs, trailing blanks and byte-order
-marks.
-"""
+"""Published split lists, and what the names of videos say."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import NamedTuple
 
 from nbkit.errors import NbkitError
 
-_HMDB_PART = {0: "unused", 1: "train", 2: "test"}
-_UCF_GROUP = re.compile(r"_g(\d+)_c\d+$")
+UCF_LINE, HMDB_LINE, NAME_LINE = "Class/video.avi [id]", "video.avi 0|1|2", "video"
+#: names of HMDB51 may hold blanks and brackets: the mark is the last field only
+_PATTERNS = {
+    UCF_LINE: r"(?P<own>.+)[/\\](?P<file>[^/\\]+?)(\s+\d+)?",
+    HMDB_LINE: r"(?P<file>\S.*?)\s+(?P<mark>[012])",
+    NAME_LINE: r"(.*/)?(?P<file>[^/]+)",
+}
+_MARKS = {"": "", "0": "unused", "1": "train", "2": "test"}
 
 
-def parse_ucf_list(text: str, name: str = "list") -> list[tuple[str, int | None]]:
-    """UCF101 ``trainlist0N.txt`` / ``testlist0N.txt``: lines ``Class/file.avi [1-based id]``.
+class ListEntry(NamedTuple):
+    """One line of a list; '' stands for what the line leaves to the name of its file."""
 
-    Returns:
-        (``'Class/file.avi'``, id or None) per non-empty line, in order.
-
-    Raises:
-        NbkitError: a line without a class folder.
-    """
-    rows = []
-    for number, line in _lines(text):
-        match = re.fullmatch(r"(.+?)(?:\s+(\d+))?", line)
-        entry = match.group(1).replace("\\", "/")
-        folder, _, file = entry.rpartition("/")
-        if not folder or not file:
-            raise NbkitError(
-                f"{name}, line {number}: expected 'Class/video.avi [id]', found {line!r}"
-            )
-        rows.append((entry, int(match.group(2)) if match.group(2) else None))
-    return rows
+    own: str  # the dataset's own class
+    file: str
+    split: str  # 'train', 'val', 'test' or 'unused'
 
 
-def parse_class_index(text: str, name: str = "classInd.txt") -> dict[int, str]:
-    """UCF101 ``classInd.txt``: lines ``id ClassName`` -> {1-based id: class name}."""
-    table = {}
-    for number, line in _lines(text):
-        match = re.fullmatch(r"(\d+)\s+(\S.*)", line)
-        if not match:
-            raise NbkitError(f"{name}, line {number}: expected 'id ClassName', found {line!r}")
-        table[int(match.group(1))] = match.group(2)
-    return table
+def read_list(path: Path, form: str) -> list[ListEntry]:
+    """Read a list in UTF-8 or (old ones) Latin-1; see :func:`parse_list`."""
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return parse_list(text, form, str(path))
 
 
-def parse_hmdb_list(text: str, name: str = "list") -> list[tuple[str, str]]:
-    """HMDB51 and J-HMDB ``<class>_test_split<N>.txt``: lines ``file.avi 0|1|2``.
+def parse_list(text: str, form: str, name: str = "list") -> list[ListEntry]:
+    """The entries of a list, whatever its line ends, trailing blanks and byte-order mark.
 
-    File names may hold blanks, brackets, ``&``, ``;``, ``!`` and ``#``: the mark is the last field
-    only.
-
-    Returns:
-        (file name, 'train' | 'test' | 'unused') per non-empty line; the official marks are 1, 2 and
-        0.
+    Args:
+        text: content of the file.
+        form: UCF_LINE, HMDB_LINE or NAME_LINE, what a line looks like.
+        name: the file's name for messages.
 
     Raises:
-        NbkitError: a line that does not end in 0, 1 or 2.
+        NbkitError: a line of another form.
     """
-    rows = []
-    for number, line in _lines(text):
-        match = re.fullmatch(r"(\S.*?)\s+([012])", line)
+    entries = []
+    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(_PATTERNS[form], line.strip())
         if not match:
-            raise NbkitError(f"{name}, line {number}: expected 'video.avi 0|1|2', found {line!r}")
-        rows.append((match.group(1), _HMDB_PART[int(match.group(2))]))
-    return rows
+            raise NbkitError(f"{name}, line {number}: expected '{form}', found {line!r}")
+        found = match.groupdict()
+        mark = _MARKS[found.get("mark", "")]
+        entries.append(ListEntry(found.get("own", ""), found["file"], mark))
+    return entries
 
 
-def parse_name_list(text: str) -> list[str]:
-    """One video name a line (Olympic Sports ``train_test_split``); blank lines and comments are
-    dropped.
+def ucf_group(own: str, stem: str) -> str:
+    """``'<Class>/gXX'`` of ``v_<Class>_gXX_cYY``; the stem itself in place of an absent gXX."""
+    match = re.search(r"_(g\d+)_c\d+$", stem)
+    return f"{own}/{match[1] if match else stem}"
+
+
+def arid_group(own: str, stem: str) -> str:
+    """The recording ``'<Class>_<group>'`` of ``<Class>_<group>_<number>``; '' for another name."""
+    match = re.fullmatch(r".+_(\d+)_\d+", stem)
+    return f"{own}_{match[1]}" if match else ""
+
+
+def film_title(own: str, stem: str) -> str:
+    """The film of a HMDB51 or J-HMDB clip: the text before ``_<class>_``, lower case.
+
+    A trailing ``_<number>`` is dropped: ``The_Fugitive_2`` and ``The_Fugitive_3`` are one film.
     """
-    return [line for _, line in _lines(text)]
-
-
-def ucf_group(stem: str) -> str:
-    """Recording group of ``v_<Class>_gXX_cYY``: ``'gXX'``; the stem itself when the name has no
-    group.
-    """
-    match = _UCF_GROUP.search(stem)
-    return f"g{match.group(1)}" if match else stem
-
-
-def hmdb_title(stem: str, class_name: str, merge_parts: bool = True) -> str:
-    """The film a HMDB51/J-HMDB clip was cut from: the text before ``_<class>_``, lower case.
-
-    ``merge_parts`` drops a trailing ``_<number>``, so ``The_Fugitive_2`` and ``The_Fugitive_3`` are
-    one film.
-    """
-    title, mark, _ = stem.rpartition(f"_{class_name}_")
+    title, mark, _ = stem.rpartition(f"_{own}_")
     if not mark:
         title = re.sub(r"_\d+$", "", stem)
-    if merge_parts:
-        title = re.sub(r"_\d+$", "", title)
-    return title.casefold()
+    return re.sub(r"_\d+$", "", title).casefold()
 
 
-def _lines(text: str):
-    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
-        if line.strip():
-            yield number, line.strip()
+def camera_mark(name: str) -> str | None:
+    """'nm' (no camera motion), 'cm' (camera motion) or None, from a HMDB51 or J-HMDB name."""
+    match = re.search(r"_(nm|cm)_np\d", name)
+    return match and match[1]

@@ -1,0 +1,131 @@
+"""EPIC-Kitchens-55 with the MM-SADA segment tables: a row is a segment of a long video.
+
+``<rgb>/<Pxx>/<Pxx_yy>/frame_%010d.jpg``, ``<flow>/<Pxx>/<Pxx_yy>/{u,v}/frame_%010d.jpg`` at half
+rate, and ``D1_train.pkl`` (or ``.csv`` with the same columns) in a tables folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from nbkit.benchmarks.listing import Listing, find_base, first_folder
+from nbkit.benchmarks.manifest import DomainSpec, EpicOptions
+from nbkit.data.safe_pickle import load_plain_pickle
+from nbkit.data.sources import SEGMENT_FRAME
+from nbkit.errors import NbkitError
+
+WHOLE_NUMBERS = ["start_frame", "stop_frame", "verb_class"]
+COLUMNS = ["uid", "participant_id", "video_id", *WHOLE_NUMBERS]
+
+
+def list_segments(spec: DomainSpec, root: Path) -> Listing:
+    """Segments of one kitchen.
+
+    Adds start_frame, stop_frame (1-based, both included) and flow_path ('' where flow is not
+    needed).
+    """
+    listing, options = Listing(), spec.options
+    base = find_base(spec, root, _table_paths(options, "train"), listing)
+    rgb = base and first_folder(base, options.rgb, listing, "RGB frames")
+    flow = base and options.flow and first_folder(base, options.flow, listing, "flow")
+    if rgb is None or flow is None:
+        return listing
+    for split in ("train", "test"):
+        table = _find_table(base, options, split, listing)
+        if table is not None:
+            for video, segments in table.groupby("video_id", sort=True):
+                _add_video(str(video), segments, spec, split, (rgb, flow), listing)
+    return listing
+
+
+def read_segments(path: Path) -> pd.DataFrame:
+    """A segment table from .pkl (nothing in it is run) or .csv.
+
+    Returns:
+        Columns ``COLUMNS``; frames are int64 with 1 <= start_frame <= stop_frame.
+
+    Raises:
+        NbkitError: unreadable, columns missing, or a segment that ends before it starts.
+    """
+    try:
+        table = pd.read_csv(path) if path.suffix == ".csv" else load_plain_pickle(path)
+        missing = [c for c in COLUMNS if c not in table]
+        if missing:
+            raise NbkitError(f"columns missing: {', '.join(missing)}")
+        table = table[COLUMNS].astype(dict.fromkeys(WHOLE_NUMBERS, "int64"))
+    except (OSError, ValueError, TypeError) as error:
+        raise NbkitError(f"{path}: not a table of segments: {error}") from error
+    bad = table[(table["start_frame"] < 1) | (table["stop_frame"] < table["start_frame"])]
+    if len(bad):
+        raise NbkitError(
+            f"{path}: segment uid {bad['uid'].iloc[0]} ends before it starts, or starts before "
+            "frame 1"
+        )
+    return table
+
+
+def _table_paths(options: EpicOptions, split: str) -> list[str]:
+    """Where the segment table of a split may lie, below the dataset folder."""
+    paths = []
+    for folder in options.tables:
+        for suffix in ("pkl", "csv"):
+            paths.append(f"{folder}/{options.domain}_{split}.{suffix}".removeprefix("./"))
+    return paths
+
+
+def _find_table(
+    base: Path, options: EpicOptions, split: str, listing: Listing
+) -> pd.DataFrame | None:
+    paths = [base / path for path in _table_paths(options, split)]
+    path = next((p for p in paths if p.is_file()), None)
+    if path is None:
+        listing.problem("segment table missing", paths[0], "get it from the MM-SADA repository")
+        return None
+    try:
+        return read_segments(path)
+    except NbkitError as error:
+        listing.problem("segment table unreadable", path, str(error))
+        return None
+
+
+def _add_video(
+    video: str,
+    segments: pd.DataFrame,
+    spec: DomainSpec,
+    split: str,
+    folders: tuple[Path, Path | None],
+    listing: Listing,
+) -> None:
+    """Add the segments of one video whose verb is mapped to a common class."""
+    rgb, flow = folders
+    part = Path(video.split("_")[0], video)
+    frames, flow_path = rgb / part, ""
+    last = frames / SEGMENT_FRAME.format(int(segments["stop_frame"].max()))
+    needed = [
+        (frames, "frames folder missing", f"extract {video}.tar into it"),
+        (last, "frames missing", "the archive was not extracted completely"),
+    ]
+    if flow:
+        flow_path = str((flow / part).absolute())
+        for side in ("u", "v"):
+            needed.append((flow / part / side, "flow folder missing", "extract the flow archive"))
+    for path, kind, advice in needed:
+        if not path.exists():
+            listing.problem(kind, path, advice)
+            return
+    common_class = spec.common_class
+    for segment in segments.itertuples():
+        common = common_class.get(str(segment.verb_class))
+        if common is not None:
+            listing.add(
+                f"{video}/{segment.uid}",
+                frames,
+                common,
+                split,
+                group=video,
+                start_frame=int(segment.start_frame),
+                stop_frame=int(segment.stop_frame),
+                flow_path=flow_path,
+            )

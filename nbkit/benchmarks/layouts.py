@@ -1,0 +1,246 @@
+"""The official folder layouts: one function per layout, ``(spec, root) -> Listing``.
+
+Most datasets keep one folder per class and name the videos of each split in lists. One reader is
+for all of them, and a table says where each keeps what. UCF101-24 and UCF Sports are read from
+their box annotations, EPIC-Kitchens from tables of segments.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbkit.benchmarks.epic import list_segments
+from nbkit.benchmarks.listing import ClassFolder, Listing, attach_flow, locate, video_files
+from nbkit.benchmarks.manifest import DomainSpec
+from nbkit.benchmarks.split_lists import (
+    HMDB_LINE,
+    NAME_LINE,
+    UCF_LINE,
+    ListEntry,
+    arid_group,
+    camera_mark,
+    film_title,
+    read_list,
+    ucf_group,
+)
+from nbkit.data.boxes import ucf101_24_tubes
+
+EXTRACT = "extract the archive again"
+UCF24_VIDEOS = ("UCF-101", "rgb-images", "../UCF-101", "../ucf101/UCF-101")
+
+
+@dataclass(frozen=True)
+class ListLayout:
+    """Where a dataset keeps its videos and split lists, and what their names mean.
+
+    videos: folder names tried for the class folders, '.' is the dataset folder.
+    group: (the dataset's own class, name of a video without suffix) -> recording group.
+    lists: the list files; {own} is the dataset's own class. '' for a dataset without lists.
+    line: what a line of a list looks like.
+    splits: the values of {split}.
+    optional: another split rule than 'official' takes all videos of the class folders.
+    boxes: file of a video's boxes; '' for a dataset without boxes.
+    get_lists, get_videos: what to do where one is missing.
+    """
+
+    videos: tuple[str, ...]
+    group: Callable[[str, str], str]
+    lists: str = ""
+    line: str = UCF_LINE
+    splits: tuple[str, ...] = ("train", "test")
+    optional: bool = False
+    boxes: str = ""
+    get_lists: str = "get the split lists from {homepage}"
+    get_videos: str = EXTRACT
+
+
+LIST_LAYOUTS = {
+    "ucf101": ListLayout(
+        videos=("UCF-101", "UCF101", "videos"),
+        group=ucf_group,
+        lists="ucfTrainTestlist/{split}list{number:02d}.txt",
+    ),
+    "demo": ListLayout(
+        videos=("videos",),
+        group=ucf_group,
+        lists="splits/{split}list{number:02d}.txt",
+        splits=("train", "val", "test"),
+        boxes="boxes/{own}/{stem}.npz",
+        get_lists="render the demo data again",
+        get_videos="render the demo data again",
+    ),
+    "hmdb51": ListLayout(
+        videos=("hmdb51_org", "videos", "."),
+        group=film_title,
+        lists="testTrainMulti_7030_splits/{own}_test_split{number}.txt",
+        line=HMDB_LINE,
+        get_lists="get test_train_splits.rar from {homepage}",
+    ),
+    "jhmdb": ListLayout(
+        videos=("ReCompressed_Videos", "Rename_Images"),
+        group=film_title,
+        lists="splits/{own}_test_split{number}.txt",
+        line=HMDB_LINE,
+        optional=True,
+        boxes="puppet_mask/{own}/{stem}/puppet_mask.mat",
+        get_lists="extract splits.zip beside the videos",
+    ),
+    # no published recording groups: every clip is its own
+    "olympic": ListLayout(
+        videos=("videos", "clips", "."),
+        group=lambda own, stem: stem,
+        lists="train_test_split/{split}/{own}.txt",
+        line=NAME_LINE,
+    ),
+    "arid": ListLayout(videos=(".",), group=arid_group, optional=True),
+}
+
+
+def list_videos(spec: DomainSpec, root: Path) -> Listing:
+    """The videos that the split lists name; without lists, all videos of the class folders.
+
+    Raises:
+        NbkitError: a list with a wrong line.
+    """
+    layout, listing = LIST_LAYOUTS[spec.layout], Listing()
+    # folders that show where the dataset is; "splits" may belong to any
+    markers = [layout.lists.split("/")[0], *layout.videos]
+    markers = [m for m in markers if m not in ("", ".", "splits")] or list(spec.common_class)
+    base, folders = locate(spec, root, markers, layout.videos, listing)
+    if not folders:
+        return listing
+    if layout.optional and spec.split.rule != "official":
+        entries = _all_videos(folders)
+    else:
+        entries = _listed_videos(spec, base, folders, listing)
+    for entry in entries:
+        # lists also name classes that the benchmark does not use
+        if entry.own in folders and spec.options.mark in (None, camera_mark(entry.file)):
+            _add(entry, spec, base, folders[entry.own], listing)
+    attach_flow(spec, root, listing)
+    return listing
+
+
+def _all_videos(folders: dict[str, ClassFolder]) -> Iterator[ListEntry]:
+    for own, folder in folders.items():
+        for path in folder.videos():
+            yield ListEntry(own, path.name, "train")
+
+
+def _listed_videos(
+    spec: DomainSpec, base: Path, folders: dict[str, ClassFolder], listing: Listing
+) -> Iterator[ListEntry]:
+    """The entries of all list files; a missing list file is a problem."""
+    layout = LIST_LAYOUTS[spec.layout]
+    # one file per class, per split, per both, or for all
+    classes = list(folders) if "{own}" in layout.lists else [""]
+    splits = layout.splits if "{split}" in layout.lists else [""]
+    for list_own, list_split in itertools.product(classes, splits):
+        name = layout.lists.format(own=list_own, split=list_split, number=spec.split.number)
+        path = base / name
+        if path.is_file():
+            for own, file, split in read_list(path, layout.line):
+                if split != "unused":
+                    yield ListEntry(own or list_own, file, split or list_split)
+        elif list_split != "val":
+            advice = layout.get_lists.format(homepage=spec.homepage)
+            listing.problem("split list missing", path, advice)
+
+
+def _add(
+    entry: ListEntry, spec: DomainSpec, base: Path, folder: ClassFolder, listing: Listing
+) -> None:
+    """Add one video to the listing, or the reason why it cannot be used."""
+    layout, own = LIST_LAYOUTS[spec.layout], entry.own
+    path = _find(entry.file, folder, listing, layout.get_videos)
+    if path is None:
+        return
+    stem = path.name if path.is_dir() else path.stem
+    group = layout.group(own, stem)
+    if not group:
+        advice = f"expected {own}_<group>_<number>.mp4"
+        listing.problem("unexpected file name", path, advice)
+        return
+    extra = {}
+    if layout.boxes:
+        boxes = base / layout.boxes.format(own=own, stem=stem)
+        extra["boxes"] = str(boxes.absolute()) if boxes.is_file() else ""
+        if spec.options.boxes and not boxes.is_file():
+            listing.problem("boxes missing", boxes, "extract puppet_mask.zip beside the videos")
+    listing.add(f"{own}/{stem}", path, folder.common, entry.split, group, **extra)
+
+
+def _find(file: str, folder: ClassFolder, listing: Listing, advice: str = EXTRACT) -> Path | None:
+    """The video (or folder of frames) of a name; a problem where it is absent."""
+    path = folder.find(file)
+    # Olympic Sports ships its videos in a format of its own
+    unread = folder.path / f"{Path(file).stem}.seq"
+    if path is None and unread.is_file():
+        advice = "convert it to .avi or .mp4 under the same name"
+        listing.problem("not converted", unread, advice)
+    elif path is None:
+        listing.problem("listed but absent", folder.path / file, advice)
+    return path
+
+
+def list_ucf24(spec: DomainSpec, root: Path) -> Listing:
+    """The annotated videos of UCF101-24: UCF101 videos, ``pyannot.pkl`` and one test list.
+
+    Annotated videos that the list does not name are training videos.
+    """
+    listing = Listing()
+    base, folders = locate(spec, root, ["pyannot.pkl"], UCF24_VIDEOS, listing)
+    if not folders:
+        return listing
+    annotations, tests = base / "pyannot.pkl", base / "testlist01.txt"
+    if not tests.is_file():
+        listing.problem("split list missing", tests, f"get it from {spec.homepage}")
+        return listing
+    tested = {(entry.own, entry.file) for entry in read_list(tests, UCF_LINE)}
+    for name in sorted(ucf101_24_tubes(annotations)):
+        own, _, stem = name.partition("/")
+        path = own in folders and _find(f"{stem}.avi", folders[own], listing)
+        if path:
+            split = "test" if (own, stem) in tested else "train"
+            group, boxes = ucf_group(own, stem), str(annotations.absolute())
+            listing.add(name, path, folders[own].common, split, group, boxes=boxes)
+    attach_flow(spec, root, listing)
+    return listing
+
+
+def list_ucfsports(spec: DomainSpec, root: Path) -> Listing:
+    """The sequences of UCF Sports, ``<View>/<id>/`` with boxes in ``gt/*.txt``; all are training.
+
+    An action is spread over view folders (Golf-Swing-Back, -Front, -Side). The folder names the
+    class; the label inside the box files is unreliable (a golf swing is called ArmSwing) and is not
+    read. The published data has sequences without pixels or boxes, which are left out.
+    """
+    listing = Listing()
+    _, folders = locate(spec, root, list(spec.common_class), ["."], listing)
+    for own, folder in folders.items():
+        for sequence in sorted(p for p in folder.path.iterdir() if p.is_dir()):
+            boxes, videos = sequence / "gt", video_files(sequence.iterdir())
+            if not videos and not any(sequence.glob("*.jpg")):
+                advice = "neither an .avi nor .jpg frames in the folder"
+                listing.problem("no pixels", sequence, advice, expected=True)
+            elif not any(boxes.glob("*.txt")):
+                advice = "some published sequences have none"
+                listing.problem("boxes missing", boxes, advice, expected=True)
+            else:
+                name = f"{own}/{sequence.name}"
+                path = next(iter(videos), sequence)
+                boxes = str(boxes.absolute())
+                listing.add(name, path, folder.common, "train", name, boxes=boxes)
+    attach_flow(spec, root, listing)
+    return listing
+
+
+LAYOUTS: dict[str, Callable[[DomainSpec, Path], Listing]] = {
+    **dict.fromkeys(LIST_LAYOUTS, list_videos),
+    "epic": list_segments,
+    "ucf101_24": list_ucf24,
+    "ucfsports": list_ucfsports,
+}

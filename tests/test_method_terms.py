@@ -1,19 +1,24 @@
-"""What each comparison row, and STCDA with an adversary, do of their own: their terms, by stage,
-stream and sign.
+"""What each comparison row, and STCDA with an adversary, do of their own.
+
+Their terms, by stage, stream and sign.
 """
+
+from __future__ import annotations
 
 import math
 
 import pytest
 import torch
-from method_steps import at, batches, built, same
+from method_steps import at, batches, built, same, terms_of
 
-from nbkit.methods.adapting import Adapting, adversary
+from nbkit.losses.domain import adversary
+from nbkit.methods import METHODS, Entry
+from nbkit.methods.adapting import Adapting
 from nbkit.methods.base import Method
 from nbkit.methods.source_only import SourceOnly
-from nbkit.methods.stcda import STCDA, STCL_FIELDS, VCA_FIELDS
+from nbkit.methods.stcda import STCDA
 from nbkit.models.clip_heads import DomainClassifier
-from nbkit.train.loop import run
+from nbkit.train.recognition import run
 from nbkit.train.stages import stage_key
 
 
@@ -25,56 +30,56 @@ def test_adversary_pulls_features_one_way_and_the_classifier_the_other():
     s.grad = None
     classify.zero_grad()
     adversary(classify, s, t, -1.0).backward()  # no reversal: the plain gradient
-    assert s.grad.allclose(-reversed_) and all(
-        p.grad.allclose(g) for p, g in zip(classify.parameters(), learned)
-    )
+    assert s.grad.allclose(-reversed_)
+    assert all(p.grad.allclose(g) for p, g in zip(classify.parameters(), learned))
 
 
 def test_reversal_follows_danns_ramp(tiny):
     method = built(tiny(method="daaa", grl_max=0.7))
-    assert [method.reversal(at(progress=p)) for p in (0.0, 0.5)] == pytest.approx(
-        [0, 0.7 * math.tanh(2.5)]
-    )
+    found = [method.reversal(at(progress=p)) for p in (0.0, 0.5)]
+    assert found == pytest.approx([0, 0.7 * math.tanh(2.5)])
 
 
 def test_mcd_features_lower_the_discrepancy_that_the_classifiers_raise(tiny):
     method = built(tiny(method="mcd", modalities="rgb")).train()
     second, stream = method.heads["second"]["rgb"], method.model.streams["rgb"]
     _, target = batches(method)
-    disc = method.discrepancy("rgb", method.outputs(target, "target")["rgb"])
-    (-disc).backward()
+
+    def apart():
+        return method.discrepancy("rgb", method.outputs(target, "target")["rgb"])
+
+    before = apart()
+    (-before).backward()
     with torch.no_grad():
         for p in (second.weight, stream.classifier.weight):
             p -= 0.01 * p.grad
-        assert method.discrepancy("rgb", method.outputs(target, "target")["rgb"]) > disc
+        assert apart() > before
         for p in (second.weight, stream.classifier.weight):
             p += 0.01 * p.grad
         stream.project.weight -= 0.01 * stream.project.weight.grad
-        assert method.discrepancy("rgb", method.outputs(target, "target")["rgb"]) < disc
-    assert [set(method(*batches(method), at(s))) for s in (2, 3)] == [
-        {"ce", "ce_2"},
-        {"ce", "ce_2", "discrepancy"},
-    ]
+        assert apart() < before
+    assert set(terms_of(method, 2)) == {"ce", "ce_2"}
+    assert set(terms_of(method, 3)) == {"ce", "ce_2", "discrepancy"}
 
 
 def test_ta3n_attends_in_stage_3_and_when_tested_only(tiny):
     method = built(tiny(method="ta3n", modalities="rgb"))
     aggregate, seen = method.model.streams["rgb"].aggregate, []
-    aggregate.register_forward_hook(lambda module, *_: seen.append(module.attention is not None))
+
+    def note(module, args, options, output):
+        seen.append("attention" in options)
+
+    aggregate.register_forward_hook(note, with_kwargs=True)
     method(*batches(method), at(2))
     method(*batches(method), at(3))
-    method.outputs(batches(method)[1], "target")
-    assert seen == [False, True, True, True]  # stage 2: source only; stage 3: both domains; test
     out = method.outputs(batches(method)[1], "target")["rgb"]
+    assert seen == [False, True, True, True]  # stage 2: source only; stage 3: both domains; test
     R = aggregate.relations(out.v)
     w = method.heads["relation"]["rgb"](R)
     assert w.shape == (8, 2) and out.V.allclose(((1 + w)[..., None] * R).sum(1))
-    assert (
-        method.model.state_dict().keys()
-        == built(tiny(method="source_only", modalities="rgb", aggregation="trn"))
-        .model.state_dict()
-        .keys()
-    )
+    plain = built(tiny(method="source_only", modalities="rgb", aggregation="trn"))
+    assert method.model.state_dict().keys() == plain.model.state_dict().keys()
+    assert built(tiny(method="ta3n", epochs=(0, 1, 0))).attention() == {}
 
 
 class Sharp(torch.nn.Module):
@@ -85,80 +90,118 @@ class Sharp(torch.nn.Module):
 
 
 def test_tcon_aligns_what_is_only_late(tiny):
-    """Target clips that are the source's in another order leave the sharp co-attention nothing to
-    tell apart.
-    """
+    """The source's clips in another order leave the co-attention nothing to tell apart."""
     method = built(tiny(method="tcon", modalities="rgb"))
     v = 4 * torch.eye(3, 16).expand(8, 3, 16)
     method.heads["attention"]["rgb"] = Sharp()
-    terms = [method.aligned("rgb", v, other, 0.0) for other in (v, v.roll(1, dims=1), -v)]
-    assert (
-        terms[1].item() == pytest.approx(terms[0].item(), abs=1e-4)
-        and abs(terms[2] - terms[0]) > 1e-3
-    )
-    assert method.aligned("rgb", v, v[:7], 0.0).item() == pytest.approx(terms[0].item(), abs=1e-6)
+    same_, late, other = (method.aligned("rgb", v, t, 0.0) for t in (v, v.roll(1, dims=1), -v))
+    assert late.item() == pytest.approx(same_.item(), abs=1e-4)
+    assert abs(other - same_) > 1e-3
+    assert method.aligned("rgb", v, v[:7], 0.0).item() == pytest.approx(same_.item(), abs=1e-6)
 
 
 def test_mm_sada_terms_by_stage_and_stream(tiny):
     two, one = built(tiny(method="mm_sada")), built(tiny(method="mm_sada", modalities="flow"))
-    assert [set(two(*batches(two), at(s))) for s in (2, 3)] == [
-        {"ce", "correspondence"},
-        {"ce", "correspondence", "domain"},
-    ]
-    assert [set(one(*batches(one), at(s))) for s in (2, 3)] == [{"ce"}, {"ce", "domain"}]
+    assert set(terms_of(two, 2)) == {"ce", "correspondence"}
+    assert set(terms_of(two, 3)) == {"ce", "correspondence", "domain"}
+    assert set(terms_of(one, 2)) == {"ce"}
+    assert set(terms_of(one, 3)) == {"ce", "domain"}
 
 
-# --- STCDA with an adversary in place of VCA
-# ------------------------------------------------------------------------------
-
-
+# --- STCDA with an adversary in place of VCA -----------------------------------------------------
 def test_stcda_adversarial_trains_without_pseudo_labels(tiny):
-    found = run(tiny(alignment="adversarial", alpha=0.0))
-    assert {"ce", "domain"} <= set(found.history.columns) and not {"vca", "pseudo_changed"} & set(
-        found.history.columns
-    )
+    columns = set(run(tiny(alignment="adversarial", alpha=0.0)).history.columns)
+    assert {"ce", "domain"} <= columns and not {"vca", "pseudo_changed"} & columns
     method = built(tiny(alignment="adversarial", alpha=0.0, beta_schedule="constant"))
-    undecided = method(*batches(method), at(progress=0.0))["domain"].item()
-    assert undecided == pytest.approx(
-        method.cfg.vca.beta * 4 * math.log(2), rel=0.1
-    )  # two streams, two levels
+    undecided = terms_of(method, progress=0.0)["domain"].item()
+    assert undecided == pytest.approx(4 * math.log(2), rel=0.1)  # two streams, two levels
 
 
-def test_a_class_of_its_own_shares_no_stage_by_accident(tiny):
-    class Mine(Method):  # a row that is more than added terms, and says nothing of its stages
-        def forward(self, source, target, step):
-            return {"ce": 2 * super().forward(source, target, step)["ce"]}
+# --- which stages are shared ---------------------------------------------------------------------
+class Mine(Method):
+    """A row that is more than added terms, and says nothing of its stages."""
 
-    class Other(STCDA):
-        pass
 
-    class Added(Adapting):
-        pass
+class Other(STCDA):
+    """A variant of STCDA."""
 
-    domains = built(tiny()).domains
 
-    def keys(cls, stage, **fields):
-        first, raised = (cls(tiny(**fields), domains) for _ in range(2))
-        raised.version = 2  # as after a change of the code
-        return {stage_key(first, stage), stage_key(raised, stage)}
+class Added(Adapting):
+    """A row with terms of its own."""
 
-    plain, found = (
-        keys(SourceOnly, 2),
-        [keys(cls, 3) for cls in (SourceOnly, Mine, Other, Added, STCDA)],
-    )
-    assert len(plain) == 1 and plain == keys(Added, 2) == keys(STCDA, 2, alpha=0.0)
-    assert not plain & keys(Mine, 2) and len(keys(Mine, 2)) == 2
+
+def test_a_class_of_its_own_shares_no_stage_by_accident(tiny, monkeypatch):
+    data = built(tiny()).data
+    for name in ("mine", "other", "added"):
+        monkeypatch.setitem(METHODS, name, Entry(f"test_method_terms.{name.title()}"))
+
+    def keys(cls, method, stage, **fields):
+        entry = METHODS[method]
+        found = []
+        for version in (1, 2):  # as before and after a change of the class
+            monkeypatch.setitem(METHODS, method, entry._replace(version=version))
+            made = cls(tiny(method=method, **fields), data)
+            found.append(stage_key(made, stage, "data"))
+        monkeypatch.setitem(METHODS, method, entry)
+        return set(found)
+
+    plain = keys(SourceOnly, "source_only", 2)
+    assert len(plain) == 1 and plain == keys(Added, "added", 2)
+    assert plain == keys(STCDA, "stcda", 2, alpha=0.0)
+    assert not plain & keys(Mine, "mine", 2) and len(keys(Mine, "mine", 2)) == 2
+    found = [
+        keys(SourceOnly, "source_only", 3),
+        keys(Mine, "mine", 3),
+        keys(Other, "other", 3),
+        keys(Added, "added", 3),
+        keys(STCDA, "stcda", 3),
+    ]
     assert [len(pair) for pair in found] == [1, 2, 2, 2, 2] and len(set.union(*found)) == 9
 
 
-def test_stcda_stages_keep_their_names_and_the_option_has_its_own(tiny):
-    default = built(tiny())
-    assert {"labelled", *STCL_FIELDS, *VCA_FIELDS} <= set(default.signature(3))
-    assert not {"alignment", "grl_max", "trade_off"} & set(default.signature(3))
-    option = built(tiny(alignment="adversarial"))
-    assert stage_key(option, 2) == stage_key(default, 2) and stage_key(option, 3) != stage_key(
-        default, 3
-    )
+def test_rows_of_stcda_share_what_they_have_in_common(tiny):
+    def keys(**fields):
+        method = built(tiny(**fields))
+        return [stage_key(method, stage, "data") for stage in (2, 3)]
+
+    both, stcl, vca = keys(), keys(beta=0.0), keys(alpha=0.0)
+    assert both[0] == stcl[0] and both[1] != stcl[1]
+    assert vca[0] == keys(method="source_only")[0] != both[0]
+    assert keys(alpha=0.0, beta=0.0) == keys(method="source_only")
+    option = keys(alignment="adversarial")
+    assert option[0] == both[0] and option[1] != both[1]
     off = built(tiny(alignment="adversarial", beta=0.0))
-    assert stage_key(off, 3) == stage_key(built(tiny(beta=0.0)), 3) and off.discriminators is None
-    assert same(default.model.state_dict(), option.model.state_dict())
+    assert keys(alignment="adversarial", beta=0.0) == stcl and off.discriminators is None
+    networks = [built(tiny(**f)).model.state_dict() for f in ({}, {"alignment": "adversarial"})]
+    assert same(*networks)
+
+
+def test_a_field_changes_the_stages_that_read_it_and_no_other(tiny):
+    """Each section, by one of its fields, and a stage's own epochs and learning rate."""
+
+    def read(method, **fields):
+        chosen = built(tiny(method=method, **fields))
+        return [chosen.determined_by(stage) for stage in (1, 2, 3)]
+
+    start = {method: read(method) for method in ("source_only", "mmd", "stcda")}
+    expected = {  # field: by method the stages that read it
+        "dropout": {"source_only": {1, 2, 3}, "mmd": {1, 2, 3}, "stcda": {1, 2, 3}},
+        "tau": {"source_only": set(), "mmd": set(), "stcda": {1, 2, 3}},
+        "kmeans_centre": {"source_only": set(), "mmd": set(), "stcda": {3}},
+        "trade_off": {"source_only": set(), "mmd": {3}, "stcda": set()},
+        "eval_every": {"source_only": set(), "mmd": set(), "stcda": set()},
+    }
+    values = {
+        "dropout": 0.4,
+        "tau": 0.3,
+        "kmeans_centre": "mean",
+        "trade_off": 0.3,
+        "eval_every": 2,
+    }
+    for field, by_method in expected.items():
+        for method, stages in by_method.items():
+            changed = read(method, **{field: values[field]})
+            pairs = zip((1, 2, 3), start[method], changed)
+            assert {stage for stage, old, new in pairs if old != new} == stages, (field, method)
+    longer = read("stcda", epochs=(0, 1, 5))
+    assert [old == new for old, new in zip(start["stcda"], longer)] == [True, True, False]

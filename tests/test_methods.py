@@ -1,41 +1,54 @@
-"""What every comparison row does: it trains everywhere, vanishes at weight 0, reads no target label
-and shares stages.
+"""What every comparison row does.
+
+It trains everywhere, vanishes at weight 0, reads no target label and shares stages.
 """
+
+from __future__ import annotations
 
 import pathlib
 
 import pytest
 import torch
-from method_steps import at, batches, built, same
+from method_steps import at, batches, built, same, terms_of
 
-import nbkit.data.features as frame_features
+import nbkit.train.stages as stages
 from nbkit.errors import NbkitError
-from nbkit.methods import METHODS
-from nbkit.methods.adapting import Adapting, own_random_numbers
-from nbkit.train.loop import prepare, run, train, trained_method
+from nbkit.methods import METHODS, method_class
+from nbkit.methods.adapting import Adapting
+from nbkit.methods.base import own_random_numbers
+from nbkit.train.recognition import prepare, run, train, trained_method
 from nbkit.train.stages import stage_key
 
-ROWS = sorted(name for name, cls in METHODS.items() if issubclass(cls, Adapting))
+ROWS = sorted(name for name in METHODS if issubclass(method_class(name), Adapting))
 ADDS_LOSSES = [name for name in ROWS if name != "ta3n"]  # TA3N also changes the aggregation
+
+
+def state_of(cfg):
+    return trained_method(cfg).method.state_dict()
+
+
+def network_of(cfg):
+    return trained_method(cfg).method.model.state_dict()
 
 
 def test_the_rows_are_there():
     assert ROWS == ["daaa", "mcd", "mm_sada", "mmd", "sava", "ta3n", "tcon"]
 
 
-# --- every row trains
-# -------------------------------------------------------------------------------------------------
+def test_an_unknown_method_is_named():
+    with pytest.raises(NbkitError, match="METHOD='dann' is not one of source_only"):
+        method_class("dann")
 
 
+# --- every row trains ----------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_trains_and_tests(tiny, name):
     found = run(tiny(method=name))
     last = found.history.iloc[-1]
-    own = set(found.history.columns) - {"stage", "epoch", "ce", "seconds"}
-    assert (
-        own and last[sorted(own)].notna().all() and 0 <= found.metrics["accuracy"]["fused"] <= 100
-    )
+    own = sorted(set(found.history.columns) - {"stage", "epoch", "ce", "seconds"})
+    assert own and last[own].notna().all()
     assert set(found.metrics["accuracy"]) == {"rgb", "flow", "fused"}
+    assert 0 <= found.metrics["accuracy"]["fused"] <= 100
 
 
 @pytest.mark.parametrize(
@@ -48,22 +61,19 @@ def test_every_row_trains_and_tests(tiny, name):
 )
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_on_other_streams_and_clips(tiny, name, fields):
-    """One step: every term is finite, and each parameter of the method's own heads gets a finite
-    gradient.
-    """
+    """Every term is finite, and each parameter of the method's own heads gets a finite gradient."""
     method = built(tiny(method=name, **fields)).train()
-    terms = method(*batches(method), at())
-    torch.stack(list(terms.values())).sum().backward()
-    assert len(terms) > 1 and all(torch.isfinite(t) for t in terms.values())
-    assert all(
-        p.grad is not None and torch.isfinite(p.grad).all() for p in method.heads.parameters()
-    )
+    loss, terms = method(*batches(method), at())
+    loss.backward()
+    assert len(terms) > 1 and all(torch.isfinite(term) for term in terms.values())
+    for parameter in method.heads.parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
 
 
 @pytest.mark.parametrize("name", ["mmd", "sava", "tcon"])
-def test_one_clip_a_video_is_enough_for_most(tiny, name):
+def test_one_clip_per_video_is_enough_for_most(tiny, name):
     method = built(tiny(method=name, clips=1)).train()
-    assert all(torch.isfinite(t) for t in method(*batches(method), at()).values())
+    assert all(torch.isfinite(term) for term in terms_of(method).values())
 
 
 def test_ta3n_says_that_it_needs_two_clips(tiny):
@@ -72,9 +82,7 @@ def test_ta3n_says_that_it_needs_two_clips(tiny):
 
 
 class Projection:
-    """A stand-in for the frozen network, so that this test decodes little: features are fixed
-    functions of the means.
-    """
+    """Stands in for the frozen network: features are fixed functions of the pictures' means."""
 
     key, out_features = "projection", 1280
 
@@ -83,52 +91,43 @@ class Projection:
 
 
 def test_every_row_on_frozen_frame_features(tiny, monkeypatch):
-    monkeypatch.setattr(frame_features, "_backbone", lambda name: Projection())
+    monkeypatch.setattr("nbkit.models.mobilenet.FrozenMobileNet", Projection)
     for name in ROWS:
         method = built(tiny(method=name, backbone="mobilenet_features", dropout=0.3)).train()
-        assert all(torch.isfinite(t) for t in method(*batches(method), at()).values())
+        assert all(torch.isfinite(term) for term in terms_of(method).values())
 
 
-# --- weight 0
-# -----------------------------------------------------------------------------------------------------------
-
-
+# --- weight 0 ------------------------------------------------------------------------------------
 def test_weight_zero_is_source_only_bit_for_bit(tiny):
-    plain = trained_method(tiny(method="source_only"))[0]
+    plain = network_of(tiny(method="source_only"))
     for name in ADDS_LOSSES:
-        zero = trained_method(tiny(method=name, trade_off=0.0))[
-            0
-        ]  # in a run folder of its own: trained, not loaded
-        assert same(plain.model.state_dict(), zero.model.state_dict()) and not list(
-            zero.heads.parameters()
-        )
+        # In a run folder of its own: trained, not loaded.
+        zero = trained_method(tiny(method=name, trade_off=0.0)).method
+        assert same(plain, zero.model.state_dict())
+        assert not list(zero.heads.parameters())
 
 
 def test_ta3n_of_weight_zero_is_source_only_with_its_aggregation(tiny):
-    plain = trained_method(tiny(method="source_only", aggregation="trn"))[0]
-    zero = trained_method(tiny(method="ta3n", trade_off=0.0))[0]
-    assert same(plain.model.state_dict(), zero.model.state_dict())
+    plain = network_of(tiny(method="source_only", aggregation="trn"))
+    assert same(plain, network_of(tiny(method="ta3n", trade_off=0.0)))
 
 
 @pytest.mark.parametrize("name", ADDS_LOSSES)
 def test_not_by_a_short_cut(tiny, name):
-    """The whole adapting path, heads and target pass included, times 0: the network's gradients are
-    source only's.
-    """
+    """The whole adapting path, heads and target pass included, times 0, is source only's step."""
     plain, row = built(tiny(method="source_only")).train(), built(tiny(method=name)).train()
-    plain(*batches(plain), at())["ce"].backward()
+    plain(*batches(plain), at())[0].backward()
     source, target = batches(row)
     out_s = row.outputs(source, "source")
-    own = row.own_terms(source, out_s, target, at())
-    (
-        row.supervised(out_s, source["label"]) + 0.0 * torch.stack(list(own.values())).sum()
-    ).backward()
+    own, _ = row.own_loss(source, out_s, target, at())
+    (row.supervised(out_s, source["label"]) + 0.0 * own).backward()
     pairs = list(zip(plain.model.parameters(), row.model.parameters(), strict=True))
     assert any(p.grad is not None for p, _ in pairs)
-    assert all(
-        q.grad is None or not q.grad.any() if p.grad is None else p.grad.equal(q.grad)
-        for p, q in pairs
-    )
+    for p, q in pairs:
+        if p.grad is None:
+            assert q.grad is None or not q.grad.any()
+        else:
+            assert p.grad.equal(q.grad)
 
 
 def test_extra_modules_leave_the_networks_random_numbers_alone(tiny):
@@ -150,71 +149,66 @@ def test_own_random_numbers_are_of_the_seed_alone():
         assert torch.rand(2).equal(inside)
 
 
-# --- no leak, shared stages
-# ---------------------------------------------------------------------------------------------
-
-
+# --- no leak, shared stages ----------------------------------------------------------------------
 def test_target_training_labels_are_withheld_and_unused(tiny):
     for name in ROWS:
         method = built(tiny(method=name)).train()
-        assert (method.domains.train["target"].labels == -1).all()
+        assert (method.data.train["target"].labels == -1).all()
         source, target = batches(method)
         poisoned = {**target, "label": torch.arange(8)}
-        assert all(
-            a.equal(b)
-            for a, b in zip(
-                method(source, target, at()).values(), method(source, poisoned, at()).values()
-            )
-        )
+        clean = method(source, target, at())
+        other = method(source, poisoned, at())
+        assert clean[0].equal(other[0]) and same(clean[1], other[1])
+
+
+def test_a_method_holds_no_test_video(tiny):
+    prepared = prepare(tiny(method="stcda"))
+    assert set(prepared.method.data._fields) == {"classes", "train", "plain"}
+    test = set(prepared.domains.test["target"].videos)
+    for part in (prepared.method.data.train, prepared.method.data.plain):
+        for dataset in part.values():
+            assert test.isdisjoint(dataset.videos)
+
+
+def keys_of(cfg):
+    """Keys of stages 2 and 3."""
+    method = built(cfg)
+    return stage_key(method, 2, "data"), stage_key(method, 3, "data")
 
 
 def test_stages_that_rows_share(tiny):
-    def keys(**fields):
-        return {s: stage_key(built(tiny(**fields)), s) for s in (2, 3)}
-
-    plain = keys(method="source_only")
+    plain = keys_of(tiny(method="source_only"))
     for name in ("mmd", "daaa", "tcon", "sava"):
-        assert keys(method=name)[2] == plain[2] and keys(method=name)[3] != plain[3]
-        assert keys(method=name, trade_off=0.0) == plain
-    assert (
-        keys(method="mcd")[2] != plain[2]
-        and keys(method="mm_sada")[2] != plain[2] != keys(method="ta3n")[2]
-    )
-    assert (
-        keys(method="mm_sada", modalities="rgb")[2]
-        == keys(method="source_only", modalities="rgb")[2]
-    )
-    assert (
-        keys(method="ta3n", aggregation="trn")[2]
-        == keys(method="source_only", aggregation="trn")[2]
-    )
-    assert len({keys(method=name)[3] for name in ROWS}) == len(ROWS)
-    assert keys(method="daaa")[3] != keys(method="daaa", grl_max=0.5)[3]
-    assert keys(method="mmd")[3] == keys(method="mmd", grl_max=0.5)[3]  # a field it does not read
+        second, third = keys_of(tiny(method=name))
+        assert second == plain[0] and third != plain[1]
+        assert keys_of(tiny(method=name, trade_off=0.0)) == plain
+    for name in ("mcd", "mm_sada", "ta3n"):
+        assert keys_of(tiny(method=name))[0] != plain[0]
+    for name, fields in (("mm_sada", {"modalities": "rgb"}), ("ta3n", {"aggregation": "trn"})):
+        alone = keys_of(tiny(method="source_only", **fields))
+        assert keys_of(tiny(method=name, **fields))[0] == alone[0]
+    assert len({keys_of(tiny(method=name))[1] for name in ROWS}) == len(ROWS)
+    assert keys_of(tiny(method="daaa"))[1] != keys_of(tiny(method="daaa", grl_max=0.5))[1]
+    assert keys_of(tiny(method="adabn")) == plain
+    for name in ("target_only", "source_target"):
+        assert not set(keys_of(tiny(method=name))) & set(plain)
 
 
 def test_a_row_goes_on_from_a_stage_that_another_began(tiny, tmp_path, monkeypatch):
-    """A source-only run is killed in stage 2; DAAA, whose heads the checkpoint lacks, finishes the
-    shared stage.
-    """
-    import nbkit.train.stages as stages
-
+    """A source-only run is killed in stage 2; DAAA, whose heads it lacks, finishes the stage."""
     more = {"epochs": (0, 2, 1)}
-    expected = trained_method(tiny(method="daaa", **more))[0].state_dict()
-    save = stages.save_checkpoint
+    expected = state_of(tiny(method="daaa", **more))
+    save = stages.save_stage
 
     def dies(*args):
         save(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "save_checkpoint", dies)
+    monkeypatch.setattr(stages, "save_stage", dies)
     with pytest.raises(KeyboardInterrupt):
-        train(*prepare(tiny(method="source_only", runs_dir=str(tmp_path), **more)))
-    monkeypatch.setattr(stages, "save_checkpoint", save)
-    assert same(
-        expected,
-        trained_method(tiny(method="daaa", runs_dir=str(tmp_path), **more))[0].state_dict(),
-    )
+        train(prepare(tiny(method="source_only", runs_dir=str(tmp_path), **more)))
+    monkeypatch.setattr(stages, "save_stage", save)
+    assert same(expected, state_of(tiny(method="daaa", runs_dir=str(tmp_path), **more)))
 
 
 def test_rows_leave_their_runs_where_they_belong(tiny):
@@ -229,10 +223,9 @@ def test_a_stage_hands_no_rows_modules_to_another(tiny, tmp_path):
     for first in ("source_only", "daaa"):
         place = str(tmp_path / first)
         trained_method(tiny(method=first, runs_dir=place))
-        ends.append(trained_method(tiny(method="sava", runs_dir=place))[0].state_dict())
+        ends.append(state_of(tiny(method="sava", runs_dir=place)))
     assert same(*ends)
     place = str(tmp_path / "trn")
     trained_method(tiny(method="ta3n", aggregation="trn", runs_dir=place))
-    trained_method(
-        tiny(method="tcon", aggregation="trn", runs_dir=place)
-    )  # heads of other sizes under the same names
+    # Heads of other sizes under the same names.
+    trained_method(tiny(method="tcon", aggregation="trn", runs_dir=place))

@@ -62,6 +62,7 @@ class MMSADA(Adapting):
         """L_c of one domain's clips: with their own flow, and with that of the next video."""
         classify = self.heads["correspondence"]
         rgb, flow = out["rgb"].v, out["flow"].v  # (B, K, D) each
+        foreign = flow.roll(1, dims=0)
         same = classify(torch.cat([rgb, flow], -1))  # (B, K) logits
-        other = classify(torch.cat([rgb, flow.roll(1, dims=0)], -1))
+        other = classify(torch.cat([rgb, foreign], -1))
         return correspondence_loss(same, other)

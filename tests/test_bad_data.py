@@ -11,7 +11,7 @@ from fake_trees import write_text
 
 from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.train.loop import run
+from nbkit.train.recognition import run
 
 UCF, HMDB = "ucf101/UCF-101", "hmdb51"
 GOLF = f"{UCF}/GolfSwing/v_GolfSwing_g01_c01.avi"

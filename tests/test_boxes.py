@@ -1,6 +1,4 @@
-"""Box readers: J-HMDB masks, UCF101-24 pickles, UCF Sports text files, demo .npz files, and their
-validation.
-"""
+"""Box readers of J-HMDB, UCF101-24, UCF Sports and the demo, and their validation."""
 
 import pickle
 
@@ -12,7 +10,6 @@ from real_data import real_path
 from scipy.io import savemat
 
 from nbkit.data.boxes import (
-    Tube,
     clean_boxes,
     demo_boxes,
     jhmdb_boxes,
@@ -23,8 +20,7 @@ from nbkit.data.boxes import (
 )
 from nbkit.errors import NbkitError
 
-# ---- validation
-# ------------------------------------------------------------------------------------------------------
+# --- validation
 
 
 def test_clean_boxes_rule():
@@ -66,8 +62,7 @@ def test_clean_boxes_answers_inside_the_frame_or_explains(boxes):
     np.testing.assert_array_equal(clean_boxes(cleaned, 240, 320, "x"), cleaned)
 
 
-# ---- J-HMDB
-# ----------------------------------------------------------------------------------------------------------
+# --- J-HMDB
 
 
 def _mask(path, mask, key="part_mask"):
@@ -125,8 +120,7 @@ def test_real_masks():
         np.testing.assert_array_equal(clean_boxes(boxes, 240, 320, own), boxes)
 
 
-# ---- UCF101-24
-# -------------------------------------------------------------------------------------------------------
+# --- UCF101-24
 
 
 def _pyannot(path, boxes, start=2, numf=200, end=None):
@@ -203,8 +197,7 @@ def test_real_ucf101_24_counts():
             assert tube.start + len(tube.boxes) <= video.n_frames
 
 
-# ---- UCF Sports and demo
-# ---------------------------------------------------------------------------------------------
+# --- UCF Sports and demo
 
 
 def test_ucfsports_order_and_errors(tmp_path):
@@ -246,10 +239,7 @@ def test_tubes_of_rows(tmp_path):
         (1, 1),
         (3, 2),
     ]
-    assert all(
-        isinstance(t, Tube) and t.class_name == "wave" and not np.isnan(t.boxes).any()
-        for t in video.tubes
-    )
+    assert all(t.class_name == "wave" and not np.isnan(t.boxes).any() for t in video.tubes)
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(NbkitError, match="bad.npz"):
         demo_boxes(tmp_path / "bad.npz")

@@ -1,7 +1,7 @@
-"""The cache: decoded once, exact, reused, and either whole or absent."""
+"""The cache: one file per video, decoded once, exact, reused, whole or absent."""
 
 import errno
-import json
+import os
 import pickle
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from video_files import sliding, video_table, write_video
 
+from nbkit.data import arrays, flow, raft
 from nbkit.data import cache as cache_module
-from nbkit.data import store
-from nbkit.data.cache import VideoCache, build_cache, prepare_video, square
+from nbkit.data.arrays import VideoArrays
+from nbkit.data.cache import build_cache, prepare_video, square
 from nbkit.data.decode import read_video
 from nbkit.data.flow import dequantise
 from nbkit.errors import NbkitError
@@ -28,14 +29,13 @@ def build(table, folder, **options):
 
 def test_holds_every_frame_of_every_video(table, tmp_path):
     cache = build(table, tmp_path)
-    assert len(cache) == 4 and "v0" in cache and "other" not in cache
+    assert len(cache) == 4 and cache.videos == ["v0", "v1", "v2", "v3"]
     assert [cache.n_frames(v) for v in table["video"]] == [12, 7, 20, 5]
     for video, path in zip(table["video"], table["path"]):
         rgb, flow = prepare_video(path, 32, "dis", cache.flow_clip)
         assert np.array_equal(cache.rgb(video), rgb) and np.array_equal(cache.flow(video), flow)
-    assert list(cache.index.columns) == ["video", "start", "frames"]
-    assert json.loads((cache.folder / "settings.json").read_text())["key"] in cache.folder.name
-    with pytest.raises(NbkitError, match="'other' is not in the cache"):
+        assert not cache.rgb(video).flags.writeable
+    with pytest.raises(NbkitError, match="'other' is not in"):
         cache.rgb("other")
 
 
@@ -56,11 +56,20 @@ def test_short_side_is_fitted_and_the_centre_cut():
     assert scale == 1 and np.array_equal(same, wide[:, :, :40])
 
 
+def files(cache):
+    """Content of the cache's files by video."""
+    return {video: path.read_bytes() for video, path in cache.arrays.paths.items()}
+
+
+def left(path):
+    """Names of the files below a folder."""
+    return sorted(p.name for p in Path(path).rglob("*") if p.is_file())
+
+
 def test_workers_do_not_change_the_bytes(table, tmp_path):
     one, two = build(table, tmp_path / "a"), build(table, tmp_path / "b", workers=2)
-    assert one.folder.name == two.folder.name
-    for name in ("rgb.npy", "flow.npy", "index.csv", "settings.json"):
-        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
+    assert one.key == two.key and files(one) == files(two)
+    assert left(tmp_path / "a") == left(tmp_path / "b") and len(left(tmp_path / "a")) == 4
 
 
 def test_a_finished_cache_is_reused_and_other_settings_are_another_cache(
@@ -68,34 +77,43 @@ def test_a_finished_cache_is_reused_and_other_settings_are_another_cache(
 ):
     first = build(table, tmp_path)
     other = build(table, tmp_path, size=24)
-    assert other.folder != first.folder
+    assert other.key != first.key and other.arrays.folder != first.arrays.folder
     monkeypatch.setattr(cache_module, "prepare_video", None)  # decoding again would fail
-    assert build(table, tmp_path).folder == first.folder
+    again = build(table, tmp_path)
+    assert again.key == first.key and again.arrays.paths == first.arrays.paths
     # the order of the rows does not matter
-    assert build(table.sample(frac=1, random_state=0), tmp_path).folder == first.folder
+    assert build(table.sample(frac=1, random_state=0), tmp_path).key == first.key
 
 
-def test_new_content_under_an_old_name_is_another_cache(tmp_path):
+def test_tables_share_the_videos_that_they_have_in_common(table, tmp_path, monkeypatch):
+    part = build(table[1:3], tmp_path)
+    seen = counting(monkeypatch)
+    whole = build(table, tmp_path)
+    assert seen == ["v0", "v3"] and whole.key != part.key
+    assert np.array_equal(whole.rgb("v2"), part.rgb("v2"))
+
+
+def test_new_content_under_an_old_name_is_another_video(tmp_path):
     table = video_table(tmp_path, lengths=(6, 6))
     first = build(table, tmp_path / "c")
     write_video(table["path"][1], sliding(6, 64, (0, 1), seed=9))
-    assert build(table, tmp_path / "c").folder != first.folder
+    second = build(table, tmp_path / "c")
+    assert second.key != first.key
+    assert second.arrays.paths["v0"] == first.arrays.paths["v0"]
+    assert second.arrays.paths["v1"] != first.arrays.paths["v1"]
 
 
-def test_a_cache_travels_to_worker_processes_as_its_path(table, tmp_path):
+def test_two_videos_of_the_same_content_have_a_file_each(tmp_path):
+    table = video_table(tmp_path, lengths=(6,))
+    twice = table.loc[[0, 0]].assign(video=["a", "b"])
+    assert len(left(build(twice, tmp_path / "c").arrays.folder)) == 2
+
+
+def test_a_cache_travels_to_worker_processes_as_its_paths(table, tmp_path):
     cache = build(table, tmp_path)
     payload = pickle.dumps(cache)
-    assert len(payload) < 1000
+    assert len(payload) < 3000
     assert np.array_equal(pickle.loads(payload).rgb("v2"), cache.rgb("v2"))
-
-
-def folders(path):
-    """What stands in a cache folder, besides the empty lock files."""
-    return (
-        sorted(p.name for p in Path(path).iterdir() if p.suffix != ".lock")
-        if Path(path).exists()
-        else []
-    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -107,10 +125,9 @@ def test_all_broken_videos_are_named_and_nothing_is_written(tmp_path, workers):
     paths[2].write_bytes(paths[2].read_bytes()[:900])
     with pytest.raises(NbkitError) as caught:
         build(table, tmp_path / "c", workers=workers)
-    assert all(f"v{i}.mp4" in str(caught.value) for i in (0, 1, 2)) and "v3.mp4" not in str(
-        caught.value
-    )
-    assert folders(tmp_path / "c") == []
+    told = str(caught.value)
+    assert all(f"v{i}.mp4" in told for i in (0, 1, 2)) and "v3.mp4" not in told
+    assert left(tmp_path / "c") == []
 
 
 def counting(monkeypatch, fail_at=None, error=KeyboardInterrupt):
@@ -132,127 +149,148 @@ def test_a_stopped_build_goes_on_after_the_last_finished_video(table, tmp_path, 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         counting(patch, fail_at=3)
         build(table, tmp_path / "cut")
-    (part,) = folders(tmp_path / "cut")
-    assert part == f".{whole.folder.name}.part"
-    with open(
-        tmp_path / "cut" / part / "flow.npy", "ab"
-    ) as file:  # killed while it wrote the third video ...
-        file.write(b"half a video")
-    with open(tmp_path / "cut" / part / "journal.csv", "a") as file:  # ... and its line
-        file.write("v2,19,2")
+    assert len(left(tmp_path / "cut")) == 2
     seen = counting(monkeypatch)
     again = build(table, tmp_path / "cut")
-    assert seen == ["v2", "v3"] and folders(tmp_path / "cut") == [whole.folder.name]
-    for name in ("rgb.npy", "flow.npy", "index.csv", "settings.json"):
-        assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes()
-    assert folders(again.folder) == folders(whole.folder)
+    assert seen == ["v2", "v3"] and files(again) == files(whole)
 
 
-def test_bytes_that_never_reached_the_disk_are_made_again(table, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        counting(patch, fail_at=4)
-        build(table, tmp_path)
-    (part,) = folders(tmp_path)
-    with open(tmp_path / part / "rgb.npy", "r+b") as file:
-        file.truncate((tmp_path / part / "rgb.npy").stat().st_size - 1)
-    seen = counting(monkeypatch)
+def test_what_a_killed_build_left_half_written_is_removed_a_day_later(table, tmp_path):
+    folder = build(table[:1], tmp_path).arrays.folder
+    for name, age in (("old", 2 * arrays.ABANDONED), ("new", 0)):
+        part = folder / f"{name}.npy.0.part"
+        part.write_bytes(b"half")
+        os.utime(part, (part.stat().st_mtime - age,) * 2)
     build(table, tmp_path)
-    assert seen == ["v2", "v3"]
+    assert [name for name in left(tmp_path) if name.endswith(".part")] == ["new.npy.0.part"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_video_that_fails_only_when_decoded_costs_only_itself(tmp_path, monkeypatch, workers):
     table = video_table(tmp_path, lengths=(6, 6, 1, 6))  # one frame: no flow
-    with pytest.raises(NbkitError, match="(?s)the other 3 are kept.*v2.mp4.*only 1 frame"):
+    with pytest.raises(NbkitError, match="(?s)the others are kept.*v2.mp4.*only 1 frame"):
         build(table, tmp_path / "c", workers=workers)
-    write_video(
-        Path(table["path"][2]), sliding(5, 64)
-    )  # repaired: another key, the same good videos
+    write_video(Path(table["path"][2]), sliding(5, 64))  # repaired
     seen = counting(monkeypatch)
     cache = build(table, tmp_path / "c")
-    assert seen == ["v2"] and folders(tmp_path / "c") == [cache.folder.name]
+    assert seen == ["v2"]
     for video, path in zip(table["video"], table["path"]):
         assert np.array_equal(cache.rgb(video), prepare_video(path, 32, "dis", cache.flow_clip)[0])
 
 
-def test_pieces_of_other_videos_or_settings_are_not_used(table, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        counting(patch, fail_at=4)
-        build(table, tmp_path)
-    (part,) = folders(tmp_path)
+def full_disk(*_args, **_how):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("step", ["save", "fsync"])
+def test_full_disk_names_the_file_and_keeps_what_is_done(table, tmp_path, monkeypatch, step):
+    build(table[:1], tmp_path)
     with monkeypatch.context() as patch:
-        seen = counting(patch)
-        build(table, tmp_path, size=24)
-        build(table[1:], tmp_path)  # its first piece is not of this table
-        assert len(seen) == 4 + 3 and part in folders(tmp_path)
-    seen = counting(monkeypatch)
-    build(table, tmp_path)
-    assert seen == ["v3"] and part not in folders(tmp_path)
-
-
-def test_a_build_that_fails_at_the_first_video_leaves_nothing(tmp_path):
-    with pytest.raises(NbkitError, match="only 1 frame"):
-        build(video_table(tmp_path, lengths=(1,)), tmp_path / "c")
-    assert folders(tmp_path / "c") == []
-
-
-def test_full_disk_names_the_folder_and_keeps_what_is_done(table, tmp_path, monkeypatch):
-    def full(self, piece):
-        if self.length > 5:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        original(self, piece)
-
-    original = store.GrowingArray.append
-    monkeypatch.setattr(store.GrowingArray, "append", full)
-    with pytest.raises(
-        NbkitError, match=f"{tmp_path}.*disk is full; the 1 videos that are done are kept"
-    ):
-        build(table, tmp_path)
-    monkeypatch.undo()
+        patch.setattr(*{"save": (np, "save"), "fsync": (os, "fsync")}[step], full_disk)
+        with pytest.raises(NbkitError, match=f"{tmp_path}.*npy: the disk is full. What is done"):
+            build(table, tmp_path)
+    assert len(left(tmp_path)) == 1  # no half file
     seen = counting(monkeypatch)
     assert len(build(table, tmp_path)) == 4 and seen == ["v1", "v2", "v3"]
 
 
-def test_raft_stays_in_this_process_and_asks_for_its_weights_first(
+def test_a_folder_that_may_not_be_written_is_named(table, tmp_path, monkeypatch):
+    def refused(*_args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(NbkitError, match="npy: could not be written .*Permission denied"):
+        build(table, tmp_path)
+
+
+def test_raft_runs_in_one_thread_and_asks_for_its_weights_first(
     table, tmp_path, monkeypatch, capsys
 ):
-    from nbkit.data import flow, flow_raft
-
     asked = []
-    monkeypatch.setattr(flow_raft, "pretrained_raft", lambda *a, **k: asked.append(a))
-    monkeypatch.setattr(
-        flow_raft, "raft_flow", lambda frames: np.zeros((*frames.shape[:3], 2), np.float32)
-    )
-    cache = build(
-        table, tmp_path, flow="raft", workers=2
-    )  # a worker process would not see these stand-ins
+
+    def still():
+        asked.append(1)
+        return lambda frames: np.zeros((*frames.shape[:3], 2), np.float32)
+
+    monkeypatch.setattr(raft, "pretrained_raft", still)
+    cache = build(table, tmp_path, flow="raft", workers=2)
     assert asked and (cache.flow("v0") == flow.ZERO).all()
     assert "workers=1 instead of 2" in capsys.readouterr().out
 
-    def offline(*_args):
+    def offline():
         raise NbkitError("put the file at ...")
 
-    monkeypatch.setattr(flow_raft, "pretrained_raft", offline)
-    with pytest.raises(NbkitError, match="^put the file"):  # once, not once a video
+    monkeypatch.setattr(raft, "pretrained_raft", offline)
+    with pytest.raises(NbkitError, match="^put the file"):  # once, not once per video
         build(table, tmp_path, flow="raft", size=24)
-    assert folders(tmp_path) == [cache.folder.name]
+    assert len(left(tmp_path)) == 4
 
 
 def test_too_little_space_is_seen_before_the_work(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        store.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})()
-    )
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(NbkitError, match="GB are needed"):
         build(table, tmp_path)
-    assert folders(tmp_path) == []
+    assert left(tmp_path) == []
 
 
-def test_a_damaged_cache_says_so(table, tmp_path):
-    folder = build(table, tmp_path).folder
-    with open(folder / "flow.npy", "r+b") as file:
-        file.truncate(2000)
-    with pytest.raises(NbkitError, match="Delete it and build it again"):
-        VideoCache(folder)
+def harmed(path, how):
+    data = path.read_bytes()
+    if how == "array":
+        np.save(path, np.zeros((3, 7), np.uint8))
+    elif how == "dtype":
+        np.save(path, np.zeros((3, 5 * 32 * 32), np.float32))
+    elif how == "pickle":
+        np.save(path, np.array([{}]), allow_pickle=True)
+    elif how == "header":
+        path.write_bytes(data[:10] + b"{'descr': (((" + data[23:])
+    else:
+        path.write_bytes(
+            {"cut": data[:2000], "empty": b"", "long": data + b"x", "text": b"<html>"}[how]
+        )
+
+
+@pytest.mark.parametrize(
+    "how", ["cut", "empty", "long", "text", "array", "dtype", "pickle", "header"]
+)
+def test_a_damaged_file_is_named_and_made_again(table, tmp_path, monkeypatch, how):
+    first = build(table, tmp_path)
+    before, path = files(first), first.arrays.paths["v1"]
+    harmed(path, how)
+    with pytest.raises(NbkitError, match=f"{path.name}: damaged"):
+        arrays.open_array(path, first.arrays.shape, first.arrays.dtype)
+    seen = counting(monkeypatch)
+    with pytest.warns(UserWarning, match=f"{path.name}: damaged .* it is made again"):
+        again = build(table, tmp_path)
+    assert seen == ["v1"] and files(again) == before
+
+
+def test_a_file_that_cannot_be_read_just_now_is_left_as_it_is(table, tmp_path, monkeypatch):
+    path = build(table, tmp_path).arrays.paths["v1"]
+    original = np.lib.format.open_memmap
+
+    def unreadable(name, **how):
+        if Path(name) == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(name, **how)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", unreadable)
+    before = path.read_bytes()
+    with pytest.raises(NbkitError, match=f"{path.name}: cannot be read just now .*left as it is"):
+        build(table, tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_was_deleted_after_the_build_is_named(table, tmp_path):
+    cache = build(table, tmp_path)
+    cache.arrays.paths["v1"].unlink()
+    with pytest.raises(NbkitError, match="npy: was deleted. Run again"):
+        cache.rgb("v1")
+
+
+def test_arrays_of_another_shape_are_a_mistake_of_the_program(tmp_path):
+    with pytest.raises(ValueError, match="expected"):
+        VideoArrays(tmp_path, {"v": "name"}, (3,), np.uint8).write("v", np.zeros((2, 4)))
 
 
 def test_refusals(table, tmp_path):
@@ -269,18 +307,3 @@ def test_max_frames_keeps_the_start(table, tmp_path):
     cache = build(table, tmp_path, max_frames=6, size=64)
     assert [cache.n_frames(v) for v in table["video"]] == [6, 6, 6, 5]
     assert np.array_equal(cache.rgb("v0"), read_video(table["path"][0])[:6])
-
-
-def test_a_full_disk_at_the_last_byte_keeps_its_message_and_frees_the_lock(
-    table, tmp_path, monkeypatch
-):
-    def full(self, *_args, **_how):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(store.GrowingArray, "append", full)
-    monkeypatch.setattr(store.GrowingArray, "close", full)
-    for _ in range(2):  # the second try meets no lock of the first
-        with pytest.raises(NbkitError, match="disk is full"):
-            build(table, tmp_path)
-    monkeypatch.undo()
-    assert len(build(table, tmp_path)) == 4

@@ -1,4 +1,4 @@
-"""Clips and batches: where clips start, aligned augmentation, reproducible access, withheld labels."""
+"""Clips and batches: starts, aligned augmentation, reproducible access, withheld labels."""
 
 import time
 import warnings
@@ -115,7 +115,8 @@ def test_centred_clips_are_the_stored_pixels():
 
 
 def test_one_crop_and_flip_for_all_clips_and_both_modalities():
-    data = make(augment=True, jitter=0)
+    data = make(augment=True)
+    data.jitter = 0
     flips = 0
     for epoch in range(20):
         data.set_epoch(epoch)
@@ -133,8 +134,16 @@ def test_one_crop_and_flip_for_all_clips_and_both_modalities():
         assert np.allclose(batch["rgb"][0], np.moveaxis(rgb, -1, 1) / 255, atol=1e-6)
         assert np.allclose(batch["flow"][0], np.moveaxis(flow, -1, 1), atol=1e-6)
     assert 3 < flips < 17
-    data.flip = False
-    assert not any(data.plan(i)[2] for i in range(3))
+
+
+def test_a_second_view_is_another_view_of_the_same_videos():
+    data, other = make(augment=True), make(augment=True, seed=104729)
+    batch = data.batch([2, 0], second_view=True)
+    assert list(batch) == ["rgb", "flow", "label", "index", "rgb_2", "flow_2"]
+    second = other.batch([2, 0])
+    assert torch.equal(batch["rgb_2"], second["rgb"])
+    assert torch.equal(batch["flow_2"], second["flow"])
+    assert not torch.equal(batch["rgb"], batch["rgb_2"]) and data.seed == 0
 
 
 def test_a_flipped_clip_is_the_clip_of_the_flipped_video(tmp_path):
@@ -143,7 +152,8 @@ def test_a_flipped_clip_is_the_clip_of_the_flipped_video(tmp_path):
     """
     table = video_table(tmp_path, lengths=(16,), side=64)
     cache = build_cache(table, tmp_path, size=64, flow_clip=4.0, workers=1, progress=False)
-    data = ClipDataset(cache, table, clips=1, frames=8, augment=True, jitter=0)
+    data = ClipDataset(cache, table, clips=1, frames=8, augment=True)
+    data.jitter = 0
     data.epoch = next(e for e in range(50) if (data.set_epoch(e), data.plan(0)[2])[1])
     frames, *_ = data.plan(0)
     mirrored = cache.rgb("v0")[:, :, ::-1]
@@ -198,17 +208,14 @@ def test_withheld_labels_cannot_be_reached():
         data.cache, data.table.assign(label=99), clips=3, frames=8, crop=12, withhold_labels=True
     )
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(data.batch([1]).values(), poisoned.batch([1]).values())
+        torch.equal(a, b) for a, b in zip(data.batch([1]).values(), poisoned.batch([1]).values())
     )
 
 
 def test_short_videos_are_padded_with_a_warning_and_single_frames_refused():
     with pytest.warns(UserWarning, match=r"1 videos are shorter than a clip of 8 frames.*v1 \(5\)"):
         data = make(lengths=(32, 5))
-    red = (
-        (data.batch([1])["rgb"][0, 0, 0, :, 0, 0] * 255).round().int().tolist()
-    )  # frame numbers
+    red = (data.batch([1])["rgb"][0, 0, 0, :, 0, 0] * 255).round().int().tolist()  # frame numbers
     assert red == [0, 1, 2, 3, 4, 4, 4, 4]
     with pytest.raises(NbkitError, match="fewer than 2 frames.*v1"):
         make(lengths=(32, 1))

@@ -16,7 +16,6 @@ from nbkit.data.features import (
     VIEWS,
     FeatureClipDataset,
     build_features,
-    feature_negative,
     flow_picture,
     flow_scale,
     sampled_frames,
@@ -102,7 +101,7 @@ def test_flow_picture_and_its_scale():
 def test_pictures_may_be_shown_smaller(made, tmp_path):
     _, cache, features = made
     small = build_features(cache, tmp_path, Quadrants(), frames=24, size=16, progress=False)
-    assert small.folder.name != features.folder.name and small.settings["size"] == 16
+    assert small.size == 16 and features.size == 32
     for m in (
         "rgb",
         "flow",
@@ -110,31 +109,43 @@ def test_pictures_may_be_shown_smaller(made, tmp_path):
         assert np.abs(small.get("v1", m).astype(np.float32) - features.get("v1", m)).mean() < 5e-3
 
 
-def test_reused_and_whole_or_absent(made, tmp_path):
+def test_a_stopped_build_keeps_whole_videos_and_goes_on(made, tmp_path):
     table, cache, features = made
-    again = build_features(cache, features.folder.parent, Quadrants(), frames=24, progress=False)
-    assert again.folder == features.folder
-    assert np.array_equal(
-        pickle.loads(pickle.dumps(features)).get("v2", "flow"), features.get("v2", "flow")
-    )
 
     class Breaks(Quadrants):
-        key = "breaks"
         calls = 0
 
         def frame_features(self, x):
             self.calls += 1
-            if self.calls > 9:
+            if self.calls > 14:
                 raise KeyboardInterrupt
             return super().frame_features(x)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # 12 passes per video
         build_features(cache, tmp_path, Breaks(), progress=False)
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(NbkitError, match="views"):
-        build_features(cache, tmp_path, Quadrants(), views=("hflip",), progress=False)
-    with pytest.raises(NbkitError, match="'v9' has no features"):
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
+    counts = Breaks()
+    counts.calls = -100
+    again = build_features(cache, tmp_path, counts, progress=False)
+    assert counts.calls == -100 + 12 + 6
+    for video in table["video"]:
+        assert np.array_equal(again.get(video, "flow"), features.get(video, "flow"))
+    counts.calls = 99  # a further pass would raise
+    build_features(cache, tmp_path, counts, progress=False)
+    assert np.array_equal(
+        pickle.loads(pickle.dumps(again)).get("v2", "rgb"), again.get("v2", "rgb")
+    )
+    with pytest.raises(NbkitError, match="'v9' is not in"):
         features.get("v9", "rgb")
+
+
+def test_the_second_view_leaves_the_seed_alone(made):
+    table, _, features = made
+    data = FeatureClipDataset(features, table, augment=True)
+    batch = data.batch([1, 0], second_view=True)
+    assert list(batch) == ["label", "index", "rgb", "flow", "rgb_2", "flow_2"] and data.seed == 0
+    other = FeatureClipDataset(features, table, augment=True, seed=104729)
+    assert torch.equal(batch["flow_2"], other.batch([1, 0])["flow"])
 
 
 def test_batches_hold_the_planned_frames_of_one_view(made):
@@ -173,57 +184,10 @@ def test_test_clips_are_centred_and_upright(made):
         assert torch.equal(data.batch([0])["rgb"][0, k], stored[start : start + 8])
 
 
-def test_labels_are_withheld_and_missing_mirrors_refused(made, tmp_path):
-    table, cache, features = made
+def test_labels_are_withheld(made):
+    table, _, features = made
     data = FeatureClipDataset(features, table, frames=8, withhold_labels=True)
-    assert (
-        data.batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and "label" not in data.table
-    )
-    only = build_features(cache, tmp_path, Quadrants(), views=("identity",), progress=False)
-    assert (
-        FeatureClipDataset(only, table, frames=8)
-        .batch([0], negatives=True)["rgb_views"]
-        .shape[3]
-        == 1
-    )
-    with pytest.raises(NbkitError, match="mirror image"):
-        FeatureClipDataset(only, table, frames=8, augment=True)
-
-
-def marked(n=40, frames=8, views=4):
-    """Features that say where they come from: [time, view]."""
-    time, view = torch.meshgrid(torch.arange(frames), torch.arange(views), indexing="ij")
-    return torch.stack([time, view], -1).float().expand(n, -1, -1, -1)  # (N, T, V, 2)
-
-
-@pytest.mark.parametrize("family", ["spatial", "temporal", "both", "repeat"])
-def test_negatives_change_what_their_family_says(family):
-    negative = feature_negative(marked(), family, torch.Generator().manual_seed(0))
-    assert negative.shape == (40, 8, 2)
-    right = torch.arange(8.0)
-    kinds = set()
-    for clip in negative:
-        time, view = clip[:, 0], clip[:, 1]
-        if (time == time[0]).all():
-            kinds.add("repeat")
-        elif torch.equal(time, right):
-            assert 1 <= (view > 0).sum() <= 7
-            kinds.add("spatial")
-        else:
-            assert torch.equal(time.sort().values, right) and (view == 0).all()
-            kinds.add("temporal")
-    assert kinds == ({"spatial", "temporal"} if family == "both" else {family})
-
-
-def test_negatives_follow_the_generator_and_refuse_one_view():
-    draw = [feature_negative(marked(), "both", torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
-    assert torch.equal(draw[0], draw[1]) and not torch.equal(draw[0], draw[2])
-    one = marked(views=1)
-    assert feature_negative(one, "temporal", torch.Generator()).shape == (40, 8, 2)
-    with pytest.raises(NbkitError, match="at least 2 views"):
-        feature_negative(one, "spatial", torch.Generator())
-    with pytest.raises(NbkitError, match="clip_neg"):
-        feature_negative(one, "mirror", torch.Generator())
+    assert data.batch([0, 1, 2])["label"].tolist() == [-1, -1, -1] and "label" not in data.table
 
 
 def test_unknown_videos_are_named(made):

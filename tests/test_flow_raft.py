@@ -1,14 +1,15 @@
-"""RAFT as a flow source: shapes, padding and cropping, batching, and what it says without its
-weights.
-"""
+"""RAFT as a flow source: shapes, padding and cropping, batching, and its weights."""
+
+import hashlib
 
 import numpy as np
 import pytest
 import torch
+from torchvision.models import Weights, WeightsEnum, optical_flow
 
-from nbkit.data import flow_raft
+from nbkit.data import raft
 from nbkit.data.flow import compute_flow
-from nbkit.data.flow_raft import RaftFlow, build_raft, padding, pretrained_raft, raft_flow
+from nbkit.data.raft import RaftFlow, load_weights, padding
 from nbkit.errors import NbkitError
 
 
@@ -34,6 +35,10 @@ class Places(torch.nn.Module):
         ]
 
 
+def small() -> torch.nn.Module:
+    return optical_flow.raft_small(weights=None, progress=False)
+
+
 def frames(n: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
 
@@ -41,7 +46,7 @@ def frames(n: int, height: int, width: int) -> np.ndarray:
 def test_random_weights_at_a_small_size():
     torch.manual_seed(0)
     video = frames(3, 72, 90)
-    flow = RaftFlow(build_raft("small"), "cpu", batch=2, updates=2)(video)
+    flow = RaftFlow(small(), "cpu", batch=2, updates=2)(video)
     assert flow.shape == (3, 72, 90, 2) and flow.dtype == np.float32 and np.isfinite(flow).all()
     np.testing.assert_array_equal(flow[-1], flow[-2])
     assert np.abs(flow).max() > 0
@@ -67,43 +72,46 @@ def test_padded_sides(side, padded):
     assert side + sum(padding(side)) == padded
 
 
-def test_offline_and_unknown_variants_are_answered(tmp_path, monkeypatch):
+def test_offline_it_says_which_file_to_put_where(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise OSError("Network is unreachable")
 
     monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    pretrained_raft.cache_clear()
-    with pytest.raises(NbkitError, match="put the file at .*raft_small_C_T_V2-01064c6d.pth"):
-        raft_flow(frames(2, 64, 64), "small")
-    with pytest.raises(NbkitError, match="unknown variant 'tiny'"):
-        build_raft("tiny")
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    with pytest.raises(NbkitError, match=f"put the file at {tmp_path}/raft_small_C_T_V2-01064c6d"):
+        load_weights(small(), optical_flow.Raft_Small_Weights.DEFAULT)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["another network", "text"])
+def test_another_file_in_its_place_is_refused(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path))
+    path = tmp_path / "raft_small_C_T_V2-01064c6d.pth"
+    if content == "text":
+        path.write_text("<html>")
+    else:
+        torch.save(small().state_dict(), path)
+    with pytest.raises(NbkitError, match=f"{path.name} could not be loaded"):
+        load_weights(small(), optical_flow.Raft_Small_Weights.DEFAULT)
+
+
+def test_a_local_file_is_enough(tmp_path, monkeypatch):
+    network = small()
+    part = tmp_path / "part.pth"
+    torch.save(network.state_dict(), part)
+    name = f"raft-{hashlib.sha256(part.read_bytes()).hexdigest()[:8]}.pth"
+    part.rename(tmp_path / name)
+    monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path))
+    weights = WeightsEnum("Own", {"V1": Weights(f"https://nowhere/{name}", None, {})}).V1
+    loaded = small()
+    load_weights(loaded, weights)
+    state = network.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
 
 
 def test_raft_is_a_method_of_compute_flow(monkeypatch):
-    monkeypatch.setattr(
-        flow_raft, "pretrained_raft", lambda variant, **options: RaftFlow(Places(), "cpu")
-    )
+    monkeypatch.setattr(raft, "pretrained_raft", lambda: RaftFlow(Places(), "cpu"))
     video = frames(3, 32, 40)
     flow = compute_flow(video, "raft", clip=0.5)
     expected = np.clip(video[:-1, ..., 0].astype(np.float32) / 127.5 - 1, -0.5, 0.5)
     np.testing.assert_allclose(flow[:-1, ..., 0], expected, atol=1e-6)
-
-
-def test_a_worker_process_is_told_to_leave_it_to_the_main_one(monkeypatch):
-    monkeypatch.setattr(flow_raft.multiprocessing, "parent_process", lambda: object())
-    pretrained_raft.cache_clear()
-    with pytest.raises(NbkitError, match="workers=1"):
-        raft_flow(frames(2, 64, 64), "small")
-
-
-def test_a_local_file_is_enough(tmp_path):
-    network = build_raft("small")
-    torch.save(network.state_dict(), tmp_path / "mine.pth")
-    pretrained_raft.cache_clear()
-    loaded = pretrained_raft("small", weights=tmp_path / "mine.pth", device="cpu")
-    assert loaded is pretrained_raft("small", weights=tmp_path / "mine.pth", device="cpu")
-    state = network.state_dict()
-    assert all(torch.equal(v, state[k]) for k, v in loaded.network.state_dict().items())
-    pretrained_raft.cache_clear()

@@ -1,22 +1,20 @@
-"""Two processes that need the same data: the second waits, says so, and goes on when the first is
-done.
-"""
+"""Two processes that need the same data: the second waits, says so, and goes on."""
 
 import threading
 
-from nbkit.data import locks
+from nbkit.data import arrays
 
 
 def test_the_second_waits_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    monkeypatch.setattr(arrays, "PATIENCE", 0.05)
     order, started = [], threading.Event()
 
     def second():
         started.set()
-        with locks.one_at_a_time(tmp_path, "demo"):
+        with arrays.one_at_a_time(tmp_path, "demo"):
             order.append("second")
 
-    with locks.one_at_a_time(tmp_path, "demo"):
+    with arrays.one_at_a_time(tmp_path, "demo"):
         thread = threading.Thread(target=second)
         thread.start()
         started.wait()
@@ -30,6 +28,6 @@ def test_the_second_waits_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
 
 
 def test_other_data_is_no_matter(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(locks, "PATIENCE", 0.05)
-    with locks.one_at_a_time(tmp_path, "ucf_hmdb_full"), locks.one_at_a_time(tmp_path, "demo"):
+    monkeypatch.setattr(arrays, "PATIENCE", 0.05)
+    with arrays.one_at_a_time(tmp_path, "ucf_hmdb_full"), arrays.one_at_a_time(tmp_path, "demo"):
         assert not capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Original files of UCF101, J-HMDB and ARID, where they are at hand: decoding, flow, cache, clips."""
+"""Original files of UCF101, J-HMDB and ARID, where they are at hand."""
 
 import cv2
 import numpy as np
@@ -9,11 +9,11 @@ from scipy.io import loadmat
 
 from nbkit.benchmarks.manifest import load_manifest
 from nbkit.benchmarks.resolve import resolve
-from nbkit.benchmarks.safe_pickle import load_plain_pickle
 from nbkit.data.cache import build_cache, square
 from nbkit.data.clips import ClipDataset
-from nbkit.data.decode import probe, read_video
+from nbkit.data.decode import count_video_frames, read_video
 from nbkit.data.flow import compute_flow, dequantise
+from nbkit.data.safe_pickle import load_plain_pickle
 
 SIZE, CLIP, FRAMES = 112, 20.0, 24  # pixels; pixels; frames of a video that are kept
 
@@ -54,10 +54,9 @@ def test_from_the_file_to_a_batch(source, count, tmp_path):
         table, tmp_path, size=SIZE, flow_clip=CLIP, workers=1, progress=False, max_frames=FRAMES
     )
     for row in rows:
-        info, frames = probe(row["path"]), read_video(row["path"], FRAMES)
-        assert (info.height, info.width) == (240, 320) and info.frames >= len(
-            frames
-        ) == cache.n_frames(row["video"])
+        frames = read_video(row["path"], FRAMES)
+        assert frames.shape[1:3] == (240, 320) and len(frames) == cache.n_frames(row["video"])
+        assert count_video_frames(row["path"]) >= len(frames)
         small, scale = square(frames, SIZE)
         np.testing.assert_array_equal(cache.rgb(row["video"]), small)
         vectors = square(compute_flow(frames, "dis", clip=None), SIZE)[0] * scale
@@ -110,7 +109,7 @@ def test_flow_leads_from_each_frame_to_the_next(source):
 
 def test_as_many_frames_as_the_corrected_ucf101_boxes_state():
     stated = load_plain_pickle(real_path("ucf101_24", "pyannot.pkl"))
-    found = {row["video"]: probe(row["path"]).frames for row in ucf101()}
+    found = {row["video"]: count_video_frames(row["path"]) for row in ucf101()}
     known = {video: stated[video]["numf"] for video in found if video in stated}
     assert known and all(found[video] == n for video, n in known.items())
 
@@ -119,5 +118,6 @@ def test_one_puppet_mask_a_frame():
     for path in sorted(real_path("jhmdb", "puppet_mask").glob("*/*/puppet_mask.mat"))[::40]:
         own, video = path.parts[-3:-1]
         mask = loadmat(path)["part_mask"]  # (H, W, frames)
-        info = probe(real_path("jhmdb", "ReCompressed_Videos", own, f"{video}.avi"))
-        assert mask.shape == (info.height, info.width, info.frames)
+        file = real_path("jhmdb", "ReCompressed_Videos", own, f"{video}.avi")
+        height, width = read_video(file, 1).shape[1:3]
+        assert mask.shape == (height, width, count_video_frames(file))

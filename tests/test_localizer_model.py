@@ -45,7 +45,7 @@ def test_small_shapes_and_size(small):
     assert seen.spatial.shape == (2, 64, 20, 20) and seen.temporal.shape == (2, 64, 20, 20)
     assert [x.shape for x in seen.instances] == [(8, 64)] * 2
     assert sum(p.numel() for p in small.parameters()) < 320_000
-    d = build_discriminators("small", ALL, small, Adaptation())
+    d = build_discriminators(ALL, small, Adaptation())
     assert sum(p.numel() for p in d.parameters()) < 120_000
 
 
@@ -100,7 +100,7 @@ def test_losses_stay_in_their_branch(small):
 @pytest.mark.parametrize("adapt", [("t_img",), ("t_ins",), ("s_img",), ("t_img", "s_img"), ALL])
 def test_reversal_turns_each_modules_gradient_and_reaches_only_its_branch(small, adapt):
     small.eval()
-    d = build_discriminators("small", adapt, small, Adaptation())
+    d = build_discriminators(adapt, small, Adaptation())
 
     def gradient(beta):
         torch.manual_seed(0)
@@ -128,7 +128,7 @@ def test_initial_weights_do_not_depend_on_the_modules():
         build_localizer(Detector(size="small"), 3, height=80, seed=3),
         build_localizer(Detector(size="small"), 3, height=80, seed=3),
     )
-    build_discriminators("small", ALL, a, Adaptation(), seed=3)
+    build_discriminators(ALL, a, Adaptation(), seed=3)
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
     state = torch.random.get_rng_state()
     build_localizer(Detector(size="small"), 3, height=80, seed=4)
@@ -137,7 +137,7 @@ def test_initial_weights_do_not_depend_on_the_modules():
 
 def test_target_step_never_reads_labels(small):
     small.eval()
-    d = build_discriminators("small", ALL, small, Adaptation())
+    d = build_discriminators(ALL, small, Adaptation())
     clean, poisoned = make_batch(), make_batch(boxes=[torch.full((1, 4), float("nan"))] * 2)
     for a, b in zip(
         d.logits(small.target_step(clean))["t_ins"], d.logits(small.target_step(poisoned))["t_ins"]
@@ -288,7 +288,7 @@ def test_paper_size_forward_backward_and_detection_at_the_papers_resolution():
     losses, seen = model.source_step(batch)
     assert seen.spatial.shape == (1, 1024, 15, 20) and seen.temporal.shape == (1, 528, 15, 20)
     assert seen.instances[0].shape == (4, 1024)
-    d = build_discriminators("paper", ALL, model, Adaptation())
+    d = build_discriminators(ALL, model, Adaptation())
     (action_loss(**losses) + 0.1 * adversarial_loss(d(seen, seen, 1.0))).backward()
     for p in (*model.spatial_parameters(), *model.temporal_parameters()):
         assert p.grad is not None and torch.isfinite(p.grad).all()

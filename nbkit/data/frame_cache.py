@@ -10,7 +10,6 @@ import pandas as pd
 
 from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
 from nbkit.data.sources import Source, count_frames, read_frames, source_of, source_print
-from nbkit.errors import NbkitError
 
 # raise it when the same videos would give other bytes
 VERSION = 2
@@ -50,11 +49,8 @@ def build_frame_cache(
         NbkitError: naming every file that is missing or cannot be decoded.
     """
     sources = {video: source_of(path) for video, path in zip(table["video"], table["path"])}
-    for source in sources.values():
-        if not Path(source.path).exists():
-            raise NbkitError(
-                f"{source.path}: no such video. Run `nbkit check-data` to see what is missing"
-            )
+    if not all(Path(source.path).exists() for source in sources.values()):
+        answers_of(count_frames, sources)  # raises, naming all of them
     settings = {"version": VERSION, "size": list(size)}
     prints = answers_of(source_print, sources)
     names = {video: key_of({"video": video, "content": p}) for video, p in prints.items()}

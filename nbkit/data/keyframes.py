@@ -70,10 +70,6 @@ class KeyframeDataset:
         augment: bool = False,
         seed: int = 0,
     ):
-        if len(table) == 0:
-            raise NbkitError(
-                "no videos for localization in this domain and split. Run `nbkit check-data`"
-            )
         self.cache, self.clip_len, self.clip_stride = cache, clip_len, clip_stride
         self.withhold_labels, self.augment = withhold_labels, augment
         self.seed, self.epoch = seed, 0
@@ -105,11 +101,7 @@ class KeyframeDataset:
         self.epoch = epoch
 
     def item(self, index: int) -> dict[str, Any]:
-        """One key frame.
-
-        `keyframe` (3, H, W), `clip` (3, T, H, W) in [0, 1], `boxes` (n, 4), `labels` (n,); the
-        numbers `video` and `frame`.
-        """
+        """One key frame (3, H, W), its clip (3, T, H, W) in [0, 1], n boxes and labels."""
         video, frame = self.keys[index]
         frames = self.cache.frames(self.videos[video])
         wanted = clip_indices(frame, self.clip_len, self.clip_stride, len(frames))
@@ -130,10 +122,7 @@ class KeyframeDataset:
         }
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Items side by side.
-
-        Tensors `keyframe` and `clip`, lists `boxes` and `labels`, arrays `video` and `frame`.
-        """
+        """Items side by side: tensors of pixels, lists of `boxes` and `labels`, arrays."""
         items = [self.item(int(i)) for i in indices]
         found: dict[str, Any] = {name: [item[name] for item in items] for name in items[0]}
         for name in ("keyframe", "clip"):

@@ -16,7 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from nbkit.models.discriminators import Aspects
+from nbkit.models.discriminators import Aspects, DiscriminatorShape
 from nbkit.models.roi import (
     DetectSettings,
     RoiSample,
@@ -59,6 +59,7 @@ class LocalizerSettings:
     temporal_pool: str = "before_roi"
     classifier_std: float | None = 0.01
     detect: DetectSettings = DetectSettings()
+    discriminators: DiscriminatorShape = DiscriminatorShape()
 
 
 class Localizer(nn.Module):

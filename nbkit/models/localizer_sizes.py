@@ -42,6 +42,7 @@ def default_settings(size: str, height: int) -> LocalizerSettings:
         roi_positive=0.5,
         jitter_copies=4,
         classifier_std=None,
+        discriminators=NARROW,
     )
     if size == "small":
         return replace(
@@ -94,12 +95,11 @@ def build_localizer(
 
 
 def build_discriminators(
-    size: str, modules: Sequence[str], detector: Localizer, adaptation: Adaptation, seed: int = 0
+    modules: Sequence[str], detector: Localizer, adaptation: Adaptation, seed: int = 0
 ) -> Discriminators:
     """Discriminators of some of 't_img', 't_ins', 's_img' that fit `detector`."""
     keyframe, temporal = detector.keyframe, detector.temporal
     channels = keyframe.channels, temporal.channels, temporal.features
-    shape = DiscriminatorShape() if size == "paper" else NARROW
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 7919)
-        return Discriminators(modules, channels, shape, adaptation)
+        return Discriminators(modules, channels, detector.settings.discriminators, adaptation)

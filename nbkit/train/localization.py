@@ -46,10 +46,8 @@ class LocalizationModel(nn.Module):
         self.detector = build_localizer(cfg.detector, n_classes, height=height, seed=seed)
         self.discriminators = None
         if cfg.modules:
-            size = cfg.detector.size
-            self.discriminators = build_discriminators(
-                size, cfg.modules, self.detector, cfg.adaptation, seed
-            )
+            fitting = (self.detector, cfg.adaptation, seed)
+            self.discriminators = build_discriminators(cfg.modules, *fitting)
 
     def forward(
         self, source: dict, target: dict | None, beta: float
@@ -80,10 +78,7 @@ def trained_detector(cfg: LocalizationConfig) -> Localizer:
 
     Read the target within `use_domain(detector, target_statistics(cfg.row))`.
     """
-    data = load_data(cfg)
-    detector = _trained(cfg, data)[0].detector
-    _fill_target_statistics(detector, cfg, data)
-    return detector.eval()
+    return _trained(cfg, load_data(cfg))[0].detector
 
 
 def stage_key(cfg: LocalizationConfig, data_key: str) -> str:
@@ -100,18 +95,11 @@ def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[Localizat
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
     fabric = Fabric(accelerator=cfg.watch.device, devices=1)
     with stage_file(cfg, stage_key(cfg, data.key)) as path:
-        return train_localizer(fabric, cfg, data.classes, data.labelled, data.target, path)
-
-
-def _fill_target_statistics(
-    detector: Localizer, cfg: LocalizationConfig, data: LocalizationData
-) -> None:
-    """Re-estimate the target's statistics for every row that reads it with them.
-
-    So no RoI head is judged with statistics that were never set.
-    """
+        trained = train_localizer(fabric, cfg, data.classes, data.labelled, data.target, path)
     if cfg.detector.norm == "per_domain" and target_statistics(cfg.row) == "target":
-        adapt_statistics(detector, data.target, cfg)
+        # So no RoI head is judged with statistics that were never set.
+        adapt_statistics(trained[0].detector, data.target, cfg)
+    return trained
 
 
 def write_run(
@@ -119,7 +107,6 @@ def write_run(
 ) -> None:
     """Evaluate on the target's test videos, and write all files of a run folder."""
     started = time.perf_counter()
-    _fill_target_statistics(detector, cfg, data)
     statistics = target_statistics(cfg.row)
     scores, found = evaluate_localizer(detector, data.test, data.classes, cfg, statistics)
     # Of the logged steps: right for a resumed run, too.
@@ -158,14 +145,10 @@ def train_localizer(
     target: KeyframeDataset,
     path: Path,
 ) -> tuple[LocalizationModel, dict[str, Any]]:
-    """Train a row, going on from the checkpoint at `path`; nothing is done where it is finished.
+    """Train a row, going on from the checkpoint at `path`, if there is one.
 
-    Args:
-        labelled: key frames of the source; of the target for the oracle.
-        target: key frames of the unlabelled domain.
-    Returns:
-        the model in evaluation mode, and the checkpoint's state: `history`, one dict per logged
-        step, and `environment`, in which the training began.
+    Returns the model in evaluation mode and the checkpoint's state: `history`, one dict per logged
+    step, and `environment`, in which the training began.
     """
     if labelled.withhold_labels or not target.withhold_labels:
         raise NbkitError(

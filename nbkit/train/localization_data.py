@@ -21,10 +21,8 @@ from nbkit.errors import NbkitError
 
 # The demo domains with untrimmed videos among them; the manifest is that of the trimmed ones.
 UNTRIMMED_DEMO = "demo_untrimmed"
-# Part of the videos of each split: two performances, background before, between and after them.
-UNTRIMMED = 0.25
-# Over street: each video loses 30 to 60 % of its contrast, so that proposals are lost, too.
-HAZE = 0.6
+# HAZE over street: each video loses 30 to 60 % of its contrast, so that proposals are lost, too.
+UNTRIMMED, HAZE = 0.25, 0.6
 # Benchmarks that lie in another benchmark's folder.
 SAME_FOLDER = {"jhmdb_camera_boxes": "jhmdb_camera"}
 
@@ -62,17 +60,16 @@ def load_data(cfg: LocalizationConfig) -> LocalizationData:
 
     Raises NbkitError where a domain, a split or a class has no video, or a video no boxes.
     """
+    demo, domains = cfg.benchmark == UNTRIMMED_DEMO, (cfg.source, cfg.target)
     manifest = _manifest(cfg)
     with one_at_a_time(cfg.watch.data_root, cfg.benchmark):
         root = benchmark_root(cfg.benchmark, cfg.watch.data_root)
-        if cfg.benchmark == UNTRIMMED_DEMO:
+        if demo:
             root = _render(cfg)
-        partial_is_fine = cfg.data.allow_partial or cfg.benchmark == UNTRIMMED_DEMO
-        domains = (cfg.source, cfg.target)
         how: dict[str, Any] = {"split_seed": cfg.split_seed, "domains": domains}
-        table = resolve(manifest, root, allow_partial=partial_is_fine, **how)
+        table = resolve(manifest, root, allow_partial=demo or cfg.data.allow_partial, **how)
         data = data_of_table(cfg, manifest.classes, table)
-    if cfg.benchmark != UNTRIMMED_DEMO:
+    if not demo:
         data.partial = shortfall(manifest, table, domains)
     return data
 
@@ -117,9 +114,7 @@ def _render(cfg: LocalizationConfig) -> Path:
 def data_of_table(
     cfg: LocalizationConfig, classes: Iterable[str], table: pd.DataFrame
 ) -> LocalizationData:
-    """The data sets of a resolved table: columns video, path, class_name, label, domain, split,
-    boxes.
-    """
+    """The data sets of a resolved table, whose rows need `boxes`."""
     classes = list(classes)
     rows = table[table["domain"].isin([cfg.source, cfg.target])]
     if "boxes" not in rows or (rows["boxes"].fillna("") == "").any():

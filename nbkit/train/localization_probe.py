@@ -27,9 +27,7 @@ def probe_domains(
     detector: Localizer,
     source: KeyframeDataset,
     target: KeyframeDataset,
-    size: str,
-    *,
-    statistics: str = "source",
+    statistics: str,
     frames: int = 96,
     steps: int = 120,
 ) -> tuple[Discriminators, dict[str, float]]:
@@ -37,13 +35,10 @@ def probe_domains(
 
     The first half of each domain's frames is for training, the second for testing; no video is in
     both halves when there are at least `frames` videos.  gamma is 0: every frame counts.
+    statistics: whose read the target.
 
-    Args:
-        size: of the detector; sets the discriminators' widths.
-        statistics: whose read the target.
-    Returns:
-        the discriminators, and how often they name the domain right, in percent (50 is chance), by
-        module: t_img counts places of the map, t_ins proposals, s_img frames.
+    Returns the discriminators, and by module how often they name the domain right, in percent (50
+    is chance): t_img counts places of the map, t_ins proposals, s_img frames.
     """
     with use_domain(detector, "source"):
         first = _seen(detector, source, _spread(source, frames))
@@ -52,7 +47,7 @@ def probe_domains(
     half, seed = frames // 2, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = build_discriminators(size, MODULES, detector, Adaptation(gamma=0.0), seed)
+        fresh = build_discriminators(MODULES, detector, Adaptation(gamma=0.0), seed)
         fresh.to(first.spatial.device).eval()  # no dropout
         optimizer = torch.optim.AdamW(fresh.parameters(), lr=2e-3, weight_decay=1e-2)
         for step in range(steps):

@@ -1,6 +1,9 @@
-"""What STCL hands to Eqs. 1-4: which clips are the negatives, whose features the banks hold, and
-what a step leaves in them.
+"""What STCL hands to Eqs. (1)-(4).
+
+Which clips are the negatives, whose features the banks hold, and what a step leaves in them.
 """
+
+from __future__ import annotations
 
 from itertools import permutations, product
 
@@ -11,10 +14,10 @@ import torch.nn.functional as F
 from method_steps import at, built
 
 from nbkit.losses.contrastive import chance_level, clip_loss, contrastive_loss, video_loss
-from nbkit.train.domains import get_batch
 
 SOURCE, TARGET, K = np.array([3, 0, 14, 9]), np.array([5, 12, 0, 7]), 3
 STREAMS = ("rgb", "flow")
+OTHER = {"rgb": "flow", "flow": "rgb"}
 
 
 @pytest.fixture
@@ -27,15 +30,21 @@ def method_and_sides(cfg):
     method = built(cfg).eval()
     sides = {}
     for d, index in (("source", SOURCE), ("target", TARGET)):
-        batch = get_batch(method.domains.train[d], index, cfg, torch.device("cpu"), True)
+        batch = method.data.train[d].batch(index, **method.views(3))
         sides[d] = batch, method.outputs(batch, d)
     return method, sides
+
+
+def views_of(method, sides, domain, generator=None):
+    generator = generator or at().generator
+    return method.contrast.views(method.model, *sides[domain], domain, generator)
 
 
 def test_negatives_are_those_of_fig_3(tiny, mirrored):
     method, sides = method_and_sides(tiny(bank_init="random", video_neg="order+clip"))
     batch, outputs = sides["source"]
-    views = method.contrast.views(batch, outputs, "source", at())
+    views = views_of(method, sides, "source")
+    in_order = tuple(range(K))
     for m in STREAMS:
         stream, v = method.model.streams[m], outputs[m].v
         v_neg = stream.clip_features(-batch[m])
@@ -43,19 +52,16 @@ def test_negatives_are_those_of_fig_3(tiny, mirrored):
         torch.testing.assert_close(views[m]["v"], stream.head(v))
         torch.testing.assert_close(views[m]["V"], stream.head(stream.aggregate(v)))
         assert not torch.allclose(views[m]["v_neg"], views[m]["v"])
-        late = [
-            stream.head(stream.aggregate(v[:, list(p)]))
-            for p in permutations(range(K))
-            if p != tuple(range(K))
-        ]
-        swapped = [
-            stream.head(stream.aggregate(torch.where(torch.tensor(s)[None, :, None], v_neg, v)))
-            for s in product((False, True), repeat=K)
-            if any(s)
-        ]
-        for b in range(
-            len(SOURCE)
-        ):  # every video: its own clips in a wrong order; at least one of them replaced
+        late, swapped = [], []
+        for order in permutations(range(K)):
+            if order != in_order:
+                late.append(stream.head(stream.aggregate(v[:, list(order)])))
+        for chosen in product((False, True), repeat=K):
+            if any(chosen):
+                mixed = torch.where(torch.tensor(chosen)[None, :, None], v_neg, v)
+                swapped.append(stream.head(stream.aggregate(mixed)))
+        # Every video: its own clips in a wrong order; at least one of them replaced.
+        for b in range(len(SOURCE)):
             for kind, known in enumerate((late, swapped)):
                 found = views[m]["V_neg"][b, kind]
                 assert any(torch.allclose(found, x[b], atol=1e-5) for x in known)
@@ -74,68 +80,50 @@ def test_a_step_is_eqs_1_to_4_with_the_other_streams_bank(tiny, mirrored, pool):
     method, sides = method_and_sides(cfg)
     contrast, dim = method.contrast, method.contrast.clips["rgb"].memory.shape[1]
     entries = F.normalize(torch.randn(4, dim, generator=torch.Generator().manual_seed(3)), dim=-1)
-    held = {
-        (kind, m): entries[2 * i + j]
-        for i, kind in enumerate(("clips", "negatives"))
-        for j, m in enumerate(STREAMS)
-    }
-    for (
-        kind,
-        m,
-    ), entry in held.items():  # all slots alike: what is drawn tells only from which bank
+    keys = [(kind, m) for kind in ("clips", "negatives") for m in STREAMS]
+    held = dict(zip(keys, entries))
+    for (kind, m), entry in held.items():  # all slots alike: what is drawn tells from which bank
         getattr(contrast, kind)[m].memory[:] = entry
-    found, step = (
-        contrast(sides, at()),
-        at(),
-    )  # its twin draws the same wrong orders, the source's first
-    views = [contrast.views(*sides[d], d, step) for d in ("source", "target")]
+    found = contrast(method.model, sides, at().generator)
+    twin = at().generator  # draws the same wrong orders, the source's first
+    views = [views_of(method, sides, d, twin) for d in ("source", "target")]
     w = {m: {k: torch.cat([side[m][k] for side in views]) for k in views[0][m]} for m in STREAMS}
-    other, clip, video = {"rgb": "flow", "flow": "rgb"}, {}, {}
+    clip, video = {}, {}
     for m in STREAMS:
-        drawn, drawn_neg = (
-            held[key].expand(cfg.stcl.nce_k, dim) for key in (("clips", other[m]), ("negatives", m))
-        )
+        pool_of = m if pool == "own" else OTHER[m]
         clip[m] = clip_loss(
             w[m]["v"],
             w[m]["V"],
-            w[other[m]]["v"],
-            drawn,
+            w[OTHER[m]]["v"],
+            held["clips", OTHER[m]].expand(cfg.stcl.nce_k, dim),
             w[m]["v_neg"],
-            drawn_neg,
+            held["negatives", m].expand(cfg.stcl.nce_k, dim),
             tau=cfg.stcl.tau,
             multi_pos=cfg.stcl.multi_pos,
         )
-        video[m] = video_loss(
-            w[m]["V"], w[other[m]]["V"], w[m if pool == "own" else other[m]]["V_neg"], cfg.stcl.tau
-        )
+        video[m] = video_loss(w[m]["V"], w[OTHER[m]]["V"], w[pool_of]["V_neg"], cfg.stcl.tau)
     chance = {"clip_chance": chance_level(2 * cfg.stcl.nce_k + 3), "video_chance": chance_level(2)}
-    torch.testing.assert_close(
-        found, contrastive_loss(clip, video, normalise="log_candidates", **chance)
-    )
+    expected = contrastive_loss(clip, video, normalise="log_candidates", **chance)
+    torch.testing.assert_close(found, expected)
 
-    slots = [
-        *(K * i + k for i in SOURCE for k in range(K)),
-        *(K * (16 + i) + k for i in TARGET for k in range(K)),
-    ]
-    for (
-        m
-    ) in STREAMS:  # a quarter of the old entry, three of the feature; the other slots as they were
+    slots = [K * i + k for i in SOURCE for k in range(K)]
+    slots += [K * (16 + i) + k for i in TARGET for k in range(K)]
+    # A quarter of the old entry, three of the feature; the other slots as they were.
+    for m in STREAMS:
         for kind, key in (("clips", "v"), ("negatives", "v_neg")):
             memory = getattr(contrast, kind)[m].memory
             mixed = 0.25 * held[kind, m] + 0.75 * F.normalize(w[m][key].flatten(0, 1), dim=-1)
             torch.testing.assert_close(memory[slots], F.normalize(mixed, dim=-1))
             rest = np.setdiff1d(np.arange(len(memory)), slots)
-            assert len(memory) == K * 32 and torch.equal(
-                memory[rest], held[kind, m].expand(len(rest), dim)
-            )
+            assert len(memory) == K * 32
+            assert torch.equal(memory[rest], held[kind, m].expand(len(rest), dim))
 
 
 def test_a_first_pass_fills_every_slot_with_its_own_clip(tiny, mirrored):
-    cfg = tiny(bank_init="forward")
-    method, _ = method_and_sides(cfg)
+    method, _ = method_and_sides(tiny(bank_init="forward"))
     method.start_stage(2)
     for d, offset in (("source", 0), ("target", 16)):
-        batch = get_batch(method.domains.train[d], np.arange(16), cfg, torch.device("cpu"), True)
+        batch = method.data.train[d].batch(np.arange(16), **method.views(2))
         outputs = method.outputs(batch, d)
         for m in STREAMS:
             stream = method.model.streams[m]
@@ -145,13 +133,12 @@ def test_a_first_pass_fills_every_slot_with_its_own_clip(tiny, mirrored):
             }
             for bank, v in held.items():
                 expected = F.normalize(stream.head(v).flatten(0, 1), dim=-1)
-                torch.testing.assert_close(
-                    bank.memory[K * offset : K * (offset + 16)], expected, rtol=1e-4, atol=1e-5
-                )
+                rows = bank.memory[K * offset : K * (offset + 16)]
+                torch.testing.assert_close(rows, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_filling_the_banks_builds_no_graph(tiny):
     method, sides = method_and_sides(tiny(bank_init="random", neg_grad="live"))
     with torch.no_grad():
-        views = method.contrast.views(*sides["source"], "source", at())
+        views = views_of(method, sides, "source")
     assert not any(views[m][k].requires_grad for m in STREAMS for k in ("v_neg", "V_neg"))

@@ -11,7 +11,6 @@ from video_files import sliding, video_table, write_video
 
 from nbkit.data import arrays, flow, raft
 from nbkit.data import cache as cache_module
-from nbkit.data.arrays import VideoArrays
 from nbkit.data.cache import build_cache, prepare_video, square
 from nbkit.data.decode import read_video
 from nbkit.data.flow import dequantise
@@ -155,16 +154,6 @@ def test_a_stopped_build_goes_on_after_the_last_finished_video(table, tmp_path, 
     assert seen == ["v2", "v3"] and files(again) == files(whole)
 
 
-def test_what_a_killed_build_left_half_written_is_removed_a_day_later(table, tmp_path):
-    folder = build(table[:1], tmp_path).arrays.folder
-    for name, age in (("old", 2 * arrays.ABANDONED), ("new", 0)):
-        part = folder / f"{name}.npy.0.part"
-        part.write_bytes(b"half")
-        os.utime(part, (part.stat().st_mtime - age,) * 2)
-    build(table, tmp_path)
-    assert [name for name in left(tmp_path) if name.endswith(".part")] == ["new.npy.0.part"]
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_video_that_fails_only_when_decoded_costs_only_itself(tmp_path, monkeypatch, workers):
     table = video_table(tmp_path, lengths=(6, 6, 1, 6))  # one frame: no flow
@@ -286,11 +275,6 @@ def test_a_file_that_was_deleted_after_the_build_is_named(table, tmp_path):
     cache.arrays.paths["v1"].unlink()
     with pytest.raises(NbkitError, match="npy: was deleted. Run again"):
         cache.rgb("v1")
-
-
-def test_arrays_of_another_shape_are_a_mistake_of_the_program(tmp_path):
-    with pytest.raises(ValueError, match="expected"):
-        VideoArrays(tmp_path, {"v": "name"}, (3,), np.uint8).write("v", np.zeros((2, 4)))
 
 
 def test_refusals(table, tmp_path):

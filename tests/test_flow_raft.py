@@ -1,6 +1,7 @@
 """RAFT as a flow source: shapes, padding and cropping, batching, and its weights."""
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torchvision.models import Weights, WeightsEnum, optical_flow
 
 from nbkit.data import raft
 from nbkit.data.flow import compute_flow
-from nbkit.data.raft import RaftFlow, load_weights, padding
+from nbkit.data.raft import load_weights, padding, raft_flow
 from nbkit.errors import NbkitError
 
 
@@ -46,7 +47,7 @@ def frames(n: int, height: int, width: int) -> np.ndarray:
 def test_random_weights_at_a_small_size():
     torch.manual_seed(0)
     video = frames(3, 72, 90)
-    flow = RaftFlow(small(), "cpu", batch=2, updates=2)(video)
+    flow = raft_flow(small().eval(), video, batch=2, updates=2)
     assert flow.shape == (3, 72, 90, 2) and flow.dtype == np.float32 and np.isfinite(flow).all()
     np.testing.assert_array_equal(flow[-1], flow[-2])
     assert np.abs(flow).max() > 0
@@ -55,7 +56,7 @@ def test_random_weights_at_a_small_size():
 @pytest.mark.parametrize("size", [(72, 90), (128, 128), (131, 240)])
 def test_padding_is_cropped_away_and_every_pair_is_seen_once(size):
     network, video = Places(), frames(6, *size)
-    flow = RaftFlow(network, "cpu", batch=2)(video)
+    flow = raft_flow(network, video, batch=2)
     scaled = video.astype(np.float32) / 127.5 - 1
     np.testing.assert_allclose(flow[:-1, ..., 0], scaled[:-1, ..., 0], atol=1e-6)
     np.testing.assert_allclose(
@@ -110,7 +111,7 @@ def test_a_local_file_is_enough(tmp_path, monkeypatch):
 
 
 def test_raft_is_a_method_of_compute_flow(monkeypatch):
-    monkeypatch.setattr(raft, "pretrained_raft", lambda: RaftFlow(Places(), "cpu"))
+    monkeypatch.setattr(raft, "pretrained_raft", lambda: partial(raft_flow, Places()))
     video = frames(3, 32, 40)
     flow = compute_flow(video, "raft", clip=0.5)
     expected = np.clip(video[:-1, ..., 0].astype(np.float32) / 127.5 - 1, -0.5, 0.5)

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +31,6 @@ LISTED = 20
 OPEN = 128
 # seconds of silent waiting for data that another process makes
 PATIENCE = 5.0
-# seconds after which an unfinished file belongs to a process that was killed
-ABANDONED = 24 * 3600
 
 
 def fingerprint(path: str | Path) -> str:
@@ -59,12 +56,8 @@ class DamagedArray(NbkitError):
 class VideoArrays:
     """Arrays (N, *shape) of one dtype, one .npy file per video.
 
-    The name of a file stands for the video's content and for the settings, so a file that is
-    there is done: an interrupted job goes on with the others.
-
-    Args:
-        folder: holds the files; made when the first one is written.
-        names: video -> name of its file.
+    `names` gives each video the name of its file, which stands for the video's content and for the
+    settings. So a file that is there is done: an interrupted job goes on with the others.
     """
 
     def __init__(self, folder: Path, names: Mapping[str, str], shape: tuple[int, ...], dtype: type):
@@ -76,11 +69,7 @@ class VideoArrays:
         return len(self.paths)
 
     def read(self, video: str) -> np.ndarray:
-        """A read-only view of the file, (N, *shape).
-
-        Raises:
-            NbkitError: the video is not of this table, or its file cannot be read.
-        """
+        """A read-only view of a video's file, (N, *shape)."""
         if video not in self.paths:
             raise NbkitError(f"video {video!r} is not in {self.folder}. Build it with that video.")
         return _mapped(self.paths[video], self.shape, self.dtype)
@@ -107,9 +96,6 @@ class VideoArrays:
     def write(self, video: str, array: np.ndarray) -> None:
         """Store a video's array; raise NbkitError where the disk is full or read-only."""
         path = self.paths[video]
-        array = np.ascontiguousarray(array, self.dtype)
-        if array.shape[1:] != self.shape:
-            raise ValueError(f"{path}: an array of shape {array.shape}, expected (N, {self.shape})")
 
         def save(part: Path) -> None:
             with open(part, "wb") as file:
@@ -150,7 +136,6 @@ class VideoArrays:
             self.write(video, array)
             return ""
 
-        self._sweep()
         pool = ThreadPoolExecutor(workers)
         results = map(attempt, videos) if workers == 1 else pool.map(attempt, videos)
         done = len(self) - len(videos)
@@ -160,13 +145,6 @@ class VideoArrays:
         finally:
             pool.shutdown(cancel_futures=True)
         raise_all(problems, "the others are kept for the next attempt")
-
-    def _sweep(self) -> None:
-        """Remove what killed processes left unfinished."""
-        for part in self.folder.glob("*.part"):
-            with contextlib.suppress(OSError):
-                if time.time() - part.stat().st_mtime > ABANDONED:
-                    part.unlink()
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

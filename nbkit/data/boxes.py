@@ -49,7 +49,7 @@ def tubes_of(row: Mapping[str, Any]) -> VideoTubes:
     own = row["class_name"]
     if file.suffix == ".pkl":
         path = Path(row["path"])
-        stem = path.stem if path.suffix in (".avi", ".mp4") else path.name
+        stem = path.name.removesuffix(".avi").removesuffix(".mp4")
         name = f"{path.parent.name}/{stem}"
         videos = ucf101_24_tubes(file)
         if name not in videos:
@@ -69,10 +69,7 @@ def clean_boxes(boxes: np.ndarray, height: int, width: int, name: str) -> np.nda
 
     NaN rows pass. A box that loses more than half of its area by clipping is refused, because it
     belongs to another frame size.
-
-    Raises:
-        NbkitError: naming `name`: a wrong shape, a partly missing box, no area, or a box mainly
-            outside the frame.
+    Errors name `name`: a wrong shape, a partly missing box, or no area.
     """
     boxes = np.array(boxes, dtype=np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -92,11 +89,7 @@ def clean_boxes(boxes: np.ndarray, height: int, width: int, name: str) -> np.nda
 
 
 def jhmdb_boxes(path: str | Path) -> np.ndarray:
-    """J-HMDB: the extent of the puppet mask in every frame, (T, 4); NaN where it is empty.
-
-    Raises:
-        NbkitError: unreadable file, no `part_mask`, or no actor in any frame.
-    """
+    """J-HMDB: the extent of the puppet mask in every frame, (T, 4); NaN where it is empty."""
     boxes = mask_extent(jhmdb_masks(path))
     if np.isnan(boxes).all():
         raise NbkitError(f"{path}: the mask is empty in every frame")
@@ -121,11 +114,7 @@ def jhmdb_masks(path: str | Path) -> np.ndarray:
 
 
 def read_actor_masks(path: str | Path, video: str = "this video") -> np.ndarray:
-    """The actor's pixels in every frame of a demo or J-HMDB video, (T, H, W) bool.
-
-    Raises:
-        NbkitError: the video has no masks, or their file is broken.
-    """
+    """The actor's pixels in every frame of a demo or J-HMDB video, (T, H, W) bool."""
     from nbkit.demo.write import read_boxes  # loads the renderer
 
     suffix = Path(path).suffix
@@ -149,11 +138,7 @@ def mask_extent(masks: np.ndarray) -> np.ndarray:
 
 
 def ucf101_24_tubes(path: str | Path) -> dict[str, VideoTubes]:
-    """UCF101-24, corrected annotations: 'Class/video' -> tubes.
-
-    Raises:
-        NbkitError: not a plain pickle, or an entry without the expected fields.
-    """
+    """UCF101-24, corrected annotations: 'Class/video' -> tubes."""
     path = Path(path)
     if not path.is_file():
         raise NbkitError(f"{path}: no such annotation file")
@@ -187,9 +172,7 @@ def _ucf_video(name: str, entry: Mapping[str, Any]) -> VideoTubes:
 def ucfsports_boxes(folder: str | Path) -> np.ndarray:
     """UCF Sports: one `x y w h label` text file per frame -> (N, 4); an empty file gives NaN.
 
-    Raises:
-        NbkitError: no files, a number left out (later boxes would move to earlier frames), or a
-            line without four numbers.
+    A number left out is refused: later boxes would move to earlier frames.
     """
     files = sorted((_last_number(path.name), path) for path in Path(folder).glob("*.txt"))
     if not files:
@@ -230,7 +213,7 @@ def demo_boxes(path: str | Path) -> np.ndarray:
 
 
 def _last_number(name: str) -> int:
-    return int(re.findall(r"\d+", name)[-1]) if re.search(r"\d", name) else -1
+    return int(re.findall(r"\d+", f"0 {name}")[-1])
 
 
 def _xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:

@@ -66,8 +66,7 @@ def frame_indices(n_frames: int, starts: np.ndarray, frames: int, stride: int = 
 def change_colours(rgb: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> None:
     """Change rgb uint8 (K, T, H, W, 3) in place to gain * value + offset; gain, offset (3,).
 
-    A table look-up while one video is in the processor's cache is three times faster than
-    arithmetic on the batch of floats.
+    A table look-up on one video is three times faster than arithmetic on the batch of floats.
     """
     levels = np.arange(256)[:, None] * gain + 255 * offset  # (256, 3)
     table = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)[None]  # (1, 256, 3)
@@ -137,27 +136,24 @@ class VideoDataset(Dataset):
             `rgb` and `flow` float32 (B, K, ...), `label` and `index` int64 (B,).
         """
         numbers = np.asarray(indices, np.int64)
-        batch = self._load(numbers, self.seed, negatives)
+        batch = self._load(numbers, 0, negatives)
         if second_view:
-            second = self._load(numbers, self.seed + SECOND_VIEW, False)
+            second = self._load(numbers, SECOND_VIEW, False)
             batch["rgb_2"] = second["rgb"]
             batch["flow_2"] = second["flow"]
         return batch
 
-    def _load(self, indices: np.ndarray, seed: int, negatives: bool) -> dict[str, Tensor]:
+    def _load(self, indices: np.ndarray, shift: int, negatives: bool) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def _generator(self, index: int, seed: int | None) -> Generator | None:
-        """The random numbers of an item, or None where nothing is random."""
-        if not self.augment:
-            return None
-        return np.random.default_rng((self.seed if seed is None else seed, self.epoch, index))
-
-    def _frames_of(self, index: int, rng: Generator | None) -> np.ndarray:
-        """Frame numbers (K, T) of an item."""
+    def _draw(self, index: int, shift: int) -> tuple[np.ndarray, Generator | None]:
+        """Frame numbers (K, T) of an item, and the random numbers of its view where it has any."""
+        rng = None
+        if self.augment:
+            rng = np.random.default_rng((self.seed + shift, self.epoch, index))
         n = self.lengths[self.videos[index]]
         starts = clip_starts(n, self.clips, self.frames, self.stride, rng)
-        return frame_indices(n, starts, self.frames, self.stride)
+        return frame_indices(n, starts, self.frames, self.stride), rng
 
 
 def _check_lengths(lengths: Mapping[str, int], span: int) -> None:
@@ -165,19 +161,12 @@ def _check_lengths(lengths: Mapping[str, int], span: int) -> None:
     broken = [video for video, n in lengths.items() if n < 2]
     if broken:
         names = ", ".join(broken[:10])
-        raise NbkitError(
-            f"videos with fewer than 2 frames cannot be used: {names}. Drop their rows."
-        )
+        raise NbkitError(f"videos with fewer than 2 frames: {names}. Drop their rows.")
     short = [f"{video} ({n})" for video, n in lengths.items() if n < span]
     if short:
+        told = f"{len(short)} videos are shorter than a clip of {span} frames"
         names = ", ".join(short[:10])
-        if len(short) > 10:
-            names += f" and {len(short) - 10} more"
-        warnings.warn(
-            f"{len(short)} videos are shorter than a clip of {span} frames; "
-            f"their last frame is repeated: {names}",
-            stacklevel=4,
-        )
+        warnings.warn(f"{told}; their last frame is repeated: {names}", stacklevel=4)
 
 
 class ClipDataset(VideoDataset):
@@ -218,14 +207,9 @@ class ClipDataset(VideoDataset):
             raise NbkitError(f"crop={crop}: must be between 1 and the cache's size {cache.size}.")
         self.flow_clip = cache.flow_clip if flow_clip is None else flow_clip
 
-    def plan(self, index: int, seed: int | None = None) -> tuple:
-        """What item `index` shows in this epoch.
-
-        Returns:
-            frames (K, T), (top, left), flip, and RGB gain and offset or None.
-        """
-        rng = self._generator(index, seed)
-        chosen = self._frames_of(index, rng)
+    def plan(self, index: int, shift: int = 0) -> tuple:
+        """Frames (K, T), (top, left), flip, and (gain, offset) of an item; `shift` of the seed."""
+        chosen, rng = self._draw(index, shift)
         room = self.cache.size - self.crop
         if rng is None:
             return chosen, (room // 2, room // 2), False, None
@@ -237,12 +221,12 @@ class ClipDataset(VideoDataset):
         offset = 0.5 * (1 - gain) + 0.5 * self.jitter * light
         return chosen, (top, left), flip, (gain, offset)
 
-    def _load(self, indices: np.ndarray, seed: int, negatives: bool) -> dict[str, Tensor]:
+    def _load(self, indices: np.ndarray, shift: int, negatives: bool) -> dict[str, Tensor]:
         """Assemble a batch: bytes first, one conversion to float at the end."""
         shape = (len(indices), self.clips, self.frames, self.crop, self.crop)
         rgb, flow = np.empty((*shape, 3), np.uint8), np.empty((*shape, 2), np.uint8)
         for row, index in enumerate(indices):
-            self._fill(int(index), seed, rgb[row], flow[row])
+            self._fill(int(index), shift, rgb[row], flow[row])
         colours = _channels_first(rgb).div_(255)  # (B, K, 3, T, H, W)
         motion = _channels_first(flow)  # (B, K, 2, T, H, W)
         motion.sub_(ZERO).mul_(self.cache.flow_clip / LEVELS / self.flow_clip)
@@ -251,16 +235,17 @@ class ClipDataset(VideoDataset):
         labels = torch.from_numpy(self.labels[indices])
         return {"rgb": colours, "flow": motion, "label": labels, "index": torch.from_numpy(indices)}
 
-    def _fill(self, index: int, seed: int, rgb: np.ndarray, flow: np.ndarray) -> None:
+    def _fill(self, index: int, shift: int, rgb: np.ndarray, flow: np.ndarray) -> None:
         """Copy item `index` as bytes into rgb (K, T, H, W, 3) and flow (K, T, H, W, 2)."""
-        chosen, (top, left), flip, colour = self.plan(index, seed)
+        chosen, (top, left), flip, colour = self.plan(index, shift)
         video = self.videos[index]
         rows, columns = slice(top, top + self.crop), slice(left, left + self.crop)
         for source, out in ((self.cache.rgb(video), rgb), (self.cache.flow(video), flow)):
             for k, times in enumerate(chosen):
-                # no repeated frame at the end: a slice of the file is read without a copy
-                steady = times[-1] - times[0] == (len(times) - 1) * self.stride
-                where = slice(times[0], times[-1] + 1, self.stride) if steady else times
+                where = times
+                if times[-1] - times[0] == (len(times) - 1) * self.stride:
+                    # no repeated frame at the end: a slice is read without a copy
+                    where = slice(times[0], times[-1] + 1, self.stride)
                 out[k] = source[where][:, rows, columns]  # (T, H, W, channels)
         if flip:
             for out in (rgb, flow):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,52 +19,36 @@ from nbkit.data.flow import LEVELS, dequantise
 # raise it when the same pictures would give other features
 VERSION = 1
 MODALITIES = ("rgb", "flow")
-# A view mirrors the width (bit 0), the height (bit 1), or both: one view of another view is the
-# exclusive or.
-VIEWS = {"identity": 0, "hflip": 1, "vflip": 2, "rot180": 3}
+# steps along the rows and columns of a picture: -1 mirrors it
+VIEWS = {"identity": (1, 1), "hflip": (1, -1), "vflip": (-1, 1), "rot180": (-1, -1)}
 # pictures per pass: their maps fit in a processor's cache, 64 pictures are a third slower
 BATCH = 16
 
 
-class FrameNetwork(Protocol):
-    """A frozen image network; `key` stands for its weights."""
-
-    key: str
-    out_features: int
-
-    def frame_features(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> (N, out_features)."""
-
-
 def flow_picture(flow: np.ndarray, scale: float) -> np.ndarray:
-    """Flow as a picture for an RGB network: channels u, v, magnitude.
+    """Flow (N, H, W, 2) as a picture for an RGB network: channels u, v, magnitude in [0, 1].
 
-    `flow` (N, H, W, 2) in pixels; `scale`: pixels that saturate. Returns float32 (N, H, W, 3) in
-    [0, 1]; no motion is (0.5, 0.5, 0).
+    `scale` is the displacement that saturates; no motion is (0.5, 0.5, 0).
     """
     scaled = flow / scale
     magnitude = np.linalg.norm(scaled, axis=-1, keepdims=True)  # (N, H, W, 1)
-    return np.clip(np.concatenate([(scaled + 1) / 2, magnitude], axis=-1), 0, 1).astype(np.float32)
+    picture = np.concatenate([(scaled + 1) / 2, magnitude], axis=-1)  # (N, H, W, 3)
+    return np.clip(picture, 0, 1).astype(np.float32)
 
 
 def flow_scale(flow: np.ndarray, flow_clip: float) -> float:
-    """The 99.5th percentile of a video's flow magnitude, but at least four storage steps.
-
-    Below that it would blow up the noise of the 8-bit storage.
-    """
-    return max(float(np.percentile(np.linalg.norm(flow, axis=-1), 99.5)), 4 * flow_clip / LEVELS)
+    """The 99.5th percentile of a video's flow magnitude, but at least four storage steps."""
+    largest = np.percentile(np.linalg.norm(flow, axis=-1), 99.5)
+    return max(float(largest), 4 * flow_clip / LEVELS)  # storage noise must not be blown up
 
 
 def turn(frames: np.ndarray, view: str, flow: bool = False) -> np.ndarray:
-    """Look at frames (N, H, W, C) in a mirror; flow vectors are mirrored with their picture.
-
-    So a view of a whole video is a real video, and a view of one frame alone contradicts its
-    neighbours.
-    """
-    columns = -1 if VIEWS[view] & 1 else 1
-    rows = -1 if VIEWS[view] & 2 else 1
+    """Look at frames (N, H, W, C) in a mirror; flow vectors (u, v) turn with their picture."""
+    rows, columns = VIEWS[view]
     turned = frames[:, ::rows, ::columns]
-    return turned * np.array([columns, rows], np.float32) if flow else turned
+    if flow:
+        return turned * np.array([columns, rows], np.float32)
+    return turned
 
 
 def sampled_frames(n: int, frames: int) -> np.ndarray:
@@ -75,11 +59,7 @@ def sampled_frames(n: int, frames: int) -> np.ndarray:
 def video_pictures(
     cache: VideoCache, video: str, modality: str, views: Sequence[str], frames: int, size: int
 ) -> Tensor:
-    """N frames of a video in V views as an RGB network sees them.
-
-    Returns:
-        float32 (N V, 3, size, size) in [0, 1].
-    """
+    """N frames in V views as an RGB network sees them: (N V, 3, size, size) in [0, 1]."""
     chosen = sampled_frames(cache.n_frames(video), frames)
     if modality == "rgb":
         pixels = square(cache.rgb(video)[chosen], size)[0].astype(np.float32) / 255  # (N, H, W, 3)
@@ -116,7 +96,7 @@ class FeatureCache:
 def build_features(
     cache: VideoCache,
     cache_dir: str | Path,
-    network: FrameNetwork,
+    network: Any,
     frames: int = 24,
     size: int = 128,
     progress: bool = True,
@@ -125,6 +105,8 @@ def build_features(
 
     Args:
         cache_dir: the files become cache_dir/features-<settings>/<video>.npy.
+        network: has `frame_features`, (N, 3, H, W) in [0, 1] -> (N, out_features), `out_features`
+            and `key`, which stands for its weights.
         frames: at most so many frames of a video, spread evenly.
         size: side of the pictures that the network sees, at most the cache's: with MobileNetV2
             4 ms per picture at 128, 7 at 160 (one core).
@@ -177,29 +159,28 @@ class FeatureClipDataset(VideoDataset):
     ):
         super().__init__(features, table, clips, frames, 1, augment, withhold_labels, seed)
         self.features = features
-        codes = list(VIEWS.values())
-        self.upright = list(range(len(codes)))
-        # the views of a flipped video
-        self.mirrored = [codes.index(code ^ 1) for code in codes]
+        # order of the views by whether the video is mirrored
+        steps = list(VIEWS.values())
+        mirrored = [steps.index((rows, -columns)) for rows, columns in steps]
+        self.orders = {False: list(range(len(steps))), True: mirrored}
 
-    def plan(self, index: int, seed: int | None = None) -> tuple[np.ndarray, bool]:
+    def plan(self, index: int, shift: int = 0) -> tuple[np.ndarray, bool]:
         """Frames (K, T) of item `index` and whether its video is mirrored."""
-        rng = self._generator(index, seed)
-        chosen = self._frames_of(index, rng)
+        chosen, rng = self._draw(index, shift)
         return chosen, rng is not None and bool(rng.random() < 0.5)
 
-    def _load(self, indices: np.ndarray, seed: int, negatives: bool) -> dict[str, Tensor]:
+    def _load(self, indices: np.ndarray, shift: int, negatives: bool) -> dict[str, Tensor]:
         """rgb and flow (B, K, T, F); `negatives` adds rgb_views and flow_views (B, K, T, V, F).
 
         View 0 is the one that rgb and flow show, the others are turned against it.
         """
         labels = torch.from_numpy(self.labels[indices])
         batch = {"label": labels, "index": torch.from_numpy(indices)}
-        plans = [self.plan(int(index), seed) for index in indices]
+        plans = [self.plan(int(index), shift) for index in indices]
         for modality in MODALITIES:
             rows = []
             for index, (chosen, mirrored) in zip(indices, plans):
-                order = self.mirrored if mirrored else self.upright
+                order = self.orders[mirrored]
                 if not negatives:
                     order = order[:1]
                 stored = self.features.get(self.videos[index], modality)

@@ -106,7 +106,7 @@ def flow_numbers(flow: FlowImages, frames: Sequence[int], rate: float) -> list[i
 
 
 def read_flow_images(
-    flow: FlowImages, start: int, stop: int, rate: float = 1.0, *, clip: float = 20.0
+    flow: FlowImages, start: int, stop: int, rate: float = 1.0, clip: float = 20.0
 ) -> np.ndarray:
     """Read the flow that belongs to frames start..stop (both included, from 1).
 
@@ -153,9 +153,9 @@ def _pattern(series: dict[int, Path]) -> str:
     """The pattern of a series' paths, its padding taken from the shortest number."""
     path = series[min(series)]
     before, digits, after = NUMBERED.fullmatch(path.name).groups()
-    before = str(path.parent / before) if before else f"{path.parent}{os.sep}"
-    fixed = [text.replace("{", "{{").replace("}", "}}") for text in (before, after)]
-    return f"{fixed[0]}{{:0{len(digits)}d}}{fixed[1]}"
+    # braces of the path itself are doubled
+    before = f"{path.parent}/{before}".replace("{", "{{").replace("}", "}}")
+    return f"{before}{{:0{len(digits)}d}}{after}"
 
 
 def _last_existing(pattern: str, last: int) -> int:

@@ -39,9 +39,6 @@ class Call:
         self.args, self.state = args, None
         return self
 
-    def __init__(self, *args: Any):
-        pass
-
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
@@ -62,8 +59,7 @@ def load_plain_pickle(path: str | Path) -> Any:
     """Load a pickle of plain containers, numbers, text, numpy arrays and old pandas tables.
 
     Raises:
-        NbkitError: the file is absent, is no pickle, or asks for anything else (it is refused,
-            not run).
+        NbkitError: the file is absent, is no pickle, or asks for anything else.
     """
     path = Path(path)
     try:
@@ -104,15 +100,14 @@ def _build(value: Any, done: dict[int, Any]) -> Any:
 
 def _reconstruct(value: Call, done: dict[int, Any]) -> np.ndarray:
     _, shape, kind, fortran, raw = value.state
-    dtype = _dtype(kind)
-    if dtype.kind != "O":
-        flat = np.frombuffer(_raw_bytes(raw), dtype).copy()
-        return flat.reshape(shape, order="F" if fortran else "C")
-    # numpy lists objects row by row, whatever the memory order
-    flat = np.empty(len(raw), dtype=object)
-    for i, item in enumerate(raw):
-        flat[i] = _build(item, done)
-    return flat.reshape(shape)
+    if _dtype(kind).kind == "O":
+        # numpy lists objects row by row, whatever the memory order
+        flat = np.empty(len(raw), dtype=object)
+        for i, item in enumerate(raw):
+            flat[i] = _build(item, done)
+        return flat.reshape(shape)
+    order = "F" if fortran else "C"
+    return np.frombuffer(_raw_bytes(raw), _dtype(kind)).copy().reshape(shape, order=order)
 
 
 def _frombuffer(value: Call, done: dict[int, Any]) -> np.ndarray:

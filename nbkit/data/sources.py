@@ -114,7 +114,7 @@ def read_flow(
     """
     n, height, width = shape[:3]
     first = max(source.start, 1)
-    flow = read_flow_images(_stored_flow(source), first, first + n - 1, rate, clip=clip)
+    flow = read_flow_images(_stored_flow(source), first, first + n - 1, rate, clip)
     h, w = flow.shape[1:3]
     if not math.isclose(w / h, width / height, rel_tol=ASPECT):
         raise NbkitError(
@@ -144,12 +144,11 @@ def source_print(source: Source, with_flow: bool = False, flow_rate: float = 1.0
     numbers = [1]
     if not source.is_folder:
         found = fingerprint(source.path)
+    elif source.start == 0:
+        found = _names_and_sizes(source.images())
     else:
-        images = source.images() if source.start == 0 else []
-        if source.start > 0:
-            numbers = [source.start, (source.start + source.stop) // 2, source.stop]
-            images = [source.image(n) for n in numbers]
-        found = key_of([[path.name, path.stat().st_size] for path in images])
+        numbers = [source.start, (source.start + source.stop) // 2, source.stop]
+        found = _names_and_sizes([source.image(number) for number in numbers])
     if not with_flow:
         return found
     flow = _stored_flow(source)
@@ -157,5 +156,9 @@ def source_print(source: Source, with_flow: bool = False, flow_rate: float = 1.0
     for number in flow_numbers(flow, numbers, flow_rate):
         for pattern in (flow.u, flow.v):
             path = Path(pattern.format(number))
-            sizes.append(path.stat().st_size if path.is_file() else 0)
-    return key_of([found, flow.count, *sizes])
+            sizes.append(path.is_file() and path.stat().st_size)
+    return key_of([found, flow.count, *map(int, sizes)])
+
+
+def _names_and_sizes(paths: list[Path]) -> str:
+    return key_of([[path.name, path.stat().st_size] for path in paths])

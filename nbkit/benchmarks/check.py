@@ -14,7 +14,7 @@ import pandas as pd
 from nbkit.benchmarks.listing import Problem
 from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.benchmarks.resolve import CountRow, check_counts, scan
-from nbkit.config.profiles import PAPER
+from nbkit.config.profiles import RECOGNITION
 from nbkit.data.boxes import clean_boxes, tubes_of
 from nbkit.data.flow import compute_flow
 from nbkit.data.sources import count_frames, read_flow, read_frames, source_of
@@ -64,7 +64,7 @@ def check_data(
     benchmark: str,
     root: str | Path,
     *,
-    size: int = PAPER["cache_size"],
+    size: int = RECOGNITION["paper"]["cache_size"],
     split_seed: int = 0,
     quick: bool = False,
     watch: Callable[[int, int], None] | None = None,

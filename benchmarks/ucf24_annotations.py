@@ -2,61 +2,34 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from pathlib import Path
 
 import numpy as np
 
+from nbkit.benchmarks.split_lists import UCF_LINE, read_list
+from nbkit.data.boxes import ucf101_24_tubes
 from nbkit.evaluate.detections import Detections, Tube, tube_boxes
 
 #: the four classes shared with UCF-Sports: name in the video ids
 CLASSES = ("Diving", "GolfSwing", "HorseRiding", "SkateBoarding")
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),
-}
-
-
-class _Arrays(pickle.Unpickler):
-    """Unpickles containers, numbers and numpy arrays, and nothing that could run code."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"the annotation file asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def load_test_set(folder: Path, classes=CLASSES) -> tuple[list[str], list[int], list[Tube]]:
-    """Videos of the split-1 test list in `classes`, their frame counts, and their tubes (0-based
-    frames, xyxy).
+    """The videos of `classes` in the test list, their frame counts, and their tubes.
+
+    Frames are 0-based, boxes xyxy.
     """
-    table = _Arrays(io.BytesIO((folder / "pyannot.pkl").read_bytes()), encoding="latin1").load()
-    listed = {
-        Path(line.split()[0].replace("\\", "/")).with_suffix("").as_posix()
-        for line in (folder / "testlist01.txt").read_text().split("\n")
-        if line.strip()
-    }
-    videos = sorted(v for v in table if v in listed and v.split("/")[0] in classes)
+    table = ucf101_24_tubes(folder / "pyannot.pkl")
+    test_list = read_list(folder / "testlist01.txt", UCF_LINE)
+    listed = {f"{e.own}/{Path(e.file).stem}" for e in test_list if e.own in classes}
+    videos = sorted(listed & set(table))
     tubes, frames = [], []
     for i, video in enumerate(videos):
-        frames.append(int(table[video]["numf"]))
-        for note in table[video]["annotations"]:
-            box = np.asarray(note["boxes"]).astype(np.float64)  # stored as uint8/uint16, x y w h
-            box[:, 2:] += box[:, :2]
-            tubes.append(
-                Tube(
-                    i,
-                    classes.index(video.split("/")[0]),
-                    np.arange(int(note["sf"]), int(note["ef"])),
-                    box,
-                )
-            )
+        label = classes.index(video.split("/")[0])
+        frames.append(table[video].n_frames)
+        for tube in table[video].tubes:
+            numbers = np.arange(tube.start, tube.start + len(tube.boxes))
+            tubes.append(Tube(i, label, numbers, tube.boxes))
     return videos, frames, tubes
 
 
@@ -67,9 +40,10 @@ def frames_with_boxes(tubes) -> int:
 
 
 def perturbed(tubes, n_classes: int, seed: int, *, keep=0.9, jitter=0.1, wrong=0.15) -> Detections:
-    """Detections made from ground truth: boxes moved and resized by `jitter` of their size, some
-    dropped, some with another class, two decoys per box, and scores that are higher, but not
-    always, for the true ones.
+    """Detections made from ground truth.
+
+    Boxes are moved and resized by `jitter` of their size, some dropped, some given another class.
+    Each box has two decoys; scores of the true ones are higher, but not always.
     """
     rng = np.random.default_rng(seed)
     rows = tube_boxes(tubes)

@@ -1,6 +1,4 @@
-"""Every benchmark in its official layout, small and incomplete: checked, resolved, decoded, trained
-on, evaluated.
-"""
+"""Every benchmark in its official layout, small and incomplete, goes the whole way to a result."""
 
 import json
 
@@ -12,10 +10,10 @@ from nbkit.benchmarks.check import check_data, format_report
 from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.tables.report import side_by_side, summary, tidy
-from nbkit.tables.right_wrong import COLUMNS
+from nbkit.tables.right_wrong import VIDEO_COLUMNS
 from nbkit.tables.table import load_table
 from nbkit.train.domains import load_domains
-from nbkit.train.loop import run
+from nbkit.train.recognition import run
 
 DIRECTIONS = {
     "ucf_hmdb_small": ("ucf", "hmdb"),
@@ -63,7 +61,7 @@ def test_a_partial_copy_goes_the_whole_way(benchmark, tmp_path):
         cfg.data.flow == "precomputed"
     )
     with pytest.raises(NbkitError, match="counts differ|problem"):
-        run(cfg.model_copy(update={"allow_partial": False}))
+        run(cfg.replace(allow_partial=False))
     done = run(cfg)
     steps = {s: len(part) for s, part in done.history.groupby("stage")}
     assert steps == {2: 1, 3: 1} and done.history["ce"].notna().all()
@@ -96,7 +94,7 @@ def test_a_table_of_partial_data_says_so():
     )
     text = summary(table, found)["studio→street"]
     assert text["AdaBN"].endswith("(2), partial data") and "partial" not in text["Source only"]
-    lines = pd.DataFrame(columns=[*COLUMNS, "units"])
+    lines = pd.DataFrame(columns=[*VIDEO_COLUMNS, "units"])
     wide = side_by_side(table, found, lines)["studio→street", "ours"]
     assert wide["AdaBN"].endswith(", partial data") and "partial" not in wide["Source only"]
     marked = tidy(table, found, lines).set_index(["column", "row"])["partial"]

@@ -1,13 +1,13 @@
-"""Grouped train/test splits: a recording group is never on both sides, classes stay balanced as far
-as it allows.
-"""
+"""Grouped train/test splits: no recording group is on both sides, and classes stay balanced."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_EMPTY_PENALTY = 1e3  # a class without a test (or training) clip is worse than any imbalance
-_TASTE = 0.1  # how far a seed may prefer one group over a slightly better balanced one
+# a class without a test (or training) clip is worse than any imbalance
+_EMPTY_PENALTY = 1e3
+# how far a seed may prefer one group over a slightly better balanced one
+_TASTE = 0.1
 
 
 def grouped_test_mask(
@@ -49,7 +49,11 @@ def _cost(counts: np.ndarray, total: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def _improve(
-    test, table: np.ndarray, taste: np.ndarray, fraction: float, rng: np.random.Generator
+    test: np.ndarray,
+    table: np.ndarray,
+    taste: np.ndarray,
+    fraction: float,
+    rng: np.random.Generator,
 ) -> None:
     """Move single groups and swap pairs in place until a full pass brings nothing."""
     total = table.sum(0)  # (S,)
@@ -61,13 +65,11 @@ def _improve(
         for g in rng.permutation(len(table)):
             sign = -1 if test[g] else 1
             partners = np.flatnonzero(test != test[g])
-            steps = np.vstack(
-                [np.zeros(len(total)), -sign * table[partners]]
-            )  # (1+P, S): alone, or a partner back
+            # (1+P, S): the group alone, or in exchange for a partner
+            steps = np.vstack([np.zeros(len(total)), -sign * table[partners]])
             options = counts + sign * table[g] + steps
-            likes = (
-                liked + sign * taste[g] - sign * np.concatenate([[0.0], taste[partners]])
-            )  # (1+P,)
+            exchanged = np.concatenate([[0.0], taste[partners]])
+            likes = liked + sign * taste[g] - sign * exchanged  # (1+P,)
             costs = _cost(options, total, fraction) + likes
             k = int(costs.argmin())
             if costs[k] < best - 1e-9:

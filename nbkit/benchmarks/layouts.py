@@ -164,25 +164,25 @@ def _add(
         advice = f"expected {own}_<group>_<number>.mp4"
         listing.problem("unexpected file name", path, advice)
         return
-    extra = {}
+    extra, boxes = {}, base / layout.boxes.format(own=own, stem=stem)
     if layout.boxes:
-        boxes = base / layout.boxes.format(own=own, stem=stem)
         extra["boxes"] = str(boxes.absolute()) if boxes.is_file() else ""
-        if spec.options.boxes and not boxes.is_file():
-            listing.problem("boxes missing", boxes, "extract puppet_mask.zip beside the videos")
+    if spec.options.boxes and not boxes.is_file():
+        listing.problem("boxes missing", boxes, "those of J-HMDB are in puppet_mask.zip")
     listing.add(f"{own}/{stem}", path, folder.common, entry.split, group, **extra)
 
 
 def _find(file: str, folder: ClassFolder, listing: Listing, advice: str = EXTRACT) -> Path | None:
     """The video (or folder of frames) of a name; a problem where it is absent."""
     path = folder.find(file)
-    # Olympic Sports ships its videos in a format of its own
-    unread = folder.path / f"{Path(file).stem}.seq"
-    if path is None and unread.is_file():
-        advice = "convert it to .avi or .mp4 under the same name"
-        listing.problem("not converted", unread, advice)
-    elif path is None:
-        listing.problem("listed but absent", folder.path / file, advice)
+    if path is None:
+        # Olympic Sports ships its videos in a format of its own
+        unread = folder.path / f"{Path(file).stem}.seq"
+        if unread.is_file():
+            advice = "convert it to .avi or .mp4 under the same name"
+            listing.problem("not converted", unread, advice)
+        else:
+            listing.problem("listed but absent", folder.path / file, advice)
     return path
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from nbkit.errors import NbkitError
 
+# what a line of a list looks like
 UCF_LINE, HMDB_LINE, NAME_LINE = "Class/video.avi [id]", "video.avi 0|1|2", "video"
-#: names of HMDB51 may hold blanks and brackets: the mark is the last field only
+# names of HMDB51 may hold blanks and brackets: the mark is the last field only
 _PATTERNS = {
     UCF_LINE: r"(?P<own>.+)[/\\](?P<file>[^/\\]+?)(\s+\d+)?",
     HMDB_LINE: r"(?P<file>\S.*?)\s+(?P<mark>[012])",
@@ -63,7 +64,7 @@ def parse_list(text: str, form: str, name: str = "list") -> list[ListEntry]:
 def ucf_group(own: str, stem: str) -> str:
     """``'<Class>/gXX'`` of ``v_<Class>_gXX_cYY``; the stem itself in place of an absent gXX."""
     match = re.search(r"_(g\d+)_c\d+$", stem)
-    return f"{own}/{match[1] if match else stem}"
+    return f"{own}/{match[1]}" if match else f"{own}/{stem}"
 
 
 def arid_group(own: str, stem: str) -> str:

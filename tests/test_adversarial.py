@@ -1,5 +1,7 @@
 """Localization losses: Eqs. (1)-(7) against slow loops, closed forms and gradcheck."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

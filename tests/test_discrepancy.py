@@ -1,6 +1,6 @@
-"""MMD and classifier discrepancy against slow loops of the public codes' formulas, closed forms and
-gradcheck.
-"""
+"""MMD and classifier discrepancy: slow loops of the public codes' formulas, closed forms."""
+
+from __future__ import annotations
 
 import math
 
@@ -20,9 +20,7 @@ def sample(n, d=3, seed=0, shift=0.0):
 
 
 def ta3n_mmd(source, target, num=5, mul=2.0):
-    """The formula of TA3N's public code (loss.py, mmd_rbf, ver = 2), in loops; it needs samples of
-    equal size.
-    """
+    """TA3N's public code (loss.py, mmd_rbf, ver = 2), in loops, for samples of equal size."""
     points = source.tolist() + target.tolist()
     n, b = len(points), len(source)
     d2 = [[sum((x - y) ** 2 for x, y in zip(p, q, strict=True)) for q in points] for p in points]
@@ -34,10 +32,9 @@ def ta3n_mmd(source, target, num=5, mul=2.0):
     return sum(terms) / len(terms)
 
 
-@pytest.mark.parametrize("num, mul", [(5, 2.0), (2, 2.0), (3, 3.0)])
-def test_mmd_is_that_of_ta3ns_code(num, mul):
+def test_mmd_is_that_of_ta3ns_code():
     s, t = sample(5), sample(5, seed=1, shift=0.7)
-    assert mk_mmd(s, t, num, mul).item() == pytest.approx(ta3n_mmd(s, t, num, mul), abs=1e-12)
+    assert mk_mmd(s, t).item() == pytest.approx(ta3n_mmd(s, t), abs=1e-12)
 
 
 def test_mmd_by_hand_and_its_closed_forms():
@@ -76,9 +73,7 @@ def test_mmd_grows_with_the_shift_within_its_bounds():
 def test_mmd_gradcheck_with_the_bandwidth_held(monkeypatch):
     """The bandwidth is a constant for the gradient, so the finite differences hold it too."""
     real = discrepancy.gaussian_mixture_kernel
-    monkeypatch.setattr(
-        discrepancy, "gaussian_mixture_kernel", lambda d2, gamma, num, mul: real(d2, 1.7, num, mul)
-    )
+    monkeypatch.setattr(discrepancy, "gaussian_mixture_kernel", lambda d2, gamma: real(d2, 1.7))
     assert torch.autograd.gradcheck(
         mk_mmd, (sample(3).requires_grad_(), sample(4, seed=1).requires_grad_())
     )
@@ -96,9 +91,7 @@ def test_mmd_names_an_empty_domain():
 
 
 def test_classifier_discrepancy_is_that_of_the_public_codes():
-    """mean |softmax - softmax| over batch and classes: TA3N's dis_MCD, and the reference library's
-    for image adaptation.
-    """
+    """The mean of |softmax - softmax|: TA3N's dis_MCD, and the image library's."""
     z1, z2 = sample(4, 5), sample(4, 5, seed=1)
     slow = 0.0
     for a, b in zip(z1.tolist(), z2.tolist(), strict=True):

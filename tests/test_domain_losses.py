@@ -1,6 +1,6 @@
-"""Domain losses and entropies, TRN-M, co-attention, clip order: slow twins, public formulas, closed
-forms, gradcheck.
-"""
+"""Domain losses and entropies, TRN-M, co-attention, clip order: slow twins, public formulas."""
+
+from __future__ import annotations
 
 import math
 from itertools import combinations, permutations
@@ -20,7 +20,7 @@ from nbkit.losses.domain import (
     order_loss,
 )
 from nbkit.models.clip_heads import ClipAttention, ClipOrder, DomainClassifier, attend, co_attention
-from nbkit.models.relations import Relations, clip_tuples
+from nbkit.models.two_stream import Relations, clip_tuples
 
 
 def numbers(*shape, seed=0):
@@ -35,14 +35,9 @@ def entropy(p):
     return -sum(x * math.log(x) for x in p)
 
 
-# --- losses
-# -------------------------------------------------------------------------------------------------------
-
-
+# --- losses --------------------------------------------------------------------------------------
 def test_domain_loss_is_the_two_way_cross_entropy_of_the_public_codes():
-    """TA3N's and MM-SADA's: softmax cross-entropy of two logits over the joined batch, source 0 and
-    target 1.
-    """
+    """TA3N's and MM-SADA's: softmax cross-entropy of two logits, source 0 and target 1."""
     s, t = numbers(6), numbers(6, seed=1)
     slow = -sum(math.log(softmax([0.0, x])[0]) for x in s.tolist()) - sum(
         math.log(softmax([0.0, x])[1]) for x in t.tolist()
@@ -107,10 +102,7 @@ def test_correspondence_and_order_losses():
     )
 
 
-# --- TRN-M
-# ----------------------------------------------------------------------------------------------------------
-
-
+# --- TRN-M ---------------------------------------------------------------------------------------
 def test_tuples_are_evenly_spread_as_in_the_public_code():
     """TRN-M of TA3N's code: all ordered tuples, of them those numbered ceil(i * total / 3)."""
     every = list(combinations(range(5), 3))
@@ -132,8 +124,8 @@ def test_relations_slow_twin(clips):
                 slow += (trn.fuse[row].weight @ joined + trn.fuse[row].bias).clamp(min=0)
             assert R[b, row].allclose(slow, atol=1e-12)
     assert trn(v).allclose(R.sum(1))
-    trn.attention = lambda R: torch.full(R.shape[:2], 0.25, dtype=R.dtype)
-    assert trn(v).allclose(1.25 * R.sum(1))
+    attended = trn(v, attention=lambda R: torch.full(R.shape[:2], 0.25, dtype=R.dtype))
+    assert attended.allclose(1.25 * R.sum(1))
     assert not trn(v.flip(1)).allclose(trn(v))  # the order of clips matters
 
 
@@ -142,10 +134,7 @@ def test_a_single_clip_has_no_relations():
         Relations(4, 1)
 
 
-# --- clip heads
-# -----------------------------------------------------------------------------------------------------
-
-
+# --- clip heads ----------------------------------------------------------------------------------
 def test_co_attention_slow_twin_and_its_limits():
     s, t = numbers(2, 3, 4), numbers(2, 2, 4, seed=1)
     a_s, a_t = numbers(2, 3, seed=2).abs(), numbers(2, 2, seed=3).abs()

@@ -174,34 +174,3 @@ def test_rows_of_stcda_share_what_they_have_in_common(tiny):
     assert keys(alignment="adversarial", beta=0.0) == stcl and off.discriminators is None
     networks = [built(tiny(**f)).model.state_dict() for f in ({}, {"alignment": "adversarial"})]
     assert same(*networks)
-
-
-def test_a_field_changes_the_stages_that_read_it_and_no_other(tiny):
-    """Each section, by one of its fields, and a stage's own epochs and learning rate."""
-
-    def read(method, **fields):
-        chosen = built(tiny(method=method, **fields))
-        return [chosen.determined_by(stage) for stage in (1, 2, 3)]
-
-    start = {method: read(method) for method in ("source_only", "mmd", "stcda")}
-    expected = {  # field: by method the stages that read it
-        "dropout": {"source_only": {1, 2, 3}, "mmd": {1, 2, 3}, "stcda": {1, 2, 3}},
-        "tau": {"source_only": set(), "mmd": set(), "stcda": {1, 2, 3}},
-        "kmeans_centre": {"source_only": set(), "mmd": set(), "stcda": {3}},
-        "trade_off": {"source_only": set(), "mmd": {3}, "stcda": set()},
-        "eval_every": {"source_only": set(), "mmd": set(), "stcda": set()},
-    }
-    values = {
-        "dropout": 0.4,
-        "tau": 0.3,
-        "kmeans_centre": "mean",
-        "trade_off": 0.3,
-        "eval_every": 2,
-    }
-    for field, by_method in expected.items():
-        for method, stages in by_method.items():
-            changed = read(method, **{field: values[field]})
-            pairs = zip((1, 2, 3), start[method], changed)
-            assert {stage for stage, old, new in pairs if old != new} == stages, (field, method)
-    longer = read("stcda", epochs=(0, 1, 5))
-    assert [old == new for old, new in zip(start["stcda"], longer)] == [True, True, False]

@@ -21,7 +21,7 @@ import torch
 from nbkit.config.recognition import RunConfig
 from nbkit.memory import keep_freed_memory
 from nbkit.models.two_stream import TwoStream
-from nbkit.train.record import environment
+from nbkit.train.store import environment
 
 VIDEOS, PASSES = 64, 6  # the size of an evaluation batch
 

@@ -28,7 +28,7 @@ from nbkit.methods import METHODS
 from nbkit.methods.base import Step
 from nbkit.tables.cost import clip_flops, encoder_clips, plan
 from nbkit.train.domains import get_batch, load_domains
-from nbkit.train.record import environment
+from nbkit.train.store import environment
 from nbkit.train.stages import make_optimizer
 
 OUT = Path(__file__).parent / "results" / "paper_profile.json"

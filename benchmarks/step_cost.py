@@ -27,7 +27,7 @@ from nbkit.demo.write import encode
 from nbkit.memory import keep_freed_memory
 from nbkit.models.two_stream import TwoStream
 from nbkit.tables.cost import FEATURES, clip_flops
-from nbkit.train.record import environment
+from nbkit.train.store import environment
 
 CASES = {
     "small": (40, 8, 32),

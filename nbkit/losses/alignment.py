@@ -125,7 +125,7 @@ def relation(kernel: Tensor, Y1: Tensor, Y2: Tensor) -> Tensor:
 
 
 def relation_within(d2: list[Tensor], gamma: Tensor, y: Tensor, Y: Tensor) -> Tensor:
-    """Eq. (5) inside one domain, r(d, d; c, c), under the bandwidth of every pair (c, c').
+    """`relation` inside one domain, r(d, d; c, c), under the bandwidth of every pair (c, c').
 
     The kernel inside class c changes with the other class c', because the bandwidth belongs to the
     pair. Only pairs of samples of one class count, so those are gathered first: (pairs, C) instead

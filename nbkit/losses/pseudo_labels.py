@@ -30,12 +30,16 @@ class KMeansStep(NamedTuple):
 
 
 class PseudoLabels(NamedTuple):
-    """Result of `kmeans_pseudo_labels`; by modality where fusion='per_modality'."""
+    """Result of `kmeans_pseudo_labels`; by modality where fusion='per_modality'.
 
-    labels: Tensor | dict[str, Tensor]  # (M,) int64
-    distances: Tensor | dict[str, Tensor]  # (M, C) of the last assignment
-    centres: dict[str, Tensor]  # by modality (C, D)
-    iterations: int  # centre updates done (the most over modalities)
+    labels (M,) int64; distances (M, C) of the last assignment; centres {m: (C, D)}; iterations:
+    centre updates done (the most over modalities).
+    """
+
+    labels: Tensor | dict[str, Tensor]
+    distances: Tensor | dict[str, Tensor]
+    centres: dict[str, Tensor]
+    iterations: int
     history: list[KMeansStep] | dict[str, list[KMeansStep]]
 
 

@@ -14,7 +14,7 @@ from nbkit.train.stages import make_optimizer, run_epoch, set_lr
 TERMS = {
     1: {"contrast"},
     2: {"ce", "contrast"},
-    3: {"ce", "contrast", "vca", "vca_intra", "vca_inter"},
+    3: {"ce", "contrast", "vca", "intra", "inter"},
 }
 RATES = {1: 0.01, 2: 0.01, 3: 0.001}
 

@@ -95,7 +95,7 @@ def test_negatives_leave_running_statistics_untouched(smoke):
         for k, v in method.model.state_dict().items()
         if "running" in k and "head" not in k
     }
-    method.contrast({"target": (batch, outputs)}, step())
+    method.contrast(method.model, {"target": (batch, outputs)}, step().generator)
     assert norms and all(torch.equal(v, method.model.state_dict()[k]) for k, v in norms.items())
 
 
@@ -108,7 +108,7 @@ def test_the_terms_that_are_active_in_each_stage(smoke):
     assert [set(method(*both, step(s))[1]) for s in (1, 2, 3)] == [
         {"contrast"},
         {"ce", "contrast"},
-        {"ce", "contrast", "vca", "vca_intra", "vca_inter"},
+        {"ce", "contrast", "vca", "intra", "inter"},
     ]
 
 
@@ -165,8 +165,8 @@ def test_beta_grows_over_stage_3_on_request_and_only_then_enters_the_stage(smoke
     constant = prepare(smoke(beta_schedule="constant")).method
     steps = [stages.Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
     beta = ramp.cfg.vca.beta
-    assert [ramp._beta(s) for s in steps] == [0.0, beta / 2, beta]
-    assert [constant._beta(s) for s in steps] == [beta] * 3
+    assert [ramp.beta(s) for s in steps] == [0.0, beta / 2, beta]
+    assert [constant.beta(s) for s in steps] == [beta] * 3
     keys = [[stage_key(method, s, "data") for s in (2, 3)] for method in (ramp, constant)]
     assert keys[0][0] == keys[1][0] and keys[0][1] != keys[1][1]
 
@@ -336,7 +336,9 @@ def test_the_level_of_chance_counts_a_second_view_of_one_stream(smoke):
     cfg = smoke(modalities="rgb", normalise="log_candidates", multi_pos="mean_of_logs")
     method = prepare(cfg).method
     batch = batch_of(method, "source", 4)
-    views = method.contrast.views(batch, method.outputs(batch, "source"), "source", step(2))
+    views = method.contrast.views(
+        method.model, batch, method.outputs(batch, "source"), "source", step(2).generator
+    )
     assert "v_2" in views["rgb"]
     assert method.contrast.chance(views)["clip_chance"] == pytest.approx(
         np.log(2 * method.cfg.stcl.nce_k + 3)

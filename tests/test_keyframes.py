@@ -13,6 +13,7 @@ from nbkit.errors import NbkitError
 from nbkit.evaluate.detections import Detections, Tube, tube_boxes
 from nbkit.models.localizer_sizes import build_localizer
 from nbkit.models.roi import DetectSettings
+from nbkit.train import localization_data
 from nbkit.train.localization import LocalizationModel
 from nbkit.train.localization_data import data_of_table, load_data
 from nbkit.train.localization_eval import (
@@ -176,6 +177,26 @@ def test_benchmarks_that_cannot_be_localized_are_refused(tmp_path):
         load_data(config(benchmark="ucf_olympic", **how))
     with pytest.raises(NbkitError, match="SOURCE='a' is not a domain of demo_untrimmed"):
         load_data(config(**how))
+
+
+def test_untrimmed_demo_has_background_frames_and_two_instances(tmp_path, monkeypatch):
+    render = localization_data.write_demo
+    small = {"size": 48, "frames": 16}
+    monkeypatch.setattr(localization_data, "UNTRIMMED", 0.5)
+    monkeypatch.setattr(
+        localization_data, "write_demo", lambda root, **how: render(root, **how, **small)
+    )
+    how = {"source": "studio", "target": "street", "data_root": str(tmp_path)}
+    data = load_data(config(demo_train=2, demo_test=2, **how))
+    boxed = {(tube.video, int(frame)) for tube in data.test.tubes for frame in tube.frames}
+    long = [video for video, n in enumerate(data.test.n_frames) if n == 48]
+    assert len(long) == 8 and set(data.test.n_frames) == {16, 48}
+    for video in long:
+        assert sum(tube.video == video for tube in data.test.tubes) == 2
+        assert 0 < sum((video, frame) in boxed for frame in range(48)) < 48
+    acting = {(t.video, int(frame)) for t in data.source.tubes for frame in t.frames}
+    assert set(data.source.keys) <= acting
+    assert data.target.withhold_labels and not data.target.tubes
 
 
 # --- probes --------------------------------------------------------------------------------------

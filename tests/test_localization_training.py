@@ -1,6 +1,7 @@
 """The localization loop and its runs: equal baselines, resume, shared stages, withheld labels."""
 
 import json
+from dataclasses import replace
 from typing import Literal, get_args, get_origin
 
 import numpy as np
@@ -225,16 +226,29 @@ def test_a_finished_run_is_read(runs, monkeypatch):
 def test_a_run_killed_before_its_folder_completes_from_the_checkpoint(runs, monkeypatch):
     cfg = runs(row="T_img", steps=2)
     with monkeypatch.context() as patch:
+        patch.setattr(localization, "environment", lambda device: {"commit": "begun"})
         patch.setattr(localization, "evaluate_localizer", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(cfg)
     assert find_run(cfg) is None
     with monkeypatch.context() as patch:
+        patch.setattr(localization, "commit", lambda: "of now")
         patch.setattr(localization, "train_step", lambda *_: 1 / 0)
         done = run(cfg)
+    env = json.loads((done.folder / "env.json").read_text())
+    assert env == {"commit": "begun", "scored_at": "of now"}
     assert list(done.history["step"]) == [0, 1]
     columns = {"rpn_cls", "roi_reg", "t_img", "beta", "lam", "lr", "seconds"}
     assert columns <= set(done.history)
+
+
+def test_changed_data_are_trained_anew_in_a_folder_of_their_own(runs, monkeypatch):
+    cfg = runs()
+    first, load = run(cfg), localization.load_data
+    monkeypatch.setattr(localization, "load_data", lambda cfg: replace(load(cfg), key="others"))
+    second = run(cfg)
+    assert second.folder != first.folder and find_run(cfg) == second.folder
+    assert len(list(first.folder.parent.glob("stages/*.pt"))) == 2
 
 
 def test_a_trained_detector_is_read_as_it_was_evaluated(runs):

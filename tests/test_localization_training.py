@@ -20,9 +20,9 @@ from nbkit.train.localization import (
     learning_rate,
     reversal,
     run,
-    stage_key,
     train_localizer,
     trained_detector,
+    training_key,
 )
 from nbkit.train.localization_data import data_of_table
 from nbkit.train.localization_eval import (
@@ -284,17 +284,17 @@ def test_the_key_of_a_stage_changes_with_what_its_training_reads(row, reads):
         if place == "watch" or name == "row":
             continue
         changed = cfg.replace(**{name: other_value(section, name, getattr(section, name))})
-        differs = stage_key(changed, "data") != stage_key(cfg, "data")
+        differs = training_key(changed, "data") != training_key(cfg, "data")
         assert differs == read.get(place, False), name
-    assert stage_key(cfg.replace(runs_dir="elsewhere", log_every=3), "data") == stage_key(
+    assert training_key(cfg.replace(runs_dir="elsewhere", log_every=3), "data") == training_key(
         cfg, "data"
     )
-    assert stage_key(cfg, "other data") != stage_key(cfg, "data")
+    assert training_key(cfg, "other data") != training_key(cfg, "data")
 
 
 def test_only_adabn_shares_its_training():
     rows = ("I3D+RPN", "AdaBN", "oracle", *ROWS)
-    keys = {row: stage_key(config(row=row, norm="per_domain"), "data") for row in rows}
+    keys = {row: training_key(config(row=row, norm="per_domain"), "data") for row in rows}
     assert keys["AdaBN"] == keys["I3D+RPN"]
     assert len(set(keys.values())) == len(keys) - 1
 

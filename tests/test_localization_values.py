@@ -11,7 +11,7 @@ from nbkit.config.localization import ROWS
 from nbkit.evaluate.detections import Detections, Tube
 from nbkit.evaluate.video_map import RANGE
 from nbkit.losses.adversarial import adversarial_loss
-from nbkit.train.localization import LocalizationModel, make_optimizer, reversal, train_step
+from nbkit.train.localization import LocalizationModel, branch_optimizer, reversal, train_step
 from nbkit.train.localization_eval import link_settings, target_statistics, where_from
 
 
@@ -32,7 +32,7 @@ def test_the_features_of_a_training_step_climb_the_domain_loss(squares, row):
             return model(first, second, beta)
 
     fabric = SimpleNamespace(to_device=lambda batch: batch, backward=lambda loss: None)
-    optimizer = make_optimizer(cfg, model)
+    optimizer = branch_optimizer(cfg, model)
     optimizer.step = lambda: None
     train_step(fabric, Watched(), optimizer, cfg, source, target, 0)
     first, second, beta = seen[0]

@@ -12,7 +12,7 @@ from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
 from nbkit.data.sources import Source, count_frames, read_frames, source_of, source_print
 
 # raise it when the same videos would give other bytes
-VERSION = 2
+_VERSION = 2
 
 
 class FrameCache:
@@ -51,7 +51,7 @@ def build_frame_cache(
     sources = {video: source_of(path) for video, path in zip(table["video"], table["path"])}
     if not all(Path(source.path).exists() for source in sources.values()):
         answers_of(count_frames, sources)  # raises, naming all of them
-    settings = {"version": VERSION, "size": list(size)}
+    settings = {"version": _VERSION, "size": list(size)}
     prints = answers_of(source_print, sources)
     names = {video: key_of({"video": video, "content": p}) for video, p in prints.items()}
     folder = Path(cache_dir) / f"frames-{key_of(settings)}"

@@ -113,13 +113,9 @@ def _initialise(layers: Sequence[nn.Module], deviations: Sequence[float]) -> Non
 
 
 class Discriminators(nn.Module):
-    """The discriminators that a row names; they see features through gradient reversal.
+    """Discriminators `modules` of a row, any of t_img, t_ins, s_img, behind gradient reversal.
 
-    Args:
-        modules: any of 't_img', 't_ins', 's_img'.
-        channels: C, D, F of `Aspects`.
-        shape: widths and initial weights.
-        adaptation: gamma of D_S, its normalisation, and the reduction in Eqs. (4)-(5).
+    `channels` are C, D, F of `Aspects`.
     """
 
     def __init__(

@@ -67,12 +67,8 @@ class Localizer(nn.Module):
 
     A batch is a dict: `keyframe` (B, 3, H, W) and `clip` (B, 3, T, H, W), RGB in [0, 1], the clip
     centred on the key frame; for training also `boxes`, B tensors (n_i, 4) xyxy in pixels, and
-    `labels`, B tensors (n_i,) in 0..C-1.  A frame without an actor has n_i = 0.
-
-    Args:
-        keyframe, temporal: branches, see `localizer_parts`.
-        n_classes: C.
-        settings: see `LocalizerSettings`.
+    `labels`, B tensors (n_i,) in 0..C-1.  A frame without an actor has n_i = 0.  The two branches
+    are of `localizer_parts`.
     """
 
     def __init__(

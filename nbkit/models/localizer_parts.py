@@ -163,11 +163,8 @@ class I3DTemporal(nn.Module):
     """I3D cut behind Mixed_4e (stride 16 in space, 4 in time); the rest runs on the RoI.
 
     The cut is our reconstruction: its stride is the key frame's.  A map that was averaged over time
-    has one step, so the 3 x 3 x 3 kernels of the second half see only their centre slice.
-
-    Args:
-        end: last endpoint of TF1, 'Mixed_4e' (528 channels) or 'Mixed_4f' (832).
-        pool5a: keep I3D's pooling in front of Mixed_5b, which would halve the 7 x 7 RoI.
+    has one step, so the 3 x 3 x 3 kernels of the second half see only their centre slice.  `pool5a`
+    keeps I3D's pooling in front of Mixed_5b, which would halve the 7 x 7 RoI.
     """
 
     stride, features = 16, 1024

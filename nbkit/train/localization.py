@@ -69,19 +69,20 @@ def run(cfg: LocalizationConfig) -> Run:
     folder = run_folder(cfg, data.key)
     if not finished(folder):
         model, state = _trained(cfg, data)
-        write_run(folder, cfg, data, model.detector, state)
+        _write_run(folder, cfg, data, model.detector, state)
     return read_run(cfg, folder)
 
 
 def trained_detector(cfg: LocalizationConfig) -> Localizer:
-    """The detector of a run as it is evaluated, trained now where its checkpoint is absent.
+    """The detector of a run as it is evaluated, on the CPU; trained now where it never was.
 
     Read the target within `use_domain(detector, target_statistics(cfg.row))`.
     """
-    return _trained(cfg, load_data(cfg))[0].detector
+    model, _ = _trained(cfg, load_data(cfg))
+    return model.detector.cpu()
 
 
-def stage_key(cfg: LocalizationConfig, data_key: str) -> str:
+def training_key(cfg: LocalizationConfig, data_key: str) -> str:
     """Hash of all that determines the trained weights: I3D+RPN and AdaBN have one in common."""
     sections = ["data", "detector", "optim"]
     if cfg.modules:
@@ -94,7 +95,7 @@ def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[Localizat
     if cfg.watch.device == "cuda" and not torch.cuda.is_available():
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
     fabric = Fabric(accelerator=cfg.watch.device, devices=1)
-    with stage_file(cfg, stage_key(cfg, data.key)) as path:
+    with stage_file(cfg, training_key(cfg, data.key)) as path:
         trained = train_localizer(fabric, cfg, data.classes, data.labelled, data.target, path)
     if cfg.detector.norm == "per_domain" and target_statistics(cfg.row) == "target":
         # So no RoI head is judged with statistics that were never set.
@@ -102,7 +103,7 @@ def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[Localizat
     return trained
 
 
-def write_run(
+def _write_run(
     folder: Path, cfg: LocalizationConfig, data: LocalizationData, detector: Localizer, state: dict
 ) -> None:
     """Evaluate on the target's test videos, and write all files of a run folder."""
@@ -156,7 +157,7 @@ def train_localizer(
             "withhold_labels=False, and the unlabelled one with withhold_labels=True"
         )
     model = LocalizationModel(cfg, len(classes))
-    module, optimizer = fabric.setup(model, make_optimizer(cfg, model))
+    module, optimizer = fabric.setup(model, branch_optimizer(cfg, model))
     state = read_checkpoint(path)
     if state is None:
         state = {"step": 0, "history": [], "environment": environment(fabric.device)}
@@ -239,7 +240,7 @@ def reversal(cfg: LocalizationConfig, step: int) -> float:
     return cfg.adaptation.beta * ramp(step / cfg.optim.steps)
 
 
-def make_optimizer(cfg: LocalizationConfig, model: LocalizationModel) -> torch.optim.Optimizer:
+def branch_optimizer(cfg: LocalizationConfig, model: LocalizationModel) -> torch.optim.Optimizer:
     """One parameter group each for key-frame branch, temporal branch and discriminators."""
     parts = [model.detector.spatial_parameters(), model.detector.temporal_parameters()]
     if model.discriminators is not None:

@@ -129,18 +129,19 @@ def order_negatives(function: Callable[[int], int]) -> bool | None:
 # --- 03: alignment
 
 
-def relation_matrix(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool | None:
-    """Exercise 3.1: kernel (N1, N2), one-hot Y1 (N1, C), Y2 (N2, C) -> Eq. (5) of all pairs."""
+def unbiased_relation(function: Callable[[Tensor, Tensor], Tensor]) -> bool | None:
+    """Exercise 3.1: kernel (N, N), one-hot Y (N, C) -> Eq. (5) of each class without i = j."""
     cases = []
     for seed, classes in enumerate((3, 4)):
-        y1, y2 = torch.arange(9) % classes, torch.arange(7) % classes
-        kernel = _random(9, 7, seed=seed).exp()
-        expected = torch.zeros(classes, classes)
-        for a in range(classes):
-            for b in range(classes):
-                expected[a, b] = kernel[y1 == a][:, y2 == b].mean()
-        one_hot = torch.eye(classes)
-        cases.append(((kernel, one_hot[y1], one_hot[y2]), expected, f"{classes} classes"))
+        y = torch.arange(11) % classes
+        kernel = _random(11, 11, seed=seed).exp()
+        kernel = kernel + kernel.T
+        expected = torch.zeros(classes)
+        for c in range(classes):
+            own = kernel[y == c][:, y == c]
+            others = ~torch.eye(len(own), dtype=torch.bool)
+            expected[c] = own[others].mean()
+        cases.append(((kernel, torch.eye(classes)[y]), expected, f"{classes} classes"))
     return _grade("Exercise 3.1", function, cases)
 
 

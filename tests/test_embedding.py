@@ -1,6 +1,4 @@
-"""The t-SNE figures draw the points, colours, names and numbers that they are given; features are
-read as in evaluation.
-"""
+"""The t-SNE figures draw what they are given; features are read as in evaluation."""
 
 import matplotlib
 
@@ -15,7 +13,7 @@ from matplotlib.colors import to_hex  # noqa: E402
 from nbkit.errors import NbkitError  # noqa: E402
 from nbkit.figures import embedding, style  # noqa: E402
 from nbkit.train.both_domains import both_domains, joined  # noqa: E402
-from nbkit.train.loop import run  # noqa: E402
+from nbkit.train.recognition import run  # noqa: E402
 
 
 @pytest.fixture
@@ -37,16 +35,11 @@ def test_tsne_keeps_clusters_together_and_repeats():
 
 
 def test_a_joint_embedding_has_the_source_first():
-    a, b = (
-        np.zeros((8, 2)) + np.arange(8)[:, None] * 0.01,
-        np.full((6, 2), 50.0) + np.arange(6)[:, None] * 0.01,
-    )
+    a = np.zeros((8, 2)) + np.arange(8)[:, None] * 0.01
+    b = np.full((6, 2), 50.0) + np.arange(6)[:, None] * 0.01
     found = embedding.embed(a, b, np.zeros(8, int), np.ones(6, int), perplexity=3, seed=0)
-    assert (
-        found.xy.shape == (14, 2)
-        and found.n_source == 8
-        and found.labels.tolist() == [0] * 8 + [1] * 6
-    )
+    assert found.xy.shape == (14, 2) and found.n_source == 8
+    assert found.labels.tolist() == [0] * 8 + [1] * 6
 
 
 def test_panel_draws_each_domain_with_its_marker_and_each_class_with_its_colour(points):
@@ -55,18 +48,13 @@ def test_panel_draws_each_domain_with_its_marker_and_each_class_with_its_colour(
     source, target = ax.collections
     np.testing.assert_allclose(source.get_offsets(), points.xy[:12])
     np.testing.assert_allclose(target.get_offsets(), points.xy[12:])
-    assert [to_hex(c) for c in source.get_edgecolors()] == [
-        style.class_colour(c).lower() for c in points.labels[:12]
-    ]
-    assert [to_hex(c) for c in target.get_facecolors()] == [
-        style.class_colour(c).lower() for c in points.labels[12:]
-    ]
-    assert len(target.get_paths()[0].vertices) < len(
-        source.get_paths()[0].vertices
-    )  # a triangle, a circle
-    assert {t.get_text() for t in ax.texts} == {"a", "b", "c d"} and min(
-        t.get_fontsize() for t in ax.texts
-    ) >= 9
+    wanted = [style.class_colour(c).lower() for c in points.labels]
+    assert [to_hex(c) for c in source.get_edgecolors()] == wanted[:12]
+    assert [to_hex(c) for c in target.get_facecolors()] == wanted[12:]
+    # a triangle, a circle
+    assert len(target.get_paths()[0].vertices) < len(source.get_paths()[0].vertices)
+    assert {t.get_text() for t in ax.texts} == {"a", "b", "c d"}
+    assert min(t.get_fontsize() for t in ax.texts) >= 9
     plt.close(fig)
 
 
@@ -105,10 +93,8 @@ def test_every_panel_and_name_is_in_the_figure(points):
     plt.close(fig)
     fig = embedding.domain_strip(panels, {"source": "studio", "target": "street"})
     source, target = fig.axes[0].collections
-    assert (
-        to_hex(source.get_edgecolors()[0]) == style.SOURCE.lower()
-        and to_hex(target.get_facecolors()[0]) == style.TARGET.lower()
-    )
+    assert to_hex(source.get_edgecolors()[0]) == style.SOURCE.lower()
+    assert to_hex(target.get_facecolors()[0]) == style.TARGET.lower()
     plt.close(fig)
 
 
@@ -134,11 +120,9 @@ def test_features_are_read_as_in_evaluation(smoke):
     assert found.statistics == {"source": "source", "target": "source"}
     assert (found.source.labels >= 0).all() and len(found.held_out.labels) == 4 * len(found.classes)
     v, V = joined(found.target)
-    assert V.shape == (len(found.target.labels), 2 * cfg.model.feature_dim) and v.shape == (
-        len(V),
-        cfg.data.clips,
-        2 * cfg.model.feature_dim,
-    )
+    width = 2 * cfg.model.feature_dim
+    assert V.shape == (len(found.target.labels), width)
+    assert v.shape == (len(V), cfg.data.clips, width)
     torch.testing.assert_close(joined(found.target, "flow").V, V[:, cfg.model.feature_dim :])
     with pytest.raises(NbkitError, match="FEATURE='depth'"):
         joined(found.target, "depth")
@@ -146,13 +130,10 @@ def test_features_are_read_as_in_evaluation(smoke):
 
 def test_statistics_follow_the_method(smoke):
     first = smoke(method="source_only")
-    adabn = both_domains(first.model_copy(update={"method": "adabn"}))
+    adabn = both_domains(first.replace(method="adabn"))
     assert adabn.statistics == {"source": "source", "target": "target"}
-    top = both_domains(first.model_copy(update={"method": "target_only"}))
-    assert top.statistics == {
-        "source": "target",
-        "target": "target",
-    }  # it has never seen the source's
-    assert torch.equal(
-        top.source.labels, adabn.source.labels
-    )  # withheld from its training, known to the picture
+    top = both_domains(first.replace(method="target_only"))
+    # it has never seen the source's
+    assert top.statistics == {"source": "target", "target": "target"}
+    # withheld from its training, known to the picture
+    assert torch.equal(top.source.labels, adabn.source.labels)

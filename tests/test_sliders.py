@@ -53,14 +53,14 @@ def overwritten(cells):
     problems = {}
     for i, cell in enumerate(cells):
         for call in ast.walk(cell):
-            if (
-                isinstance(call, ast.Call)
-                and getattr(call.func, "id", getattr(call.func, "attr", "")) in SLIDERS
-            ):
-                for name in {a.id for a in call.args if isinstance(a, ast.Name)} & functions.keys():
-                    later = bound([n for c in cells[i + 1 :] for n in c.body])
-                    if clash := reads(functions[name], functions) & later:
-                        problems[name] = clash
+            if not isinstance(call, ast.Call):
+                continue
+            if getattr(call.func, "id", getattr(call.func, "attr", "")) not in SLIDERS:
+                continue
+            for name in {a.id for a in call.args if isinstance(a, ast.Name)} & functions.keys():
+                later = bound([n for c in cells[i + 1 :] for n in c.body])
+                if clash := reads(functions[name], functions) & later:
+                    problems[name] = clash
     return problems
 
 
@@ -70,7 +70,11 @@ def test_no_later_cell_overwrites_what_a_slider_redraws_from(path):
 
 
 def test_a_clash_is_found_through_a_helper_and_not_inside_a_comprehension():
-    first = "data = [1]\nscale = 2\ndef helper():\n    return data\ndef draw(t):\n    return helper(), scale, t"
+    first = (
+        "data = [1]\nscale = 2\n"
+        "def helper():\n    return data\n"
+        "def draw(t):\n    return helper(), scale, t"
+    )
     rest = (
         "stepper(draw, [1], 't')",
         "x = [scale for scale in range(3)]",

@@ -83,7 +83,7 @@ def embedding_panel(
     words = {"ha": "center", "va": "center", "zorder": 5, "path_effects": halo}
     for c, name in enumerate(classes):
         if (y_own == c).any():
-            ax.text(*np.median(own[y_own == c], 0), name.replace("_", " "), **words)
+            ax.text(*np.median(own[y_own == c], 0), name.replace("_", " "), fontsize=9, **words)
     bare(ax)
     ax.margins(0.09)
     ax.set_aspect("equal", adjustable="datalim")

@@ -166,7 +166,7 @@ def share_figure(table: pd.DataFrame, chance: float, ceiling: dict[str, float]) 
             ax.text(x, top, name, color=GREY, ha="center", va="bottom")
         ax.set(xlabel="heat on the actor (%)", ylabel="", ylim=(len(rows) - 0.5, top))
         ax.set_title(STREAM_NAMES[stream], pad=18)
-    ax.set_xlim(0, max(ceiling.values()) * 1.12)
+    ax.set_xlim(0, 1.12 * max(*ceiling.values(), table["high"].max()))
     axes[0][0].plot([], [], "o", mfc="white", mec=GREY, ms=6, label="maps of another video")
     fig.legend(loc="outside lower left")
     return fig

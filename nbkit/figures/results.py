@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, page
 from nbkit.tables.report import values_of
-from nbkit.tables.table import Table
+from nbkit.tables.table import Table, heading
 
 # raw terms of the history, as the methods return them
 TERM_LABELS = {
@@ -26,22 +26,23 @@ TERM_LABELS = {
     "attention": "attended videos",
     "correspondence": "correspondence",
 }
-DOT_COLOURS = {**STREAM_COLOURS, "frame_map": GREY, "video_map_0.5": GREY}
-MEASURE_LABELS = {
-    **{stream: f"target test accuracy, {stream} (%)" for stream in STREAM_COLOURS},
-    "frame_map": "frame-mAP (%)",
-    "video_map_0.5": "video-mAP (%)",
-}
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
-    """One panel per term, unweighted, over the epochs; a dotted line where a stage begins."""
+    """One panel per term, unweighted, over the epochs; a dotted line where a stage begins.
+
+    Eq. (8) is drawn with its two parts.
+    """
     terms = [term for term in TERM_LABELS if term in history]
     fig, axes = page(1, len(terms), 2.3, squeeze=False)
     epochs = np.arange(1, len(history) + 1)
     starts = np.flatnonzero(history["stage"].diff() > 0) + 0.5
     for ax, term in zip(axes[0], terms):
         sns.lineplot(x=epochs, y=history[term], marker="o", mew=0, color="black", ax=ax)
+        if term == "vca" and "intra" in history:
+            for part, dashes in {"intra": "--", "inter": "-."}.items():
+                ax.plot(epochs, history[part], dashes, color=GREY, lw=1.2, label=part)
+            ax.legend(loc="center left")
         for x in starts:
             ax.axvline(x, color=GREY, lw=0.8, ls=":")
         ax.set(title=TERM_LABELS[term], xlabel="epoch", ylabel="", xlim=(0.5, len(history) + 0.5))
@@ -79,7 +80,7 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
 
 
 def _runs_of(table: Table, found: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Every run of a table: row, column, stream that the row reads, value."""
+    """Every run of a table: row, column, what the row reads, value."""
     lines = []
     for row in table.rows:
         stream = row.measure or measure
@@ -87,6 +88,12 @@ def _runs_of(table: Table, found: pd.DataFrame, measure: str) -> pd.DataFrame:
             for value in values_of(table, found, row.name, column.name, measure):
                 lines.append((row.name, column.name, stream, value))
     return pd.DataFrame(lines, columns=["row", "column", "stream", "value"])
+
+
+def _axis(table: Table, measure: str) -> str:
+    if table.task == "recognition":
+        return f"target test accuracy, {measure} (%)"
+    return f"{heading(measure)} (%)"
 
 
 def _bases(ax: Axes, table: Table, found: pd.DataFrame, column: str, measure: str, rows: list[str]):
@@ -109,12 +116,13 @@ def table_dots(table: Table, found: pd.DataFrame, *measures: str) -> Figure:
 
     Args:
         found: the results of the table, as `committed` and `results` give them.
-        measures: columns of `found`, by default "fused".
+        measures: columns of `found`, by default the table's own.
     """
-    measures = measures or ("fused",)
+    measures = measures or table.measures[:1]
     runs = {measure: _runs_of(table, found, measure) for measure in measures}
     there = set(pd.concat(runs.values())["row"])
     rows = [row.name for row in table.rows if row.name in there]
+    colours = dict.fromkeys(measures, STREAM_COLOURS["fused"]) | STREAM_COLOURS
     panels = [(column.name, measure) for column in table.columns for measure in measures]
     height = 0.32 * len(rows) + 0.9
     fig, axes = page(1, len(panels), height, sharey=True, sharex=True, squeeze=False)
@@ -122,15 +130,17 @@ def table_dots(table: Table, found: pd.DataFrame, *measures: str) -> Figure:
         every = runs[measure]
         here = every[every["column"] == column]
         place = {"data": here, "x": "value", "y": "row", "order": rows, "ax": ax}
-        dots = {"hue": "stream", "palette": DOT_COLOURS, "size": 4.2, "alpha": 0.7}
+        dots = {"hue": "stream", "palette": colours, "size": 4.2, "alpha": 0.7}
         sns.swarmplot(**place, **dots, legend=False, warn_thresh=1)
         bars = {"marker": "|", "markersize": 13, "color": "black", "linestyle": "none"}
         sns.pointplot(**place, **bars, errorbar="sd", err_kws={"lw": 1})
         _bases(ax, table, found, column, measure, rows)
         ax.set(
-            title=column, xlabel=MEASURE_LABELS[measure], ylabel="", ylim=(len(rows) - 0.45, -0.55)
+            title=column, xlabel=_axis(table, measure), ylabel="", ylim=(len(rows) - 0.45, -0.55)
         )
         ax.grid(axis="x")
+    # a whisker may reach below what an accuracy can be
+    ax.set_xlim(left=max(ax.get_xlim()[0], -1.5))
     return fig
 
 

@@ -42,6 +42,8 @@ class Run:
     @property
     def predictions(self) -> pd.DataFrame:
         """One line per test video: video, label, the predicted class by stream and fused."""
+        import pandas as pd  # here, because reading a table must not wait for it
+
         return pd.read_csv(self.folder / "predictions.csv")
 
 

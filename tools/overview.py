@@ -1,6 +1,6 @@
 """The first figure of the README, docs/overview.png: both demo domains and the demo's table.
 
-Run `python -m nbkit.figures.overview`.
+Run `python tools/overview.py`.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ def pixels(fig: Figure) -> np.ndarray:
     """The figure at 200 dpi as (H, W, 3) uint8."""
     fig.set_dpi(200)
     fig.canvas.draw()
+    shot = np.asarray(fig.canvas.buffer_rgba())[..., :3]
     plt.close(fig)
-    return np.asarray(fig.canvas.buffer_rgba())[..., :3]
+    return shot
 
 
 def overview() -> np.ndarray:

@@ -2,8 +2,13 @@
 PYTHON ?= python3
 CORES ?= 2
 PY := .venv/bin/python
-# One thread a process: two runs side by side are faster than one run on two threads, and give the same numbers anywhere.
+SNAKEMAKE := .venv/bin/snakemake --cores $(CORES) --keep-going --quiet rules --
+# One thread per process: two runs side by side are faster than one on two threads, and give the same numbers anywhere.
 export OMP_NUM_THREADS ?= 1
+# glibc keeps freed memory: a training step asks for the same large arrays again and again, and mapping them anew takes
+# a quarter of it (benchmarks/freed_memory.py). A process grows to its largest size and stays there. No number changes.
+export MALLOC_MMAP_MAX_ ?= 0
+export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
 
 .PHONY: setup demo figures test lab notebooks clean
 
@@ -20,17 +25,17 @@ setup: .venv/.ready
 
 # Renders the demo domains, trains rows of the demo's Table 4, executes notebooks 01-04 and 08.
 demo: setup
-	.venv/bin/snakemake --cores $(CORES) --keep-going --rerun-triggers mtime --quiet rules -- demo
+	$(SNAKEMAKE) demo
 	@echo "Executed notebooks: runs/notebooks/   Table: runs/notebooks/08_tables.ipynb"
 
 # Notebooks 06 (t-SNE) and 07 (Grad-CAM), from the runs of the demo.
 figures: setup
-	.venv/bin/snakemake --cores $(CORES) --keep-going --rerun-triggers mtime --quiet rules -- figures
+	$(SNAKEMAKE) figures
 
 # Notebook 05 is among the executed ones where its runs are finished (snakemake --cores 2 localization).
 test: setup
 	$(PY) -m pytest tests -n $(CORES) --dist loadfile
-	ready=$$($(PY) -m nbkit.notebooks --ready) && \
+	ready=$$($(PY) tools/notebooks.py --ready) && \
 	  $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 -n $(CORES) --dist loadscope -p no:cacheprovider $$ready
 
 lab: setup
@@ -38,8 +43,8 @@ lab: setup
 
 # Execute the committed notebooks again, in place, in the demo profile; write the README's generated blocks anew.
 notebooks: setup
-	$(PY) -m nbkit.notebooks
-	$(PY) -m nbkit.readme
+	$(PY) tools/notebooks.py
+	$(PY) tools/readme.py
 
 clean:
 	rm -rf runs data/cache data/features .snakemake

@@ -1,125 +1,122 @@
-# Every cell of every table is one papermill run of notebook 04; Snakemake schedules them.
-#   snakemake --cores 2 demo           what `make demo` does
-#   snakemake --cores 2 demo_table4    a whole table: all directions, splits and seeds
-#   snakemake --cores 2 table4         the paper's own table, where its data is in data/
-#   snakemake -n table2                what would run: each run, its configuration, predicted hours and disk
-#   snakemake --cores 2 demo_localization  a localization table; snakemake -n demo_localization lists its runs
-#   snakemake --cores 2 localization   seed 0 of the demo's localization table, both directions, then notebook 05
-# A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook and the rest goes on.
-import json
+# Every cell of every table is one papermill run of notebook 04 (localization: 05).
+#   snakemake --cores 2 demo              what `make demo` does
+#   snakemake --cores 2 demo_table4       a whole table: all columns, splits and seeds
+#   snakemake --cores 2 table4            the paper's own table, where its data is in data/
+#   snakemake -n table2                   what would run: each run, predicted hours and disk
+#   snakemake --cores 2 localization      seed 0 of the demo's localization table, then notebook 05
+# A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook
+# and the rest goes on.
+import os
 import sys
-from pathlib import Path
+import uuid
 
-import yaml
+from nbkit.tables.cost import needs, total
+from nbkit.tables.table import load_table, table_names
+from nbkit.train.store import find_run
 
-from nbkit.tables.dry_run import Messages
-from nbkit.tables.table import load_table
+# Arrays that a training step frees are kept for the next one; no number changes.  See the Makefile.
+os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "2147483647")
 
 RUNS = config.get("runs_dir", "runs")
 NB = f"{RUNS}/notebooks"
-TABLES = {name: load_table(name).cells() for name in sorted(p.stem for p in Path("tables").glob("*.yaml"))}
-# read as plain YAML: the checked reader imports torch, which would cost every call of snakemake seconds
-LOCALIZATION = {p.stem: yaml.safe_load(p.read_text()) for p in sorted(Path("tables/localization").glob("*.yaml"))}
-SAY = Messages(TABLES, workflow, RUNS, LOCALIZATION)
-CELLS = {}
-for cell in (cell for cells in TABLES.values() for cell in cells):  # tables share cells
-    cell["first"] = cell["first"] or CELLS.get(cell["key"], cell)["first"]
-    CELLS[cell["key"]] = cell
-for marker in Path(RUNS, "cells").glob("*.json"):  # of a run that was deleted since: it is to be made again
-    if not Path(RUNS, json.loads(marker.read_text()).get("run", ""), "metrics.json").exists():
-        marker.unlink()
-DEMO = load_table("demo_table4").cells(
-    seeds=[0], columns=["studio→street"], rows=["Source only", "AdaBN", "STCL", "VCA", "STCL+VCA", "Target only"])
+CALL = uuid.uuid4().hex[:8]
+DATA = f"{NB}/01_data_preparation.ipynb"
+TABLES = {name: load_table(name).cells() for name in table_names()}
+CELLS = {cell.key: cell for cells in TABLES.values() for cell in cells}  # tables share cells
+FIRST = {cell.key for cells in TABLES.values() for cell in cells if cell.first}
+ROWS = ["Source only", "AdaBN", "STCL", "VCA", "STCL+VCA", "Target only"]
+DEMO = load_table("demo_table4").cells(seeds=[0], columns=["studio→street"], rows=ROWS)
+LOCALIZATION = load_table("demo_localization").cells(seeds=[0])
 
 
-def markers(cells):
-    return list(dict.fromkeys(f"{RUNS}/cells/{cell['key']}.json" for cell in cells))
+def runs_of(cells):
+    """The metrics of finished runs, and for the other cells a marker that this call alone makes.
+
+    A marker of an earlier call is never looked at: whoever deletes a run has it made again.
+    """
+    files = []
+    for cell in {cell.key: cell for cell in cells}.values():
+        folder = find_run(cell.config(runs_dir=RUNS))
+        marker = f"{RUNS}/cells/{cell.key}.{CALL}"
+        files.append(f"{folder}/metrics.json" if folder else marker)
+    return files
 
 
-def localization_markers(name, seeds=None):
-    table = LOCALIZATION[name]
-    return [f"{RUNS}/localization/.{name}-{source}:{target}-s{seed}"
-            for seed in seeds or table["seeds"] for source, target in table["directions"]]
+def data_of(wildcards):
+    """Notebook 01 makes the demo's data; that of other benchmarks lies in data/."""
+    return [DATA] if CELLS[wildcards.key].parameters["BENCHMARK"] == "demo" else []
 
 
-localrules: all
+class Say:
+    """`{SAY:name}` in a message: what the run of that key needs, or the table of that name."""
+
+    def __format__(self, name):
+        if name in TABLES:
+            return total(name, needs(TABLES[name], RUNS))
+        # A cell that tables share is called as in the table that was asked for.
+        asked = [cell for t in workflow.dag_settings.targets for cell in TABLES.get(t, [])]
+        cell = {cell.key: cell for cell in asked}.get(name, CELLS[name])
+        return needs([cell], RUNS)[0].text
+
+
+SAY = Say()
+localrules: all, demo, figures, localization
 
 rule all:
-    input:
-        [markers(cells) for cells in TABLES.values()],
-        [localization_markers(name) for name in LOCALIZATION]
+    input: lambda wildcards: runs_of(CELLS.values())
 
 rule demo:
     input:
-        f"{NB}/01_data_preparation.ipynb", f"{NB}/02_stcl.ipynb", f"{NB}/03_vca.ipynb",
+        DATA, f"{NB}/02_stcl.ipynb", f"{NB}/03_vca.ipynb",
         f"{NB}/04_full_adaptation.ipynb", f"{NB}/08_tables.ipynb"
 
 rule figures:
     input: f"{NB}/06_tsne.ipynb", f"{NB}/07_gradcam.ipynb"
 
-for name, cells in TABLES.items():
+rule localization:
+    input: f"{NB}/05_localization.ipynb"
+
+for name in TABLES:
     rule:
         name: name
-        message: f"{{SAY:{name}u}}"  # u: as it is, Snakemake takes a last u or q for itself
-        input: markers(cells)
-
-def data_of(wildcards):  # the demo's data is made by notebook 01; the other benchmarks' lies in data/
-    demo = CELLS[wildcards.key]["parameters"].get("BENCHMARK") == "demo"
-    return [f"{NB}/01_data_preparation.ipynb"] if demo else []
-
+        input: lambda wildcards, name=name: runs_of(TABLES[name])
+        message: f"{{SAY:{name}u}}"  # u: as it is; Snakemake takes a last u or q for itself
 
 # Rows marked `first` train the stages that other rows load.
 rule first_cell:
     input: data_of
-    output: f"{RUNS}/cells/{{key}}.json"
-    wildcard_constraints: key="|".join(k for k, c in CELLS.items() if c["first"])
+    output: temp(touch(f"{RUNS}/cells/{{key}}.{{call}}"))
+    wildcard_constraints: key="|".join(FIRST)
     priority: 10
-    params: table=lambda w: CELLS[w.key]["table"]
+    params: table=lambda wildcards: CELLS[wildcards.key].table
     message: "{SAY:{wildcards.key}}"
-    shell: "{sys.executable} -m nbkit.cli run-cell {params.table} {wildcards.key} --runs-dir {RUNS}"
+    shell:
+        "{sys.executable:q} -m nbkit.cli run {params.table:q} --cell {wildcards.key:q} "
+        "--runs-dir {RUNS:q}"
 
 use rule first_cell as cell with:
-    wildcard_constraints: key="|".join(k for k, c in CELLS.items() if not c["first"])
+    wildcard_constraints: key="|".join(CELLS.keys() - FIRST)
     priority: 5
 
-rule prepare:
+rule data_preparation:
     output: f"{NB}/{{name}}.ipynb"
     wildcard_constraints: name="01_.*"
     priority: 20
-    shell: "{sys.executable} -m nbkit.cli run-notebook {wildcards.name} --runs-dir {RUNS}"
+    shell: "{sys.executable:q} tools/notebooks.py {wildcards.name:q} --runs-dir {RUNS:q}"
 
-# The others wait for the data that notebook 01 renders and caches.
-use rule prepare as notebook with:
-    input: f"{NB}/01_data_preparation.ipynb"
+# The others wait for the data that notebook 01 renders and caches, or for the runs that they show.
+use rule data_preparation as method_notebook with:
+    input: DATA
     wildcard_constraints: name="02_.*|03_.*"
     priority: 1
 
-use rule prepare as adaptation with:
-    input: markers(DEMO)
+use rule data_preparation as run_notebook with:
+    input: lambda wildcards: runs_of(DEMO)
     wildcard_constraints: name="04_.*|06_.*|07_.*|08_.*"
     priority: 1
 
-# Localization runs are many and short: one process a direction and seed, which skips what is finished.
-for name in LOCALIZATION:
-    rule:
-        name: name
-        message: f"{{SAY:{name}u}}"
-        input: localization_markers(name)
-
-rule localization_runs:
-    # A new row, or a new version of the numbers, is run; what is finished is only looked up.
-    input: "tables/localization/{table}.yaml", "nbkit/train/localization_cells.py"
-    output: touch(f"{RUNS}/localization/.{{table}}-{{direction}}-s{{seed}}")
-    wildcard_constraints: table="|".join(LOCALIZATION), seed=r"\d+"
-    priority: 5
-    message: "{wildcards.table} | {wildcards.direction} | seed {wildcards.seed}"
-    shell: "{sys.executable} -m nbkit.cli run-localization {wildcards.table} --seeds {wildcards.seed} "
-           "--directions {wildcards.direction} --runs-dir {RUNS}"
-
-rule localization:
-    input: f"{NB}/05_localization.ipynb"
-
-use rule prepare as localization_notebook with:
-    input: localization_markers("demo_localization", seeds=[0])
+use rule data_preparation as localization_notebook with:
+    input: lambda wildcards: runs_of(LOCALIZATION)
     wildcard_constraints: name="05_.*"
     priority: 1

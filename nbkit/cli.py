@@ -1,50 +1,31 @@
-"""The `nbkit` command: thin subcommands over the functions the notebooks call."""
+"""The `nbkit` command: four verbs over the functions that the notebooks call."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from nbkit.config import ROOT
-from nbkit.config.profiles import PROFILES
+from nbkit.config.profiles import RECOGNITION
 from nbkit.errors import NbkitError
 
 
-def _check_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("benchmark", help="name of a benchmark, or a manifest file")
-    parser.add_argument(
-        "--root",
-        help="folder that holds the datasets (default: data/BENCHMARK, where runs look, too)",
-    )
-    parser.add_argument(
-        "--size",
-        type=int,
-        default=PROFILES["paper"]["cache_size"],
-        help="side of the cached pictures, for the disk estimate (default: the paper profile's, %(default)s)",
-    )
-    parser.add_argument("--split-seed", type=int, default=0, help="seed of grouped splits")
-    parser.add_argument("--quick", action="store_true", help="look at file sizes only")
-    parser.add_argument(
-        "--all", action="store_true", help="name every problem, however many there are"
-    )
-
-
 def _check_data(arguments: argparse.Namespace) -> int:
+    # Each verb imports what it needs: a command line that loads torch takes seconds to say "no".
     from nbkit.benchmarks.check import LISTED, check_data, format_report
     from nbkit.train.localization_data import benchmark_root
 
-    root = arguments.root or benchmark_root(arguments.benchmark, ROOT / "data")
-    watch = _watch if sys.stderr.isatty() else None
     report = check_data(
         arguments.benchmark,
-        root,
+        arguments.root or benchmark_root(arguments.benchmark, ROOT / "data"),
         size=arguments.size,
         split_seed=arguments.split_seed,
         quick=arguments.quick,
-        watch=watch,
+        watch=_watch if sys.stderr.isatty() else None,
     )
-    print(format_report(report, listed=10**9 if arguments.all else LISTED))
+    listed = sys.maxsize if arguments.all else LISTED
+    print(format_report(report, listed=listed))
     return 0 if report.ok else 1
 
 
@@ -53,210 +34,85 @@ def _watch(done: int, total: int) -> None:
     print(f"\rlooking at files: {done}/{total}", end=end, file=sys.stderr, flush=True)
 
 
-def _runs_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runs-dir", default="runs", help="folder for checkpoints, results and executed notebooks"
-    )
+def _run(arguments: argparse.Namespace) -> int:
+    from nbkit.tables.batch import run_cell, run_table
 
-
-def _run_cell_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a file of tables/, without .yaml")
-    parser.add_argument("key", help="key of a cell, as the Snakefile names it")
-    _runs_dir(parser)
-
-
-def _run_cell(arguments: argparse.Namespace) -> int:
-    from nbkit.tables.batch import run_cell
-
-    run_cell(arguments.table, arguments.key, arguments.runs_dir)
-    return 0
-
-
-def _run_notebook_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("notebook", help="a file of notebooks/, without .ipynb")
-    _runs_dir(parser)
-
-
-def _run_notebook(arguments: argparse.Namespace) -> int:
-    from nbkit.tables.batch import run_notebook
-
-    print(run_notebook(arguments.notebook, arguments.runs_dir))
-    return 0
-
-
-def _run_table_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a file of tables/, without .yaml")
-    parser.add_argument("--rows", nargs="*", help="only these rows")
-    parser.add_argument("--columns", nargs="*", help="only these columns")
-    parser.add_argument("--seeds", nargs="*", type=int, help="only these seeds")
-    _runs_dir(parser)
-
-
-def _run_table(arguments: argparse.Namespace) -> int:
-    from nbkit.tables.batch import run_table
-
-    return run_table(
-        arguments.table, arguments.rows, arguments.columns, arguments.seeds, arguments.runs_dir
-    )
-
-
-def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a file of tables/, without .yaml")
-    lacking = parser.add_mutually_exclusive_group()
-    lacking.add_argument(
-        "--add",
-        dest="existing",
-        action="store_const",
-        const="add",
-        default="refuse",
-        help="keep the lines of the file as they are, and add what these runs have beyond them",
-    )
-    lacking.add_argument(
-        "--replace",
-        dest="existing",
-        action="store_const",
-        const="replace",
-        help="write these runs only, also where the file holds results that are not among them",
-    )
-    _runs_dir(parser)
-
-
-def _export_results_arguments(parser: argparse.ArgumentParser) -> None:
-    _export_arguments(parser)
-    parser.add_argument(
-        "--format",
-        choices=["md", "tex", "csv"],
-        help="write results/formatted/TABLE.FORMAT from results/",
-    )
-    parser.add_argument("--all-formats", action="store_true", help="the same in all three formats")
+    if arguments.cell:
+        run_cell(arguments.table, arguments.cell, arguments.runs_dir)
+        return 0
+    chosen = (arguments.rows, arguments.columns, arguments.seeds)
+    return run_table(arguments.table, *chosen, arguments.runs_dir)
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from nbkit.tables.batch import export
-    from nbkit.tables.export import FORMATS, export_formatted
+    from nbkit.tables.report import export_formatted
+    from nbkit.tables.results import export
 
-    if arguments.format or arguments.all_formats:
-        formats = FORMATS if arguments.all_formats else (arguments.format,)
-        print(*export_formatted(arguments.table, formats), sep="\n")
+    if arguments.format:
+        paths = export_formatted(arguments.table, arguments.format)
     else:
-        print(*export(arguments.table, arguments.runs_dir, arguments.existing), sep="\n")
+        paths = export(arguments.table, arguments.runs_dir, arguments.existing)
+    print(*paths, sep="\n")
     return 0
-
-
-def _run_localization_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a file of tables/localization/, without .yaml")
-    parser.add_argument("--rows", nargs="*", help="only these rows")
-    parser.add_argument("--seeds", nargs="*", type=int, help="only these seeds")
-    parser.add_argument(
-        "--directions", nargs="*", help="only these, written source→target or source:target"
-    )
-    _runs_dir(parser)
-
-
-def _run_localization(arguments: argparse.Namespace) -> int:
-    from nbkit.tables.localization_tables import run_localization
-
-    return run_localization(
-        arguments.table, arguments.rows, arguments.seeds, arguments.directions, arguments.runs_dir
-    )
-
-
-def _export_localization(arguments: argparse.Namespace) -> int:
-    from nbkit.tables.localization_tables import export_localization
-
-    print(export_localization(arguments.table, arguments.runs_dir, arguments.existing))
-    return 0
-
-
-def _cost_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a file of tables/ or tables/localization/, without .yaml")
-    parser.add_argument(
-        "--gpu",
-        default="A100",
-        help="whose published peak the estimate rests on: A100, H100, H200, V100, "
-        "RTX4090; localization tables have hours on a CPU only",
-    )
-    parser.add_argument(
-        "--utilisation", type=float, default=0.25, help="assumed share of that peak, in (0, 1]"
-    )
-    _runs_dir(parser)
 
 
 def _cost(arguments: argparse.Namespace) -> int:
-    from nbkit.tables.cost_report import format_costs, table_costs
-    from nbkit.tables.cost_speed import Machine
-    from nbkit.tables.localization_cost import format_localization_costs, localization_costs
-    from nbkit.tables.localization_tables import localization_tables
+    from nbkit.tables.cost import needs, total
+    from nbkit.tables.table import load_table
 
-    if arguments.table in localization_tables():
-        print(
-            format_localization_costs(
-                arguments.table, localization_costs(arguments.table, arguments.runs_dir)
-            )
-        )
-        return 0
-    machine = Machine(arguments.gpu, arguments.utilisation)
-    lines = table_costs(arguments.table, machine, arguments.runs_dir)
-    print(format_costs(arguments.table, lines, machine))
+    table = load_table(arguments.table)
+    cells = table.cells(arguments.seeds, arguments.columns, arguments.rows)
+    found = needs(cells, arguments.runs_dir)
+    print(*(need.text for need in found), "", total(arguments.table, found), sep="\n")
     return 0
 
 
-# name -> (help, function that adds arguments, function that runs it and returns the exit code)
-COMMANDS: dict[str, tuple[str, Callable, Callable]] = {
-    "check-data": (
-        "say what of a benchmark's data is there, missing or broken",
-        _check_data_arguments,
-        _check_data,
-    ),
-    "cost": (
-        "list a table's runs with their configuration, predicted hours and disk",
-        _cost_arguments,
-        _cost,
-    ),
-    "run-cell": (
-        "execute one cell of a table unless it is finished",
-        _run_cell_arguments,
-        _run_cell,
-    ),
-    "run-notebook": (
-        "execute one notebook with its own parameters",
-        _run_notebook_arguments,
-        _run_notebook,
-    ),
-    "run-table": (
-        "run a table's cells one after another in this process, without notebooks",
-        _run_table_arguments,
-        _run_table,
-    ),
-    "run-localization": (
-        "run a localization table's cells one after another",
-        _run_localization_arguments,
-        _run_localization,
-    ),
-    "export-localization": (
-        "write a localization table's finished cells to results/TABLE.csv",
-        _export_arguments,
-        _export_localization,
-    ),
-    "export-results": (
-        "write a table's finished cells to results/, or what is there as Markdown, LaTeX or CSV",
-        _export_results_arguments,
-        _export,
-    ),
-}
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nbkit", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    check = verbs.add_parser("check-data", help="say what of a benchmark's data is there or broken")
+    check.set_defaults(function=_check_data)
+    check.add_argument("benchmark", help="name of a benchmark, or a manifest file")
+    check.add_argument("--root", help="folder of the datasets (default: data/BENCHMARK)")
+    size_help = "side of the cached pictures, for the disk estimate (default: %(default)s)"
+    check.add_argument("--size", type=int, default=RECOGNITION["paper"]["cache_size"], help=size_help)
+    check.add_argument("--split-seed", type=int, default=0, help="seed of grouped splits")
+    check.add_argument("--quick", action="store_true", help="look at file sizes only")
+    check.add_argument("--all", action="store_true", help="name every problem")
+
+    run = verbs.add_parser("run", help="run a table's unfinished cells, one after another")
+    run.set_defaults(function=_run)
+    run.add_argument("--cell", metavar="KEY", help="execute this cell alone, in its notebook")
+
+    export = verbs.add_parser("export", help="write a table's finished cells to results/")
+    export.set_defaults(function=_export, existing="refuse")
+    lacking = export.add_mutually_exclusive_group()
+    add = {"action": "store_const", "dest": "existing"}
+    keep_help, drop_help = "keep the file's lines, add what they lack", "drop the file's lines"
+    lacking.add_argument("--add", const="add", help=keep_help, **add)
+    lacking.add_argument("--replace", const="replace", help=drop_help, **add)
+    format_help = "write results/formatted/TABLE.FORMAT from results/ instead"
+    export.add_argument("--format", nargs="+", metavar="md|tex|csv", help=format_help)
+
+    cost = verbs.add_parser("cost", help="list a table's runs with predicted hours and disk")
+    cost.set_defaults(function=_cost)
+
+    for verb in (run, export, cost):
+        verb.add_argument("table", help="a file of tables/, without .yaml")
+        verb.add_argument("--runs-dir", default="runs", help="folder of the runs")
+    for verb in (run, cost):
+        verb.add_argument("--rows", nargs="+", help="only these rows")
+        verb.add_argument("--columns", nargs="+", help="only these columns")
+        verb.add_argument("--seeds", nargs="+", type=int, help="only these seeds")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit code (0 fine, 1 a problem that is named on the way)."""
-    parser = argparse.ArgumentParser(prog="nbkit", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (text, add_arguments, run) in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text)
-        add_arguments(sub)
-        sub.set_defaults(run=run)
-    arguments = parser.parse_args(argv)
+    """Run one verb; returns the exit code (0 fine, 1 a problem that is named on the way)."""
+    arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        return arguments.function(arguments)
     except NbkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

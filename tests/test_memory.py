@@ -1,20 +1,19 @@
-"""Freed memory is kept: counted in page faults, in a process of its own."""
+"""The Makefile's memory settings: freed memory is kept, counted in page faults of a process."""
 
+import os
 import platform
+import re
 import subprocess
 import sys
 
 import pytest
 
-from nbkit import memory
+from nbkit.config import ROOT
 
 PAGES = """
 import resource, torch
-from nbkit.memory import keep_freed_memory
 from nbkit.models.small import SmallEncoder
 torch.set_num_threads(1)
-if {kept}:
-    assert keep_freed_memory() and keep_freed_memory()
 network, x = SmallEncoder("rgb").eval(), torch.rand(64, 3, 8, 40, 40)
 def passes(n):
     with torch.no_grad():
@@ -23,27 +22,28 @@ def passes(n):
 passes(4)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 passes(8)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() // 2**20)
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(pages * resource.getpagesize() // 2**20)
 """
+
+
+def settings():
+    return dict(
+        re.findall(r"^export (MALLOC_\w+) \?= (\d+)$", (ROOT / "Makefile").read_text(), re.M)
+    )
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_pages_are_mapped_once():
+    plain = {name: value for name, value in os.environ.items() if name not in settings()}
     mapped = {}
-    for kept in (False, True):
-        done = subprocess.run(
-            [sys.executable, "-c", PAGES.format(kept=kept)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+    for kept, environment in ((False, plain), (True, plain | settings())):
+        words = [sys.executable, "-c", PAGES]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
         mapped[kept] = int(done.stdout.split()[-1])  # MiB
-    assert mapped[True] < mapped[False] / 4
+    assert len(settings()) == 2 and mapped[True] < mapped[False] / 4
 
 
-def test_nothing_happens_on_other_systems(monkeypatch):
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    assert memory.keep_freed_memory() is False
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())  # a C library without mallopt
-    assert memory.keep_freed_memory() is False
+def test_snakemake_sets_the_same():
+    text = (ROOT / "Snakefile").read_text()
+    assert dict(re.findall(r'setdefault\("(MALLOC_\w+)", "(\d+)"\)', text)) == settings()

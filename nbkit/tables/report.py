@@ -1,106 +1,133 @@
-"""Tables to look at: the paper's numbers beside ours, gaps, gains with intervals, and what choosing
-an epoch would give.
+"""Tables to look at: the paper's numbers beside ours, gaps, gains, and files of them.
+
+`found` are lines of `nbkit.tables.results`, `lines` those of `committed_right_wrong`; `measure` is
+what rows without a stream of their own are read in, '' for the table's own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nbkit.evaluate.statistics import Interval, nearest_reachable, reachable
+from nbkit.config import ROOT
+from nbkit.errors import NbkitError
+from nbkit.evaluate.statistics import grim_neighbours, grim_test
+from nbkit.files import atomically
 from nbkit.tables.gains import NOT_RUN, NOTHING, difference, interval_text, signed, starred
-from nbkit.tables.results import CHOICES
-from nbkit.tables.table import Line, Table, printed_videos
+from nbkit.tables.results import CHOICES, committed
+from nbkit.tables.right_wrong import committed_right_wrong
+from nbkit.tables.table import Line, Table, heading, load_table, printed_videos
 
 UNREACHABLE, COPIED, MEAN_OFF = "†", "‡", "§"
 FLAGS = {
-    UNREACHABLE: "no number of right videos gives this: not a single evaluation on the test list of this benchmark",
+    UNREACHABLE: "no number of right videos gives this: not a single evaluation on the test list "
+    "of this benchmark",
     COPIED: "a method or baseline of another work, under that work's protocol",
     MEAN_OFF: "not the mean of the numbers printed beside it",
 }
 CHOICE_LABELS = {
-    "last": "last epoch (the result)",
-    "source_val": "source-val selected",
-    "oracle": "oracle selected (reads target test labels)",
+    "fused": "last epoch (the result)",
+    "fused_source_val": "source-val selected",
+    "fused_oracle": "oracle selected (reads target test labels)",
 }
 
 
-# --- the paper's numbers
-# -----------------------------------------------------------------------------------------
-def mean_agrees(table: Table, row: Line) -> bool:
-    """Whether the printed mean is that of the printed columns, to one decimal (either way of
-    rounding a half).
-    """
-    values = [row.printed[c.name] for c in table.columns if c.name in row.printed]
-    if table.mean not in row.printed or len(values) < len(table.columns):
-        return True
-    return abs(sum(values) / len(values) - row.printed[table.mean]) <= 0.05 + 1e-9
+def _grid(
+    table: Table, names: Sequence[str], text: Callable[[Line, str], str], rows: list | None = None
+) -> pd.DataFrame:
+    rows = table.rows if rows is None else rows
+    columns = {name: [text(row, name) for row in rows] for name in names}
+    return pd.DataFrame(columns, index=[row.name for row in rows])
 
 
+# --- the paper's numbers -------------------------------------------------------------------------
 def flags_of(table: Table, row: Line, column: str) -> str:
-    """The marks of a printed number, '' for none; computed from the number and the manifest, apart
-    from `copied`.
-    """
-    if column not in row.printed:
+    """The marks of a printed accuracy, '' for none; computed, apart from `copied`."""
+    if table.task != "recognition" or column not in row.printed:
         return ""
-    videos = None if column == table.mean else printed_videos(table, column)
-    marks = UNREACHABLE if videos and not reachable(row.printed[column], videos) else ""
-    marks += COPIED if row.copied else ""
-    return marks + (MEAN_OFF if column == table.mean and not mean_agrees(table, row) else "")
+    marks = ""
+    if column != table.mean:
+        videos = printed_videos(table, column)
+        if videos and not grim_test(row.number(column), videos):
+            marks = UNREACHABLE
+    if row.copied:
+        marks += COPIED
+    if column == table.mean and not _mean_agrees(table, row):
+        marks += MEAN_OFF
+    return marks
 
 
-def printed(table: Table) -> pd.DataFrame:
+def _mean_agrees(table: Table, row: Line) -> bool:
+    """Whether the printed mean is that of the printed columns, a half rounded either way."""
+    mean = sum(row.number(name) for name in table.column_names) / len(table.columns)
+    return math.isnan(mean) or abs(mean - row.number(table.mean)) <= 0.05 + 1e-9
+
+
+def printed(table: Table, measure: str = "") -> pd.DataFrame:
     """The paper's numbers with their marks, rows x columns, '–' where it printed none."""
-    return pd.DataFrame(
-        {c: [_printed_text(table, r, c) for r in table.rows] for c in _columns(table)},
-        index=[r.name for r in table.rows],
-    )
+    measure = measure or table.measures[0]
+    return _grid(table, table.all_columns, lambda r, c: _printed_text(table, r, c, measure))
+
+
+def printed_by_measure(table: Table, column: str) -> pd.DataFrame:
+    """The paper's numbers of one column, rows x measures."""
+    names = table.printed_measures
+    grid = _grid(table, names, lambda row, name: _printed_text(table, row, column, name))
+    return grid.rename(columns=heading)
+
+
+def _printed_text(table: Table, row: Line, column: str, measure: str) -> str:
+    value = row.number(column, measure)
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:.1f} {flags_of(table, row, column)}".rstrip()
 
 
 def footnotes(table: Table) -> list[str]:
     """What the marks mean that this table uses."""
-    used = "".join(flags_of(table, r, c) for r in table.rows for c in _columns(table))
+    used = "".join(flags_of(table, row, name) for row in table.rows for name in table.all_columns)
     return [f"{mark} {text}" for mark, text in FLAGS.items() if mark in used]
 
 
-def _printed_text(table: Table, row: Line, column: str) -> str:
-    if column not in row.printed:
-        return NOTHING
-    marks = flags_of(table, row, column)
-    return f"{row.printed[column]:.1f}{' ' + marks if marks else ''}"
+def marked(table: Table) -> pd.DataFrame:
+    """The printed numbers that no number of right videos gives, with the accuracies beside them."""
+    out = []
+    for row in table.rows:
+        for column in table.column_names:
+            if UNREACHABLE not in flags_of(table, row, column):
+                continue
+            videos = printed_videos(table, column)
+            low, high = grim_neighbours(row.number(column), videos)
+            line = {"table": table.name, "row": row.name, "column": column}
+            line |= {"printed": row.number(column), "videos": videos}
+            line |= {"below": round(low, 2), "above": round(high, 2)}
+            out.append({**line, "of another work": "yes" if row.copied else ""})
+    return pd.DataFrame(out)
 
 
-def _columns(table: Table) -> list[str]:
-    return [c.name for c in table.columns] + ([table.mean] if table.mean else [])
-
-
-# --- ours
-# --------------------------------------------------------------------------------------------------------
+# --- ours ----------------------------------------------------------------------------------------
 def values_of(
-    table: Table, found: pd.DataFrame, row: str, column: str, measure: str = "fused"
+    table: Table, found: pd.DataFrame, row: str, column: str, measure: str = ""
 ) -> np.ndarray:
-    """Accuracies of the finished runs of a cell, in the stream that the row reads.
+    """Results of the finished runs of a cell, in the stream that the row reads.
 
-    In the mean column: one value a seed and split, the mean over the columns, where all of them
+    In the mean column: one value per seed and split, the mean over the columns, where all of them
     have finished.
     """
     line = table.row(row)
-    own = found[found["row"] == row]
-    if line.same_as:
-        own = found[found["row"] == line.same_as]
-    stream = line.measure or measure
+    stream = line.measure or measure or table.measures[0]
+    own = found[found["row"] == line.run_row]
     if own.empty or stream not in own:
         return np.empty(0)
     if column != table.mean:
         return own.loc[own["column"] == column, stream].dropna().to_numpy(dtype=float)
     wide = own.pivot_table(index=["seed", "split"], columns="column", values=stream)
-    return (
-        wide.dropna().mean(axis=1).to_numpy()
-        if wide.shape[1] == len(table.columns)
-        else np.empty(0)
-    )
+    return wide.reindex(columns=table.column_names).dropna().mean(axis=1).to_numpy()
 
 
 def mean_text(values: np.ndarray) -> str:
@@ -111,15 +138,21 @@ def mean_text(values: np.ndarray) -> str:
     return f"{values.mean():.1f}{spread} ({len(values)})"
 
 
-def summary(table: Table, found: pd.DataFrame, measure: str = "fused") -> pd.DataFrame:
+def summary(table: Table, found: pd.DataFrame, measure: str = "") -> pd.DataFrame:
     """Rows x columns of `mean ± s.d. (n)` in percent; 'not run' where no cell has finished.
 
     Cells with a run on an incomplete copy of the data end in 'partial data'.
     """
-    return pd.DataFrame(
-        {c: [_ours(table, found, r, c, measure) for r in table.rows] for c in _columns(table)},
-        index=[r.name for r in table.rows],
-    )
+    return _grid(table, table.all_columns, lambda r, c: _ours(table, found, r, c, measure))
+
+
+def by_measure(
+    table: Table, found: pd.DataFrame, column: str, measures: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Rows x measures of `mean ± s.d. (n)` in one column; the paper's measures when not named."""
+    names = measures or table.printed_measures
+    grid = _grid(table, names, lambda row, name: _ours(table, found, row, column, name))
+    return grid.rename(columns=heading)
 
 
 def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: str) -> str:
@@ -131,157 +164,162 @@ def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: st
 
 def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> bool:
     """Whether a run behind the cell was made on an incomplete copy of the data."""
-    own = found[found["row"] == (row.same_as or row.name)]
-    own = own if column == table.mean else own[own["column"] == column]
-    return bool("partial" in own and own["partial"].fillna("").ne("").any())
-
-
-def selection(table: Table, found: pd.DataFrame) -> pd.DataFrame:
-    """The result beside what two other choices of the epoch would have given (fused); for
-    information only.
-
-    All three columns of a row stand on the same runs, those that recorded the choices (EVAL_EVERY).
-    Rows without such a run are left out; 'not recorded' where a row has no such choice.
-    """
-    chosen = (
-        found.dropna(subset=[f"fused_{c}" for c in CHOICES], how="all")
-        if has_selection(found)
-        else found.iloc[:0]
-    )
-    rows = [
-        row
-        for row in table.rows
-        if not row.measure and (chosen["row"] == (row.same_as or row.name)).any()
-    ]
-    grid = {}
-    for column in table.columns:
-        for choice, label in CHOICE_LABELS.items():
-            stream = "fused" if choice == "last" else f"fused_{choice}"
-            grid[column.name, label] = [
-                _choice_text(chosen, row, column.name, stream) for row in rows
-            ]
-    return pd.DataFrame(grid, index=[r.name for r in rows])
-
-
-def _choice_text(chosen: pd.DataFrame, row: Line, column: str, stream: str) -> str:
-    own = chosen[(chosen["row"] == (row.same_as or row.name)) & (chosen["column"] == column)]
-    known = own[stream].dropna() if stream in own else own.index[:0]
-    return mean_text(known.to_numpy()) if len(known) else "not recorded"
+    if "partial" not in found:
+        return False
+    own = found[found["row"] == row.run_row]
+    if column != table.mean:
+        own = own[own["column"] == column]
+    return bool(own["partial"].fillna("").ne("").any())
 
 
 def has_selection(found: pd.DataFrame) -> bool:
     """Whether any finished run recorded another choice of its epoch."""
-    return any(f"fused_{c}" in found and found[f"fused_{c}"].notna().any() for c in CHOICES)
+    return bool(found.reindex(columns=[f"fused_{name}" for name in CHOICES]).notna().any(axis=None))
 
 
-# --- both
-# --------------------------------------------------------------------------------------------------------
-def tidy(
-    table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused"
-) -> pd.DataFrame:
-    """One line a cell, in numbers: what the paper printed, ours, the gap, both gains over the row's
-    reference.
+def selection(table: Table, found: pd.DataFrame) -> pd.DataFrame:
+    """The result beside what two other choices of the epoch would have given, for information only.
+
+    All columns of a row stand on the same runs, those that recorded the choices (EVAL_EVERY).
+    """
+    found = found.reindex(columns=[*found.columns.union(list(CHOICE_LABELS))])
+    chosen = found.dropna(subset=[f"fused_{name}" for name in CHOICES], how="all")
+    rows = [r for r in table.rows if not r.measure and (chosen["row"] == r.run_row).any()]
+    grids = {}
+    for column in table.column_names:
+        grid = _grid(
+            table,
+            list(CHOICE_LABELS),
+            lambda row, name, at=column: mean_text(values_of(table, chosen, row.name, at, name)),
+            rows,
+        )
+        grids[column] = grid.replace(NOT_RUN, "not recorded").rename(columns=CHOICE_LABELS)
+    return pd.concat(grids, axis=1)
+
+
+# --- both ----------------------------------------------------------------------------------------
+def tidy(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "") -> pd.DataFrame:
+    """One line per cell, in numbers: the paper's, ours, the gap, gains over the row's reference.
 
     A row that reads one stream gains over that stream of its reference; the paper prints no such
     gain.
     """
+    measure = measure or table.measures[0]
     out = []
-    for column in _columns(table):
+    for column in table.all_columns:
         for row in table.rows:
-            values, paper = (
-                values_of(table, found, row.name, column, measure),
-                row.printed.get(column, math.nan),
-            )
-            against = table.against_of(row)
-            theirs = (
-                table.row(against).printed.get(column, math.nan)
-                if against and not row.measure
-                else math.nan
-            )
-            gain = (
-                difference(
-                    table,
-                    found,
-                    lines,
-                    row.name,
-                    against,
-                    None if column == table.mean else column,
-                    row.measure or measure,
-                )
-                if against and row.runs and len(values)
-                else None
-            )
-            ours = float(values.mean()) if len(values) else math.nan
-            out.append(
-                {
-                    "row": row.name,
-                    "column": column,
-                    "paper": paper,
-                    "marks": flags_of(table, row, column),
-                    "ours": ours,
-                    "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
-                    "runs": len(values),
-                    "gap": ours - paper,
-                    "against": against,
-                    "paper_gain": paper - theirs,
-                    **{k: getattr(gain, k) if gain else math.nan for k in ("mean", "low", "high")},
-                    "pairs": gain.n if gain else 0,
-                    "splits": gain.splits if gain else 0,
-                    "starred": starred(gain),
-                    "partial": _partial(table, found, row, column),
-                }
-            )
-    return pd.DataFrame(out).rename(columns={"mean": "gain"})
+            out.append(_entry(table, found, lines, row, column, measure))
+    return pd.DataFrame(out)
+
+
+def _entry(
+    table: Table, found: pd.DataFrame, lines: pd.DataFrame, row: Line, column: str, measure: str
+) -> dict[str, Any]:
+    values = values_of(table, found, row.name, column, measure)
+    paper, against, place = row.number(column, measure), table.against_of(row), column
+    theirs, gain = math.nan, None
+    if against and not row.measure:
+        theirs = table.row(against).number(column, measure)
+    if column == table.mean:
+        place = None
+    if against and row.runs and len(values):
+        stream = row.measure or measure
+        gain = difference(table, found, lines, row.name, against, place, stream)
+    ours = float(values.mean()) if len(values) else math.nan
+    return {
+        "row": row.name,
+        "column": column,
+        "paper": paper,
+        "marks": flags_of(table, row, column),
+        "ours": ours,
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+        "runs": len(values),
+        "gap": ours - paper,
+        "against": against,
+        "paper_gain": paper - theirs,
+        "gain": gain.mean if gain else math.nan,
+        "low": gain.low if gain else math.nan,
+        "high": gain.high if gain else math.nan,
+        "pairs": gain.n if gain else 0,
+        "splits": gain.splits if gain else 0,
+        "starred": starred(gain),
+        "gain_text": interval_text(gain) if against and row.runs else NOTHING,
+        "partial": _partial(table, found, row, column),
+    }
 
 
 def side_by_side(
-    table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused"
+    table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = ""
 ) -> pd.DataFrame:
     """Paper, ours, gap, and both gains over the reference row, for every column, as text."""
-    numbers = tidy(table, found, lines, measure).set_index(["column", "row"])
-    grid: dict[tuple[str, str], list[str]] = {}
-    for column in _columns(table):
-        part = [(row, numbers.loc[(column, row.name)]) for row in table.rows]
-        grid[column, "paper"] = [_printed_text(table, row, column) for row, _ in part]
-        grid[column, "ours"] = [_ours(table, found, row, column, measure) for row, _ in part]
-        grid[column, "gap"] = [signed(x["gap"]) for _, x in part]
-        grid[column, "paper's gain"] = [signed(x["paper_gain"]) for _, x in part]
-        grid[column, "our gain"] = [_gain_text(table, row, x) for row, x in part]
-    return pd.DataFrame(grid, index=[r.name for r in table.rows])
+    numbers = tidy(table, found, lines, measure)
+    paper, ours = printed(table, measure), summary(table, found, measure)
+    grid = {}
+    for column in table.all_columns:
+        part = numbers[numbers["column"] == column].set_index("row")
+        grid[column, "paper"] = paper[column]
+        grid[column, "ours"] = ours[column]
+        grid[column, "gap"] = part["gap"].map(signed)
+        grid[column, "paper's gain"] = part["paper_gain"].map(signed)
+        grid[column, "our gain"] = part["gain_text"]
+    return pd.DataFrame(grid)
 
 
-def _gain_text(table: Table, row: Line, x: pd.Series) -> str:
-    if not table.against_of(row) or not row.runs:
-        return NOTHING
-    known = not math.isnan(x["gain"])
-    return interval_text(
-        Interval(x["gain"], x["low"], x["high"], int(x["pairs"]), int(x["splits"]))
-        if known
-        else None
-    )
+# --- files ---------------------------------------------------------------------------------------
+FORMATS = ("md", "tex", "csv")
+# What plain LaTeX has no letter for; the rest of escaping is pandas' business.
+LATEX = {"±": r"$\pm$", "−": "$-$", "→": r"$\rightarrow$", "α": r"$\alpha$", "β": r"$\beta$"}
+LATEX |= {"†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$", "–": "--"}
+READING = (
+    "In %. ours: mean ± sample s.d. (runs), last epoch. gap: ours − paper. gain: over the row's "
+    "reference; [95 % interval of a paired bootstrap over {what}] (paired runs), * where it holds "
+    "no zero and there are five pairs or more (with several splits: five splits)."
+)
+UNITS = {"recognition": "runs and test videos", "localization": "runs only"}
 
 
-def marked(table: Table) -> pd.DataFrame:
-    """The table's printed numbers that no number of right videos gives, with the accuracies on both
-    sides of them.
+def export_formatted(
+    name: str, formats: Sequence[str] = FORMATS, folder: str | Path | None = None
+) -> list[Path]:
+    """Write `results/formatted/<table>.<format>` from the committed results.
+
+    Raises NbkitError for an unknown table or format.
     """
-    out = []
-    for row in table.rows:
-        for column in (
-            c.name for c in table.columns if UNREACHABLE in flags_of(table, row, c.name)
-        ):
-            videos = printed_videos(table, column)
-            low, high = nearest_reachable(row.printed[column], videos)
-            out.append(
-                {
-                    "table": table.name,
-                    "row": row.name,
-                    "column": column,
-                    "printed": row.printed[column],
-                    "videos": videos,
-                    "below": round(low, 2),
-                    "above": round(high, 2),
-                    "of another work": "yes" if row.copied else "",
-                }
-            )
-    return pd.DataFrame(out)
+    table, paths = load_table(name), []
+    given = (table, committed(name), committed_right_wrong(name))
+    for kind in formats:
+        if kind not in FORMATS:
+            raise NbkitError(f"format {kind}: choose among {', '.join(FORMATS)}")
+        text = {"md": _markdown, "tex": _latex, "csv": _csv}[kind](*given)
+        paths.append(Path(folder or ROOT / "results" / "formatted") / f"{name}.{kind}")
+        atomically(paths[-1], lambda part, text=text: part.write_text(text))
+    return paths
+
+
+def _notes(table: Table) -> list[str]:
+    reading = READING.format(what=UNITS[table.task])
+    return [" ".join(table.note.split()), reading, *(f"{note}." for note in footnotes(table))]
+
+
+def _markdown(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
+    wide, parts = side_by_side(table, found, lines), [f"# {table.title}"]
+    for column in table.all_columns:
+        parts += [f"**{column}**", wide[column].to_markdown(disable_numparse=True)]
+    return "\n\n".join([*parts, *_notes(table)]) + "\n"
+
+
+def _latex(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
+    r"""A table for `\usepackage{booktabs}`; columns in which nothing stands are left out."""
+    wide = side_by_side(table, found, lines)
+    wide = wide.loc[:, (wide != NOTHING).any()]
+    caption = " ".join([f"{table.title}.", *_notes(table)])
+    for character in "&%_":
+        caption = caption.replace(character, f"\\{character}")
+    text = wide.to_latex(escape=True, caption=caption, label=f"tab:{table.name}")
+    for character, code in LATEX.items():
+        text = text.replace(character, code)
+    return text
+
+
+def _csv(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
+    return tidy(table, found, lines).drop(columns="gain_text").round(3).to_csv(index=False)

@@ -1,164 +1,204 @@
-"""What tables have as results: the finished runs of this machine, and the committed files of
-`results/`.
-"""
+"""Results of tables: finished runs of this machine, and the committed files of `results/`."""
 
 from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
-from nbkit.tables.table import MEASURES, Table, config_of, find_run, load_table
+from nbkit.files import atomically
+from nbkit.tables.right_wrong import (
+    TEST_COLUMNS,
+    VIDEO_COLUMNS,
+    committed_right_wrong,
+    right_wrong,
+)
+from nbkit.tables.table import KEY, Cell, Table, load_table
+from nbkit.train.store import find_run
 
-CHOICES = ("source_val", "oracle")  # diagnostic choices of an epoch, see nbkit/train/selection.py
-KEY = ["row", "column", "seed", "split"]
-COLUMNS = [
-    *KEY,
-    *MEASURES,
-    *(f"fused_{c}" for c in CHOICES),
-    "videos",
-    "partial",
-    "train_seconds",
-    "run",
-    "commit",
-    "torch",
-    "device",
-    "finished",
-    "cell",
-]
-TEXTS = dict.fromkeys(
-    ["run", "commit", "scored_at", "torch", "cell"], str
-)  # some have digits only, and are no numbers
-# What an export does with lines of its file that this machine has no run of: refuse, keep them, or
-# drop them.
+# Other choices of an epoch than the last, for information only: see nbkit/train/selection.py.
+CHOICES = ("source_val", "oracle")
+PROVENANCE = ("torch", "device", "finished", "cell")
+# Columns that may hold digits only, and are no numbers.
+TEXTS = dict.fromkeys(["run", "commit", "scored_at", "torch", "cell"], str)
+# What an export does with lines of its file that this machine has no run of.
 Existing = Literal["refuse", "add", "replace"]
 
 
-def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
-    """One line a finished cell: row, column, seed, split, accuracies by stream, test videos,
-    seconds, provenance.
+# --- runs of this machine ------------------------------------------------------------------------
+def result_columns(table: Table) -> list[str]:
+    """The columns of a table's results file."""
+    if table.task == "recognition":
+        own = [*(f"fused_{choice}" for choice in CHOICES), "videos", "partial", "train_seconds"]
+        ran = ["run", "commit"]
+    else:
+        own = ["steps", "train_seconds", "evaluate_seconds"]
+        ran = ["run", "commit", "scored_at"]
+    return [*KEY, *table.measures, *own, *ran, *PROVENANCE]
 
-    `fused_source_val` and `fused_oracle` are the accuracies at an epoch chosen otherwise than as
-    the last; empty where the run did not record them. `partial` says what an incomplete copy of the
-    data lacked, '' for the whole benchmark. `cell` is the key of the configuration: a line whose
-    key the table no longer has is of another one.
+
+def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
+    """One line per finished cell: its place, its measures in percent, and where it comes from.
+
+    `fused_source_val` and `fused_oracle` are accuracies at another epoch than the last, empty
+    where the run did not record them.  `partial` says what an incomplete copy of the data lacked.
+    `scored_at` is the commit of the evaluation, `commit` that of the training.  `cell` is the key
+    of the configuration.
     """
     lines = []
     for cell in table.cells():
-        folder = find_run(config_of(cell["parameters"], runs_dir=str(runs_dir)))
-        if folder is None:
-            continue
-        metrics = json.loads((folder / "metrics.json").read_text())
-        env = json.loads((folder / "env.json").read_text())
-        chosen = {
-            f"fused_{c}": ((metrics.get("selected") or {}).get(c) or {})
-            .get("accuracy", {})
-            .get("fused")
-            for c in CHOICES
-        }
-        lines.append(
-            {
-                **{k: cell[k] for k in KEY},
-                **{m: round(metrics["accuracy"].get(m, float("nan")), 4) for m in MEASURES},
-                **chosen,
-                "videos": metrics["videos"],
-                "partial": "; ".join(metrics.get("partial_data", [])),
-                "train_seconds": round(
-                    float(pd.read_csv(folder / "history.csv")["seconds"].sum()), 1
-                ),
-                "run": folder.name,
-                "commit": env["commit"],
-                "torch": env["versions"]["torch"],
-                "device": env["gpu"] or f"CPU, {env['threads']} thread",
-                "finished": metrics["finished"],
-                "cell": cell["key"],
-            }
-        )
-    return pd.DataFrame(lines, columns=COLUMNS)
+        folder = find_run(cell.config(runs_dir=str(runs_dir)))
+        if folder is not None:
+            lines.append(_line(table, cell, folder))
+    return pd.DataFrame(lines, columns=result_columns(table))
 
 
+def _line(table: Table, cell: Cell, folder: Path) -> dict[str, Any]:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    env = json.loads((folder / "env.json").read_text())
+    if table.task == "recognition":
+        line = _recognition_values(metrics, folder)
+    else:
+        line = {name: round(metrics[name], 4) for name in table.measures}
+        line["steps"] = cell.config().optim.steps
+        line["train_seconds"] = round(metrics["seconds"]["train"], 1)
+        line["evaluate_seconds"] = round(metrics["seconds"]["evaluate"], 1)
+    return {
+        **dict(zip(KEY, cell.place)),
+        **line,
+        "run": folder.name,
+        "commit": env["commit"],
+        "scored_at": env.get("scored_at", env["commit"]),
+        "torch": env["versions"]["torch"],
+        "device": env["gpu"] or f"CPU, {env['threads']} thread",
+        "finished": metrics["finished"],
+        "cell": cell.key,
+    }
+
+
+def _recognition_values(metrics: dict[str, Any], folder: Path) -> dict[str, Any]:
+    line = {name: round(value, 4) for name, value in metrics["accuracy"].items()}
+    selected = metrics.get("selected") or {}
+    for choice in CHOICES:
+        chosen = selected.get(choice) or {}
+        line[f"fused_{choice}"] = chosen.get("accuracy", {}).get("fused")
+    seconds = pd.read_csv(folder / "history.csv")["seconds"].sum()
+    return {
+        **line,
+        "videos": metrics["videos"],
+        "partial": "; ".join(metrics.get("partial_data", [])),
+        "train_seconds": round(float(seconds), 1),
+    }
+
+
+# --- committed files -----------------------------------------------------------------------------
 def committed(name: str) -> pd.DataFrame:
     """The committed results of a table (`results/<name>.csv`), empty when there are none.
 
-    A line of a row, seed or configuration that the table no longer has is left out, with a warning.
+    A line of a row, seed or configuration that the table no longer has is left out, with a
+    warning.
     """
-    path = ROOT / "results" / f"{name}.csv"
+    path, table = ROOT / "results" / f"{name}.csv", load_table(name)
     if not path.exists():
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=result_columns(table))
     found = pd.read_csv(path, dtype=TEXTS, float_precision="round_trip")
-    keys = {tuple(cell[k] for k in KEY): cell["key"] for cell in load_table(name).cells()}
-    return without_strangers(
-        found,
-        [
-            keys.get(tuple(line[k] for k in KEY)) == line["cell"]
-            for line in found.to_dict("records")
-        ],
-        f"results/{name}.csv",
-        f"export-results {name}",
-    )
-
-
-def without_strangers(
-    found: pd.DataFrame, current: list[bool], path: str, export: str
-) -> pd.DataFrame:
-    """The lines that are `current`; a warning names the rows of the others, which another state of
-    the table left.
-    """
-    strangers = found[~pd.Series(current, index=found.index, dtype=bool)]
+    keys = {cell.place: cell.key for cell in table.cells()}
+    known = [keys.get(place) == key for place, key in zip(_places(found), found["cell"])]
+    strangers = _where(found, [not current for current in known])
     if len(strangers):
+        rows = ", ".join(sorted(set(strangers["row"])))
         warnings.warn(
-            f"{path}: {len(strangers)} of {len(found)} lines are of rows, seeds or configurations that the table no "
-            f"longer has, and are left out ({', '.join(sorted(set(strangers['row'])))}). Run the table, then "
-            f"`nbkit {export}` writes the file anew",
-            stacklevel=3,
+            f"results/{name}.csv: {len(strangers)} of {len(found)} lines are of rows, seeds or "
+            f"configurations that the table no longer has, and are left out ({rows}). Run the "
+            f"table, then `nbkit export {name}` writes the file anew",
+            stacklevel=2,
         )
-    return found.drop(index=strangers.index).reset_index(drop=True)
+    return _where(found, known).reset_index(drop=True)
 
 
-def to_write(
-    old: pd.DataFrame,
-    new: pd.DataFrame,
-    key: list[str],
-    path: str,
-    runs_dir: str | Path,
-    existing: Existing,
-) -> pd.DataFrame:
-    """The lines for the file at `path`, which holds `old` now; `new` are those of the runs here,
-    told apart by `key`.
+def export(name: str, runs_dir: str | Path = "runs", existing: Existing = "refuse") -> list[Path]:
+    """Write the finished cells of a table to `results/`, the files that README and notebooks quote.
 
-    "replace": `new`.  "add": `old` as it is, and what it lacks of `new`.  "refuse": `new`, or
-    NbkitError where it lacks lines of `old`.
+    `<table>.csv` has one line per run; the two files of a recognition table that say which test
+    videos each run had right stand beside it, see nbkit/tables/right_wrong.py.
+
+    Args:
+        existing: what becomes of results that the file holds and `runs_dir` lacks.  "refuse":
+            NbkitError.  "add": the file's lines stay, and what they lack is added.  "replace":
+            they are dropped.
+
+    Raises:
+        NbkitError: there is no finished cell, or `existing` refuses.
     """
-    lost = set(_keys(old, key)) - set(_keys(new, key))
+    table = load_table(name)
+    old, new = committed(name), results(table, runs_dir)
+    if new.empty:
+        raise NbkitError(f"no finished cell of {name} in {runs_dir}/: run `snakemake {name}` first")
+    refuse_losses(old, new, f"results/{name}.csv", runs_dir, existing)
+    files = {"csv": new}
+    if table.task == "recognition":
+        files["videos.csv"], files["tests.csv"] = right_wrong(table, runs_dir)
+    if existing == "add":
+        before = {"csv": old, **_committed_videos(name, old)}
+        files = {kind: added(before[kind], lines) for kind, lines in files.items()}
+    order = [cell.place for cell in table.cells()]
+    paths = []
+    for kind, lines in files.items():
+        paths.append(ROOT / "results" / f"{name}.{kind}")
+        atomically(paths[-1], partial(_in_order(lines, order).to_csv, index=False))
+    return paths
+
+
+def refuse_losses(
+    old: pd.DataFrame, new: pd.DataFrame, path: str, runs_dir: str | Path, existing: Existing
+) -> None:
+    """Raise NbkitError where writing `new` would drop lines of `old` that nobody gave up."""
+    lost = set(_places(old)) - set(_places(new))
     if existing == "refuse" and lost:
         raise NbkitError(
-            f"{path} holds {len(old)} results, and {runs_dir}/ lacks {len(lost)} of them: run what is missing, "
-            "pass --add to keep the file's lines and add what they lack, or --replace to write these runs only"
+            f"{path} holds {len(old)} results, and {runs_dir}/ lacks {len(lost)} of them: run "
+            "what is missing, pass --add to keep the file's lines and add what they lack, or "
+            "--replace to write these runs only"
         )
-    return added(old, new, key) if existing == "add" else new
 
 
-def added(old: pd.DataFrame, new: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """The lines of `old` as they are, then those of `new` that it lacks, told apart by `key`."""
-    known = set(_keys(old, key))
-    return (
-        pd.concat([old, new[[k not in known for k in _keys(new, key)]]], ignore_index=True)
-        if known
-        else new
-    )
+def added(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """The lines of `old` as they are, then those of `new` that it lacks."""
+    if old.empty:
+        return new
+    known = set(_places(old))
+    fresh = [place not in known for place in _places(new)]
+    return pd.concat([old, _where(new, fresh)], ignore_index=True)
 
 
-def _keys(lines: pd.DataFrame, key: list[str]) -> list[tuple]:
+def _where(lines: pd.DataFrame, kept: list[bool]) -> pd.DataFrame:
+    return lines[pd.Series(kept, index=lines.index, dtype=bool)]
+
+
+def _places(lines: pd.DataFrame) -> list[tuple]:
+    """What names each line: its place in the table or, of a test set, its order."""
+    key = KEY if "row" in lines else ["order"]
     return list(lines[key].itertuples(index=False, name=None))
 
 
-def in_order(lines: pd.DataFrame, key: list[str], order: list[tuple]) -> pd.DataFrame:
-    """The lines in the `order` of their keys, whatever machine they are from."""
-    place = {k: i for i, k in enumerate(order)}
-    places = [place[k] for k in _keys(lines, key)]
-    return lines.iloc[sorted(range(len(lines)), key=places.__getitem__)].reset_index(drop=True)
+def _in_order(lines: pd.DataFrame, order: list[tuple]) -> pd.DataFrame:
+    """The lines of runs in the table's order, whatever machine they are from."""
+    if "row" not in lines:
+        return lines
+    rank = {place: i for i, place in enumerate(order)}
+    ranks = pd.Series([rank[place] for place in _places(lines)])
+    return lines.iloc[ranks.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _committed_videos(name: str, found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the two files on videos hold of the runs in `found`."""
+    lines, runs = committed_right_wrong(name), set(_places(found))
+    lines = _where(lines, [place in runs for place in _places(lines)])
+    tests = lines[TEST_COLUMNS].drop_duplicates("order")
+    return {"videos.csv": lines[VIDEO_COLUMNS], "tests.csv": tests}

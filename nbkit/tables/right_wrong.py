@@ -1,15 +1,13 @@
-"""Which test videos each run had right: the compact file `results/<table>.videos.csv` that paired
-intervals need.
+"""Which test videos each recognition run had right: what paired intervals need.
 
-One line a run: row, column, seed, split, the number of test videos, `order` (a hash of their names
-in order: runs with the same `order` were tested on the same videos in the same order), and for each
-stream and the fused prediction one hexadecimal string.  Its bits, most significant first, are the
-videos in the order of `predictions.csv`: 1 is right. The last digits are padded with zeros.  320
-videos are 80 characters.
+`results/<table>.videos.csv` has one line per run: row, column, seed, split, the number of test
+videos, `order` (a hash of their names in order: runs of equal `order` were tested on the same
+videos in the same order), and one hexadecimal string per stream and for the fused prediction.  Its
+bits, most significant first, are the videos in the order of `predictions.csv`: 1 is right.
 
-`results/<table>.tests.csv` says what the videos of an `order` are counted as: one short hash a
-video, of its recording (clips of one recording are not independent), or of its name where each is
-its own, as in the demo.  Orders that share a hash share that unit.
+`results/<table>.tests.csv` says what the videos of an `order` are counted as: one short hash per
+video, of its recording (clips of one recording are not independent), or of its own name in the
+demo, where every video is rendered on its own.
 """
 
 from __future__ import annotations
@@ -22,16 +20,16 @@ import pandas as pd
 
 from nbkit.config import ROOT, digest
 from nbkit.errors import NbkitError
-from nbkit.tables.results import KEY
-from nbkit.tables.table import MEASURES, Table, config_of, find_run
-from nbkit.train.domains import load_table
+from nbkit.tables.table import ACCURACIES, KEY, Cell, Table
+from nbkit.train.store import find_run
 
-COLUMNS = [*KEY, "videos", "order", *MEASURES]
+VIDEO_COLUMNS = [*KEY, "videos", "order", *ACCURACIES]
+TEST_COLUMNS = ["column", "order", "units"]
 
 
 class Pairs(NamedTuple):
-    """Paired runs, ready for `paired_bootstrap`: right or wrong (videos,) of both rows, units,
-    column and split of each.
+    """Paired runs for `paired_bootstrap`: right or wrong (videos,) of both rows in each run, the
+    units of its videos, its column and its split.
     """
 
     right_a: list[np.ndarray]
@@ -41,6 +39,7 @@ class Pairs(NamedTuple):
     splits: list[int]
 
 
+# --- bits ----------------------------------------------------------------------------------------
 def pack(right: np.ndarray) -> str:
     """Booleans (N,) as hexadecimal digits, first video in the highest bit."""
     return np.packbits(np.asarray(right, dtype=bool)).tobytes().hex()
@@ -56,77 +55,59 @@ def unpack(text: str, videos: int) -> np.ndarray:
     return bits[:videos].astype(bool)
 
 
-def right_wrong(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
-    """The file's lines, from the predictions of the finished runs; rows that share a run with
-    another have no line.
+# --- from runs -----------------------------------------------------------------------------------
+def right_wrong(table: Table, runs_dir: str | Path = "runs") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The lines of the two files, from the predictions of the finished runs.
+
+    Rows that share another row's run have no line.  The units need the benchmark's data.
     """
-    lines = []
+    lines, tests, groups = [], {}, {}
     for cell in table.cells():
-        folder = (
-            None
-            if table.row(cell["row"]).same_as
-            else find_run(config_of(cell["parameters"], runs_dir=str(runs_dir)))
-        )
+        if table.row(cell.row).same_as:
+            continue
+        folder = find_run(cell.config(runs_dir=str(runs_dir)))
         if folder is None:
             continue
         found = pd.read_csv(folder / "predictions.csv")
-        lines.append(
-            {
-                **{k: cell[k] for k in KEY},
-                "videos": len(found),
-                "order": digest(found["video"].tolist(), 8),
-                **{m: pack(found[m] == found["label"]) for m in MEASURES if m in found},
-            }
-        )
-    return pd.DataFrame(lines, columns=COLUMNS)
-
-
-def units_of_tests(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
-    """One line a test set of the finished runs: column, order, and its units, separated by blanks.
-
-    Needs the benchmark's data, to know the recordings; NbkitError where they are missing.
-    """
-    lines, groups = {}, {}
-    for cell in table.cells():
-        cfg = config_of(cell["parameters"], runs_dir=str(runs_dir))
-        folder = find_run(cfg)
-        if folder is None:
-            continue
-        videos = pd.read_csv(folder / "predictions.csv", usecols=["video"])["video"].tolist()
+        videos = found["video"].tolist()
         order = digest(videos, 8)
-        if order in lines:
-            continue
-        if cfg.benchmark != "demo":  # each of its videos is rendered on its own
-            if cell["column"] not in groups:
-                groups[cell["column"]] = load_table(cfg)[1].set_index("video")["group"]
-            names = groups[cell["column"]].loc[videos].tolist()
-        else:
-            names = videos
-        lines[order] = {
-            "column": cell["column"],
-            "order": order,
-            "units": " ".join(digest(n, 6) for n in names),
-        }
-    return pd.DataFrame(lines.values(), columns=["column", "order", "units"])
+        line = dict(zip(KEY, cell.place)) | {"videos": len(found), "order": order}
+        for measure in ACCURACIES:
+            if measure in found:
+                line[measure] = pack(found[measure] == found["label"])
+        lines.append(line)
+        if order not in tests:
+            units = " ".join(digest(name, 6) for name in _units(cell, videos, groups))
+            tests[order] = {"column": cell.column, "order": order, "units": units}
+    return (
+        pd.DataFrame(lines, columns=VIDEO_COLUMNS),
+        pd.DataFrame(tests.values(), columns=TEST_COLUMNS),
+    )
 
 
+def _units(cell: Cell, videos: list[str], groups: dict[str, pd.Series]) -> list[str]:
+    """Names of what test videos are counted as.  `groups`: recordings by column, filled here."""
+    cfg = cell.config()
+    if cfg.benchmark == "demo":
+        return videos
+    if cell.column not in groups:
+        # Here, because it reads the data, and a report of committed results must not.
+        from nbkit.train.domains import load_table as resolved_videos
+
+        groups[cell.column] = resolved_videos(cfg)[1].set_index("video")["group"]
+    return groups[cell.column].loc[videos].tolist()
+
+
+# --- from results/ -------------------------------------------------------------------------------
 def committed_right_wrong(name: str) -> pd.DataFrame:
-    """`results/<name>.videos.csv` with the `units` of `<name>.tests.csv`; empty when there is none."""
-    path, tests = (ROOT / "results" / f"{name}.{kind}.csv" for kind in ("videos", "tests"))
+    """`results/<name>.videos.csv` with the `units` of `<name>.tests.csv`; empty without files."""
+    path = ROOT / "results" / f"{name}.videos.csv"
     if not path.exists():
-        return pd.DataFrame(columns=[*COLUMNS, "units"])
-    lines = pd.read_csv(path, dtype=dict.fromkeys(["order", *MEASURES], str))
-    units = pd.read_csv(tests, dtype=str).drop_duplicates("order").set_index("order")["units"]
+        return pd.DataFrame(columns=[*VIDEO_COLUMNS, "units"])
+    lines = pd.read_csv(path, dtype=dict.fromkeys(["order", *ACCURACIES], str))
+    tests = pd.read_csv(ROOT / "results" / f"{name}.tests.csv", dtype=str)
+    units = tests.drop_duplicates("order").set_index("order")["units"]
     return lines.assign(units=lines["order"].map(units))
-
-
-def committed_videos(name: str, found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the two files hold of the runs in `found` (the committed results): lines of runs, and
-    lines of test sets.
-    """
-    lines, runs = committed_right_wrong(name), set(found[KEY].itertuples(index=False, name=None))
-    lines = lines[[k in runs for k in lines[KEY].itertuples(index=False, name=None)]]
-    return lines[COLUMNS], lines[["column", "order", "units"]].drop_duplicates("order")
 
 
 def pairs(
@@ -137,30 +118,30 @@ def pairs(
     column: str | None = None,
     measure: str = "fused",
 ) -> Pairs:
-    """Right or wrong of rows `a` and `b` in runs that pair (same column, seed, split, videos).
-
-    column: None pairs over all columns.
-    """
-    sides = []
-    for name in (a, b):
-        row = table.row(name)
-        own = lines[lines["row"] == (row.same_as or row.name)]
-        own = own if column is None else own[own["column"] == column]
-        stream = row.measure or measure
-        own = own[own[stream].notna()]
-        sides.append(
-            {
-                (r["column"], r["split"], r["order"], r["seed"], r["units"]): unpack(
-                    r[stream], r["videos"]
-                )
-                for r in own.to_dict("records")
-            }
-        )
-    both = [key for key in sides[0] if key in sides[1]]
+    """Runs of rows `a` and `b` that pair (same column, seed, split, videos); column None: all."""
+    first, second = (_bits_by_run(table, lines, name, column, measure) for name in (a, b))
+    both = [run for run in first if run in second]
     return Pairs(
-        [sides[0][k] for k in both],
-        [sides[1][k] for k in both],
-        [k[4].split() for k in both],
-        [k[0] for k in both],
-        [k[1] for k in both],
+        [first[run] for run in both],
+        [second[run] for run in both],
+        [units.split() for *_, units in both],
+        [column for column, *_ in both],
+        [split for _, split, *_ in both],
     )
+
+
+def _bits_by_run(
+    table: Table, lines: pd.DataFrame, name: str, column: str | None, measure: str
+) -> dict[tuple, np.ndarray]:
+    """Right or wrong (videos,) by (column, split, order, seed, units) of a row's runs."""
+    row = table.row(name)
+    stream = row.measure or measure
+    found = {}
+    if stream not in lines:
+        return found
+    for line in lines[lines["row"] == row.run_row].to_dict("records"):
+        if column not in (None, line["column"]) or not isinstance(line[stream], str):
+            continue
+        run = (line["column"], line["split"], line["order"], line["seed"], line["units"])
+        found[run] = unpack(line[stream], line["videos"])
+    return found

@@ -1,48 +1,103 @@
 """Tables as data: `tables/<name>.yaml` says what every cell runs and what the paper printed.
 
-A cell is a row's parameters, a column's parameters, a split and a seed, put together.  Its key is a
-hash of the resulting configuration, so that two tables that hold the same cell share one run.
+A cell is a row's parameters, a column's parameters, a split and a seed, put together.  Its key is
+a hash of the resulting configuration, so that two tables that hold the same cell share one run.
+Importing this module loads no torch.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from itertools import product
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from nbkit.benchmarks.manifest import load_manifest
-from nbkit.config import ROOT, digest
-from nbkit.config.recognition import RunConfig
+from nbkit.benchmarks.manifest import Manifest, load_manifest
+from nbkit.config import ROOT, Configuration
 from nbkit.errors import NbkitError
-from nbkit.train.record import versions
+from nbkit.train.run import CONFIGURATIONS
+from nbkit.train.store import run_key
 
-MEASURES = ("fused", "rgb", "flow")
+# What names a line of a results file.
+KEY = ["row", "column", "seed", "split"]
+ACCURACIES = ("fused", "rgb", "flow")
+MEAN_PRECISIONS = ("frame_map", "video_map_0.5")
+# Where a difference in mean average precision comes from.
+CAUSES = ("video_map_0.2", "video_map_0.5:0.95", "proposal_recall", "class_given_box", "box_iou")
+
+HEADINGS = {
+    "frame_map": "Fr. mAP",
+    "video_map_0.5": "Vid. mAP",
+    "video_map_0.2": "Vid. mAP @0.2",
+    "video_map_0.5:0.95": "Vid. mAP @0.5:0.95",
+    "proposal_recall": "recall of proposals",
+    "class_given_box": "class, box given",
+    "box_iou": "IoU of boxes",
+}
+
+
+def heading(measure: str) -> str:
+    """How a table heads a measure."""
+    return HEADINGS.get(measure, measure.removeprefix("ap_"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table: upper-case parameters, and the key of the resulting configuration.
+
+    first: trains a stage that other cells load, so it is scheduled before them.
+    """
+
+    table: str
+    task: str
+    row: str
+    column: str
+    seed: int
+    split: int
+    parameters: dict[str, Any]
+    first: bool
+    key: str
+
+    @property
+    def place(self) -> tuple[str, str, int, int]:
+        """Its values of `KEY`."""
+        return self.row, self.column, self.seed, self.split
+
+    @property
+    def label(self) -> str:
+        """The place, for people."""
+        return f"{self.row} | {self.column} | seed {self.seed} split {self.split}"
+
+    def config(self, **more: Any) -> Configuration:
+        """The configuration; `more` are flat fields that change no number, such as runs_dir."""
+        return configuration_of(self.task, self.parameters, **more)
+
+
+def configuration_of(task: str, parameters: dict[str, Any], **more: Any) -> Configuration:
+    """The configuration of a task from upper-case parameters."""
+    flat = {name.lower(): value for name, value in parameters.items()}
+    return CONFIGURATIONS[task].make(**flat, **more)
 
 
 class Line(BaseModel):
-    """A row or a column of a table: its name, the parameters it sets, and what the paper printed by
-    column.
+    """A row or a column: its name, the parameters it sets, and what the paper printed.
 
-    copied: the paper prints this row for somebody else's method or baseline, under that work's
-    protocol and backbone.
-    runs: False for a row that is shown only, because nothing here would differ from another row's
-    run.
-    same_as: a row above that has the same run; `set` is that row's.  measure: which stream the row
-    reads.
-    against: the row that gains are counted from.  printed_as: in a twin, the paper table's row or
-    column it stands for.
-    first: trains stages that other rows reuse, and is scheduled before them.
+    printed: by column, a number or (localization) a number per measure.  copied: the paper prints
+    this row for another work's method, under that work's protocol.  runs: False for a row that is
+    shown only.  same_as: a row above that has the same run.  measure: the stream that the row
+    reads.  against: the row that gains are counted from.  printed_as: in a twin, the line of the
+    paper's table that this line stands for.  first: see `Cell`.
     """
 
     model_config = ConfigDict(extra="forbid")
     name: str
     set: dict[str, Any] = {}
-    printed: dict[str, float] = {}
+    printed: dict[str, float | dict[str, float]] = {}
     note: str = ""
     first: bool = False
     copied: bool = False
@@ -52,22 +107,36 @@ class Line(BaseModel):
     against: str = ""
     printed_as: str = ""
 
+    def number(self, column: str, measure: str = "") -> float:
+        """The printed number, NaN where the paper prints none."""
+        found = self.printed.get(column, math.nan)
+        if isinstance(found, dict):
+            return found.get(measure, math.nan)
+        return found
+
+    @property
+    def run_row(self) -> str:
+        """Name of the row whose runs this row reads."""
+        return self.same_as or self.name
+
 
 class Table(BaseModel):
     """One YAML of tables/.
 
-    mean: the name of a last column, the mean of the others ('' for none).  against: the row that
-    gains are counted from, unless a row names its own.  twin_of: the table of the paper whose
-    printed numbers `printed_as` refers to.
+    mean: name of a last column, the mean of the others.  against: the row that gains are counted
+    from, unless a row names its own.  twin_of: the paper's table that `printed_as` refers to.
+    classes: localization only, in the paper's order.
     """
 
     model_config = ConfigDict(extra="forbid")
     name: str
     title: str
+    task: Literal["recognition", "localization"] = "recognition"
     paper: str = ""
     set: dict[str, Any]
     rows: list[Line]
     columns: list[Line]
+    classes: list[str] = []
     seeds: list[int]
     splits: list[int] = [0]
     note: str = ""
@@ -77,116 +146,142 @@ class Table(BaseModel):
 
     @model_validator(mode="after")
     def _coherent(self) -> Table:
-        names, columns = [r.name for r in self.rows], [c.name for c in self.columns]
-        if len(set(names)) < len(names) or len(set(columns)) < len(columns):
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names) or len(set(self.column_names)) < len(self.columns):
             raise ValueError("two rows or two columns have the same name")
-        for i, row in enumerate(self.rows):
-            unknown = set(row.printed) - {*columns, *([self.mean] if self.mean else [])}
-            if unknown:
-                raise ValueError(
-                    f"row {row.name!r}: printed for {', '.join(sorted(unknown))}, which is no column"
-                )
-            if row.against and row.against not in names:
-                raise ValueError(f"row {row.name!r}: against {row.against!r}, which is no row")
-            if row.same_as:
-                if row.same_as not in names[:i] or row.set:
-                    raise ValueError(
-                        f"row {row.name!r}: same_as must name a row above, and leaves no `set` of its own"
-                    )
-                row.set = dict(self.row(row.same_as).set)
         if self.against and self.against not in names:
             raise ValueError(f"against: {self.against!r} is no row")
+        for i, row in enumerate(self.rows):
+            if row.against and row.against not in names:
+                raise ValueError(f"row {row.name!r}: against {row.against!r}, which is no row")
+            self._check_printed(row)
+            if row.same_as:
+                self._share_run(row, names[:i])
+            if self.task == "localization" and {**self.set, **row.set}.get("ALLOW_PARTIAL"):
+                raise ValueError(
+                    f"row {row.name!r}: ALLOW_PARTIAL is for trying things out; a table counts "
+                    "whole data only"
+                )
         return self
+
+    def _check_printed(self, row: Line) -> None:
+        unknown = set(row.printed) - set(self.all_columns)
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"row {row.name!r}: printed for {names}, which is no column")
+        for column, numbers in row.printed.items():
+            wanted = set(self.printed_measures) if self.task == "localization" else None
+            given = set(numbers) if isinstance(numbers, dict) else None
+            if given != wanted:
+                raise ValueError(
+                    f"row {row.name!r}, column {column!r}: printed needs one number in a "
+                    "recognition table, in a localization table one for every class, frame_map "
+                    "and video_map_0.5"
+                )
+
+    def _share_run(self, row: Line, above: list[str]) -> None:
+        if row.same_as not in above or row.set:
+            raise ValueError(
+                f"row {row.name!r}: same_as must name a row above, and leaves no `set` of its own"
+            )
+        row.set = dict(self.row(row.same_as).set)
+
+    # --- what it holds ---------------------------------------------------------------------------
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns that have runs."""
+        return [column.name for column in self.columns]
+
+    @property
+    def all_columns(self) -> list[str]:
+        """The same and, where the table has one, the mean column."""
+        return [*self.column_names, *([self.mean] if self.mean else [])]
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures of a results file, all in percent; the first is the table's own."""
+        if self.task == "recognition":
+            return list(ACCURACIES)
+        return [*MEAN_PRECISIONS, *CAUSES, *(f"ap_{name}" for name in self.classes)]
+
+    @property
+    def printed_measures(self) -> list[str]:
+        """The measures that a paper prints in one column, in its order."""
+        if self.task == "recognition":
+            return ["fused"]
+        return [*(f"ap_{name}" for name in self.classes), *MEAN_PRECISIONS]
 
     def row(self, name: str) -> Line:
         """The row of that name; NbkitError without one."""
-        return self._named("row", name)
+        return self._named("row", self.rows, name)
 
     def column(self, name: str) -> Line:
         """The column of that name; NbkitError without one."""
-        return self._named("column", name)
+        return self._named("column", self.columns, name)
 
-    def _named(self, what: str, name: str) -> Line:
-        lines = {line.name: line for line in getattr(self, what + "s")}
-        if name not in lines:
-            raise NbkitError(f"{self.name} has no {what} {name!r}; there are: {', '.join(lines)}")
-        return lines[name]
+    def _named(self, what: str, lines: list[Line], name: str) -> Line:
+        self._refuse_unknown(what, [name], [line.name for line in lines])
+        return next(line for line in lines if line.name == name)
+
+    def _refuse_unknown(self, what: str, asked: Sequence | None, known: Sequence) -> None:
+        for name in asked or ():
+            if name not in known:
+                raise NbkitError(
+                    f"{self.name} has no {what} {name!r}; there are: {', '.join(map(str, known))}"
+                )
 
     def against_of(self, row: Line) -> str:
-        """The row that `row`'s gain is counted from, '' for none (itself, or a table without one)."""
+        """The row that `row`'s gain is counted from, '' for none."""
         name = row.against or self.against
         return "" if name == row.name else name
 
+    # --- cells -----------------------------------------------------------------------------------
     def cells(
         self,
         seeds: Sequence[int] | None = None,
         columns: Sequence[str] | None = None,
         rows: Sequence[str] | None = None,
-    ) -> list[dict[str, Any]]:
-        """One dict a cell: table, row, column, seed, split, parameters (upper-case), key, first.
+    ) -> list[Cell]:
+        """The cells of the named seeds, columns and rows (None: all), seed by seed.
 
-        Cells of rows that share a run (`same_as`) have the same key.  Raises NbkitError for an
-        unknown name or seed.
+        Cells of rows that share a run have the same key.  Raises NbkitError for an unknown name,
+        seed or parameter.
         """
-        for what, names in (("row", rows), ("column", columns)):
-            for name in names or ():
-                self._named(what, name)
-        if unknown := sorted(set(seeds or ()) - set(self.seeds)):
-            raise NbkitError(
-                f"{self.name} has no seed {', '.join(map(str, unknown))}; there are: "
-                f"{', '.join(map(str, self.seeds))}. Add it to the file to run it"
-            )
+        self._refuse_unknown("row", rows, [row.name for row in self.rows])
+        self._refuse_unknown("column", columns, self.column_names)
+        self._refuse_unknown("seed", seeds, self.seeds)
+        seeds = self.seeds if seeds is None else seeds
+        columns = columns or self.column_names
+        rows = rows or [row.name for row in self.rows]
         found = []
-        for seed in self.seeds if seeds is None else seeds:
-            for split in self.splits:
-                for column in self.columns:
-                    for row in self.rows:
-                        if (
-                            not row.runs
-                            or column.name not in (columns or [column.name])
-                            or row.name not in (rows or [row.name])
-                        ):
-                            continue
-                        parameters = {
-                            **self.set,
-                            **column.set,
-                            **row.set,
-                            "SEED": seed,
-                            "SPLIT_SEED": split,
-                        }
-                        cfg = self._config(parameters, f"row {row.name!r}, column {column.name!r}")
-                        found.append(
-                            {
-                                "table": self.name,
-                                "row": row.name,
-                                "column": column.name,
-                                "seed": seed,
-                                "split": split,
-                                "parameters": parameters,
-                                "first": row.first,
-                                "key": digest([cfg.identity(), *versions(cfg)]),
-                            }
-                        )
+        for seed, split, column, row in product(seeds, self.splits, self.columns, self.rows):
+            if row.runs and row.name in rows and column.name in columns:
+                found.append(self._cell(row, column, seed, split))
         return found
 
-    def _config(self, parameters: dict[str, Any], where: str) -> RunConfig:
+    def _cell(self, row: Line, column: Line, seed: int, split: int) -> Cell:
+        drawn = {"SEED": seed, "SPLIT_SEED": split}
+        parameters = {**self.set, **column.set, **row.set, **drawn}
         try:
-            return config_of(parameters)
+            key = run_key(configuration_of(self.task, parameters))
         except NbkitError as error:
+            where = f"row {row.name!r}, column {column.name!r}"
             raise NbkitError(f"tables/{self.name}.yaml, {where}: {error}") from None
+        place = (row.name, column.name, seed, split)
+        return Cell(self.name, self.task, *place, parameters, row.first, key)
 
 
-def config_of(parameters: dict[str, Any], **more: Any) -> RunConfig:
-    """Configuration of a cell from its upper-case parameters."""
-    return RunConfig.make(**{k.lower(): v for k, v in parameters.items()}, **more)
+# --- files ---------------------------------------------------------------------------------------
+def table_names() -> list[str]:
+    """Names of all tables, sorted."""
+    return sorted(path.stem for path in (ROOT / "tables").glob("*.yaml"))
 
 
 def load_table(name: str) -> Table:
     """The table `tables/<name>.yaml`; NbkitError names the file and what is wrong in it."""
     path = ROOT / "tables" / f"{name}.yaml"
     if not path.exists():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise NbkitError(f"no table {name!r}; there are: {known}")
+        raise NbkitError(f"no table {name!r}; there are: {', '.join(table_names())}")
     try:
         table = Table(**{"name": name, **yaml.safe_load(path.read_text())})
         if table.twin_of:
@@ -197,45 +292,46 @@ def load_table(name: str) -> Table:
 
 
 def _take_printed(twin: Table, paper: Table) -> None:
-    """The twin's printed numbers are those of the paper's table: they stand in one file only."""
-    columns = {c.name: c.printed_as for c in twin.columns} | (
-        {twin.mean: paper.mean} if twin.mean else {}
-    )
-    if unknown := {c for c in columns.values() if c} - {
-        *(c.name for c in paper.columns),
-        paper.mean,
-    }:
-        raise LookupError(f"printed_as {', '.join(sorted(unknown))} is no column of {paper.name}")
+    """Give the twin the printed numbers of the paper's table: they stand in one file only."""
+    columns = {column.name: column.printed_as for column in twin.columns if column.printed_as}
+    if twin.mean:
+        columns[twin.mean] = paper.mean
+    unknown = set(columns.values()) - set(paper.all_columns)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise LookupError(f"printed_as {names} is no column of {paper.name}")
+    theirs = {row.name: row for row in paper.rows}
     for row in twin.rows:
         if row.printed:
             raise LookupError(
-                f"row {row.name!r}: a twin takes its printed numbers from {paper.name}, it holds none"
+                f"row {row.name!r}: a twin takes its printed numbers from {paper.name}, "
+                "it holds none"
             )
         if not row.printed_as:
             continue
-        if row.printed_as not in {r.name for r in paper.rows}:
+        if row.printed_as not in theirs:
             raise LookupError(
                 f"row {row.name!r}: printed_as {row.printed_as!r} is no row of {paper.name}"
             )
-        theirs = paper.row(row.printed_as)
-        row.copied = theirs.copied
-        row.printed = {
-            mine: theirs.printed[yours]
-            for mine, yours in columns.items()
-            if yours in theirs.printed
-        }
+        source = theirs[row.printed_as]
+        row.copied = source.copied
+        for mine, yours in columns.items():
+            if yours in source.printed:
+                row.printed[mine] = source.printed[yours]
 
 
+# --- test sets -----------------------------------------------------------------------------------
 @lru_cache
-def _manifest(name: str):
+def _manifest(name: str) -> Manifest:
     return load_manifest(name)
 
 
 def videos_tested(table: Table, column: str) -> int | None:
-    """Target test videos of a column, from the manifest's expected counts; None where a split seed
-    decides.
+    """Target test videos of a recognition column, as the manifest expects them.
+
+    None where a split seed decides.
     """
-    cfg = config_of({**table.set, **table.column(column).set})
+    cfg = configuration_of(table.task, {**table.set, **table.column(column).set})
     manifest = _manifest(cfg.benchmark)
     if cfg.benchmark == "demo":
         return cfg.data.demo_test * len(manifest.classes)
@@ -244,35 +340,8 @@ def videos_tested(table: Table, column: str) -> int | None:
 
 
 def printed_videos(table: Table, column: str) -> int | None:
-    """Test videos behind a column's printed numbers: a twin's are those of the paper's benchmark."""
+    """Test videos behind a column's printed numbers: a twin's are those of the paper's table."""
     if not table.twin_of:
         return videos_tested(table, column)
     there = table.column(column).printed_as
     return videos_tested(load_table(table.twin_of), there) if there else None
-
-
-def find_run(cfg: RunConfig) -> Path | None:
-    """The finished run folder of a configuration, or None; one that an older version of the code
-    left does not count.
-
-    Where the data changed between two runs of a configuration, the later one counts.  The data
-    itself is not looked at here, so a batch does not notice that it changed: notebook 04
-    (`nbkit.train.loop.run`) does, and trains anew.
-    """
-    found = []
-    pattern = f"{cfg.benchmark}-{cfg.source}-{cfg.target}-{cfg.method}-s{cfg.seed}-*/metrics.json"
-    for path in Path(cfg.watch.runs_dir).glob(pattern):
-        config = json.loads((path.parent / "config.json").read_text())
-        try:
-            same = RunConfig(**config).identity() == cfg.identity()
-        except ValidationError:
-            continue  # written by another version of the suite
-        metrics = json.loads(path.read_text())
-        made_with = [
-            metrics.get("result_version", 1),
-            metrics.get("evaluation_version", 1),
-            *metrics.get("method_version", []),
-        ]
-        if same and made_with == versions(cfg):
-            found.append(path)
-    return max(found, key=lambda p: p.stat().st_mtime).parent if found else None

@@ -1,6 +1,4 @@
-"""The page docs/THIRD_PARTY.md: licences of the locked packages and of the datasets. `python -m
-nbkit.licences`.
-"""
+"""Write docs/THIRD_PARTY.md, licences of packages and datasets: `python tools/licences.py`."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ PAGE = ROOT / "docs" / "THIRD_PARTY.md"
 NOT_STATED = "not stated in its metadata"
 HEAD = """# Third-party licences
 
-Nothing of what follows is part of this repository: packages are installed from the package index, datasets and published
-weights are fetched by their users. Made by `python -m nbkit.licences` from the packages' own metadata and from
-data_manifests/. The authors' texts decide, not this page.
+Nothing of what follows is part of this repository: packages are installed from the package index,
+datasets and published weights are fetched by their users. Made by `python tools/licences.py` from
+the packages' own metadata and from data_manifests/. The authors' texts decide, not this page.
 """
 
 

@@ -9,7 +9,7 @@ import torch
 from method_steps import batches, built
 
 from nbkit.methods.passes import estimate_statistics, extract
-from nbkit.models.aggregation import make_aggregation
+from nbkit.models.two_stream import make_aggregation
 from nbkit.train.recognition import prepare
 from nbkit.train.selection import target_features
 from nbkit.train.stages import set_lr

@@ -48,6 +48,10 @@ OTHER = {
     "crop": 16,
     "video_neg": "clip",
     "clips": 2,
+    "profile": "demo",
+    "data_root": "elsewhere",
+    "runs_dir": "elsewhere",
+    "device": "cpu",
 }
 
 
@@ -59,7 +63,7 @@ def other_value(name, value, field):
         return next(choice for choice in get_args(field.annotation) if choice != value)
     if isinstance(value, bool):
         return not value
-    return value + 1 if isinstance(value, int) else value / 2 + 0.1
+    return value + 1 if isinstance(value, int) else value / 2 + 0.15
 
 
 def fields_of(cfg):
@@ -90,7 +94,9 @@ def test_every_field_changes_the_key_of_the_stages_that_read_it_and_of_no_other(
         assert set(after) == set(before)
         changed = {stage for stage in before if before[stage] != after[stage]}
         read = {s for s in before if any(section in sections[e - 1] for e in before if e <= s)}
-        if section in ALWAYS or (section == "" and name != "method"):
+        if name == "aggregation" and row == "ta3n":  # its network has TRN whatever the field says
+            read = set()
+        elif section in ALWAYS or (section == "" and name != "method"):
             read = set(before)
         assert changed == read, f"{name} of section {section!r}"
 
@@ -129,7 +135,8 @@ def test_a_stage_reads_no_section_that_its_key_does_not_hold(tiny, row):
         target = method.data.train["target"].batch(second, **views) if method.uses_target else None
         method(source, target, Step(stage, 0, 0.5, torch.Generator().manual_seed(0)))
         replace_configuration(method, watched, plain)
-        assert watched.read - {"watch"} <= ALWAYS | declared, f"stage {stage}"
+        looked = {"vca"} if row == "stcl" and stage == 3 else set()  # at beta, which is zero
+        assert watched.read - {"watch"} <= ALWAYS | declared | looked, f"stage {stage}"
 
 
 def replace_configuration(method, old, new):

@@ -119,6 +119,8 @@ class STCDA(Method):
 
     def alpha(self, step: Step) -> float:
         """Weight of Eq. (4); it falls to zero over stage 3 with alpha_schedule='decay'."""
+        if self.contrast is None:
+            return 0.0
         if self.cfg.stcl.alpha_schedule == "decay" and step.stage == 3:
             return self.cfg.stcl.alpha * (1.0 - step.progress)
         return self.cfg.stcl.alpha
@@ -128,6 +130,8 @@ class STCDA(Method):
 
         Early pseudo-labels are the least sure.
         """
+        if not self.aligns(step.stage):
+            return 0.0
         if self.cfg.vca.beta_schedule == "ramp":
             return self.cfg.vca.beta * step.progress
         return self.cfg.vca.beta

@@ -227,6 +227,8 @@ def harmed(path, how):
     data = path.read_bytes()
     if how == "array":
         np.save(path, np.zeros((3, 7), np.uint8))
+    elif how == "order":
+        np.save(path, np.asfortranarray(np.load(path)))
     elif how == "dtype":
         np.save(path, np.zeros((3, 5 * 32 * 32), np.float32))
     elif how == "pickle":
@@ -240,7 +242,7 @@ def harmed(path, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["cut", "empty", "long", "text", "array", "dtype", "pickle", "header"]
+    "how", ["cut", "empty", "long", "text", "array", "dtype", "pickle", "header", "order"]
 )
 def test_a_damaged_file_is_named_and_made_again(table, tmp_path, monkeypatch, how):
     first = build(table, tmp_path)

@@ -184,7 +184,8 @@ class FeatureClipDataset(VideoDataset):
                 if not negatives:
                     order = order[:1]
                 stored = self.features.get(self.videos[index], modality)
-                rows.append(stored[chosen[..., None], order])  # (K, T, V, F)
+                # in two steps: the order in memory decides how sums over it are rounded later
+                rows.append(stored[chosen][:, :, order])  # (K, T, V, F)
             views = torch.from_numpy(np.stack(rows)).float()  # (B, K, T, V, F)
             batch[modality] = views[:, :, :, 0]
             if negatives:

@@ -31,20 +31,19 @@ _manifest = cache(load_manifest)
 
 
 class Need(NamedTuple):
-    """What one run needs; hours are NaN where nothing tells, disk is in bytes."""
+    """What one run needs: hours (NaN where nothing tells), and its cached clips in bytes."""
 
     cell: Cell
     done: bool
     hours: float
     basis: str
-    checkpoints: float
     cache: tuple[str, float]
 
     @property
     def text(self) -> str:
-        """One line for people: the run, its parameters, its needs."""
+        """One line for people: the run, its parameters, its hours."""
         parameters = " ".join(f"{name}={value}" for name, value in self.cell.parameters.items())
-        state = f"{_hours(self.hours)}, {self.checkpoints / 1e9:.2f} GB"
+        state = _hours(self.hours)
         if self.done:
             state = "done"
         return f"{self.cell.key}  {self.cell.label} | {parameters} | {state}"
@@ -56,7 +55,7 @@ def needs(cells: Iterable[Cell], runs_dir: str = "runs") -> list[Need]:
     for cell in {cell.key: cell for cell in cells}.values():
         cfg = cell.config(runs_dir=runs_dir)
         done = find_run(cfg) is not None
-        found.append(Need(cell, done, *_hours_of(cell, cfg), _checkpoints(cfg), _cache(cfg)))
+        found.append(Need(cell, done, *_hours_of(cell, cfg), _cache(cfg)))
     return found
 
 
@@ -64,17 +63,19 @@ def total(name: str, found: list[Need]) -> str:
     """The sum over the runs that are still to be made, and what the hours rest on."""
     todo = [need for need in found if not need.done]
     caches = {name: size for name, size in (need.cache for need in todo)}
-    disk = sum(need.checkpoints for need in todo) + sum(caches.values())
+    disk = sum(caches.values()) / 1e9
     hours = _hours(sum(need.hours for need in todo))
     basis = "; ".join(sorted({need.basis for need in todo if need.basis}))
     return (
-        f"{name}: {len(found)} runs, {len(todo)} to run: {hours}, {disk / 1e9:.1f} GB"
+        f"{name}: {len(found)} runs, {len(todo)} to run: {hours}, {disk:.1f} GB of cached clips"
         f" ({basis or 'nothing to go by'})"
     )
 
 
 def _hours(hours: float) -> str:
-    return "hours not predicted" if math.isnan(hours) else f"at most {hours:.2f} h"
+    if math.isnan(hours):
+        return "hours not predicted"
+    return f"at most {hours:.2f} h"
 
 
 # --- hours ---------------------------------------------------------------------------------------
@@ -91,8 +92,9 @@ def _hours_of(cell: Cell, cfg: Configuration) -> tuple[float, str]:
     own, plain = (_kind({**like, "METHOD": name}) for name in (cfg.method, "source_only"))
     relative = median(known.get(own, [math.nan])) / median(known.get(plain, [math.nan]))
     # An epoch sees every source video once.  Stage 1 has the contrastive terms alone.
-    contrast = cfg.method == "stcda" and cfg.stcl.alpha > 0
-    epochs = sum(cfg.optim.epochs) if contrast else sum(cfg.optim.epochs[1:])
+    epochs = sum(cfg.optim.epochs)
+    if cfg.method != "stcda" or cfg.stcl.alpha == 0:
+        epochs -= cfg.optim.epochs[0]
     videos = expected.counts["train"] * epochs
     return relative * videos * _seconds_per_video(cfg) / 3600, SCALED
 
@@ -118,29 +120,15 @@ def _kind(parameters: dict[str, Any]) -> tuple:
     return tuple(parameters.get(name) for name in names)
 
 
-def _step(cfg: Configuration) -> dict[str, Any]:
-    """A measured step of both streams on one CPU thread, and the size of the network."""
-    return json.loads(STEPS.read_text())["backbones"][cfg.model.backbone]
-
-
 def _seconds_per_video(cfg: Configuration) -> float:
     """Of training on one video, all its clips and streams."""
-    step = _step(cfg)
+    step = json.loads(STEPS.read_text())["backbones"][cfg.model.backbone]
     measured = step["batch"] * step["clips"] * step["frames"] * step["crop"] ** 2 * 2
     wanted = cfg.data.clips * cfg.data.frames * cfg.data.crop**2 * len(cfg.streams)
     return step["seconds_per_step"] * wanted / measured
 
 
 # --- disk ----------------------------------------------------------------------------------------
-def _checkpoints(cfg: Configuration) -> float:
-    """Bytes of a run's stages, weights and the optimiser's copies of them; not of localization."""
-    if cfg.task == "localization":
-        return 0.0
-    copies = 2 if cfg.optim.optimizer == "sgd" else 3
-    stages = sum(epochs > 0 for epochs in cfg.optim.epochs)
-    return 4.0 * _step(cfg)["parameters"] * copies * stages
-
-
 def _cache(cfg: Configuration) -> tuple[str, float]:
     """Name and bytes of the cached frames and flow, which runs share."""
     manifest, domains = _manifest(_benchmark(cfg)), sorted((cfg.source, cfg.target))
@@ -158,4 +146,4 @@ def _cache(cfg: Configuration) -> tuple[str, float]:
 
 
 def _benchmark(cfg: Configuration) -> str:
-    return "demo" if cfg.benchmark == "demo_untrimmed" else cfg.benchmark
+    return cfg.benchmark.removesuffix("_untrimmed")

@@ -80,21 +80,26 @@ def interval_text(found: Interval | None) -> str:
     """
     if found is None:
         return NOT_RUN
+    if not math.isfinite(found.low) and found.n == 1:
+        return f"{found.mean:+.1f} (one run)"
     if not math.isfinite(found.low):
-        runs = "one run" if found.n == 1 else f"{found.n}, no interval"
-        return f"{found.mean:+.1f} ({runs})"
+        return f"{found.mean:+.1f} ({found.n}, no interval)"
     runs = str(found.n)
     if found.splits:
         runs = f"{found.n} in {found.splits} splits"
     elif found.n == 1:
         runs = "one run: videos only"
-    star = " *" if starred(found) else ""
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({runs}){star}"
+    text = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({runs})"
+    if starred(found):
+        text += " *"
+    return text
 
 
 def signed(value: float) -> str:
     """A difference in points, '–' for none."""
-    return NOTHING if math.isnan(value) else f"{value:+.1f}"
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:+.1f}"
 
 
 # --- tables of differences -----------------------------------------------------------------------
@@ -107,10 +112,9 @@ def differences(
 ) -> pd.DataFrame:
     """Differences of chosen pairs of rows as text, by column and over all of them."""
     grid = {}
-    for name in [*table.column_names, "all"]:
-        column = None if name == "all" else name
-        gaps = [difference(table, found, lines, a, b, column, measure) for a, b in chosen]
-        grid[name] = [interval_text(gap) for gap in gaps]
+    for name in [*table.column_names, None]:
+        gaps = [difference(table, found, lines, a, b, name, measure) for a, b in chosen]
+        grid[name or "all"] = [interval_text(gap) for gap in gaps]
     return pd.DataFrame(grid, index=[f"{a} − {b}" for a, b in chosen])
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
-from nbkit.evaluate.statistics import grim_neighbours, grim_test
+from nbkit.evaluate.statistics import Interval, grim_neighbours, grim_test
 from nbkit.files import atomically
 from nbkit.tables.gains import NOT_RUN, NOTHING, difference, interval_text, signed, starred
 from nbkit.tables.results import CHOICES, committed
@@ -30,6 +30,7 @@ FLAGS = {
     COPIED: "a method or baseline of another work, under that work's protocol",
     MEAN_OFF: "not the mean of the numbers printed beside it",
 }
+COPIED_TEXT = {True: "yes", False: ""}
 CHOICE_LABELS = {
     "fused": "last epoch (the result)",
     "fused_source_val": "source-val selected",
@@ -96,6 +97,7 @@ def footnotes(table: Table) -> list[str]:
 
 def marked(table: Table) -> pd.DataFrame:
     """The printed numbers that no number of right videos gives, with the accuracies beside them."""
+    names = ["table", "row", "column", "printed", "videos", "below", "above", "of another work"]
     out = []
     for row in table.rows:
         for column in table.column_names:
@@ -103,10 +105,9 @@ def marked(table: Table) -> pd.DataFrame:
                 continue
             videos = printed_videos(table, column)
             low, high = grim_neighbours(row.number(column), videos)
-            line = {"table": table.name, "row": row.name, "column": column}
-            line |= {"printed": row.number(column), "videos": videos}
-            line |= {"below": round(low, 2), "above": round(high, 2)}
-            out.append({**line, "of another work": "yes" if row.copied else ""})
+            line = (table.name, row.name, column, row.number(column), videos)
+            line += (round(low, 2), round(high, 2), COPIED_TEXT[row.copied])
+            out.append(dict(zip(names, line)))
     return pd.DataFrame(out)
 
 
@@ -132,10 +133,22 @@ def values_of(
 
 def mean_text(values: np.ndarray) -> str:
     """`mean ± sample s.d. (n)` in percent, 'not run' without values."""
-    if not len(values):
+    mean, sd = _mean_sd(values)
+    if math.isnan(mean):
         return NOT_RUN
-    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{spread} ({len(values)})"
+    if math.isnan(sd):
+        return f"{mean:.1f} (1)"
+    return f"{mean:.1f} ± {sd:.1f} ({len(values)})"
+
+
+def _mean_sd(values: np.ndarray) -> tuple[float, float]:
+    """Mean and sample standard deviation, NaN for no value, or for one."""
+    mean = sd = math.nan
+    if len(values):
+        mean = float(values.mean())
+    if len(values) > 1:
+        sd = float(values.std(ddof=1))
+    return mean, sd
 
 
 def summary(table: Table, found: pd.DataFrame, measure: str = "") -> pd.DataFrame:
@@ -159,7 +172,9 @@ def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: st
     if not row.runs:
         return NOTHING
     text = mean_text(values_of(table, found, row.name, column, measure))
-    return f"{text}, partial data" if _partial(table, found, row, column) else text
+    if _partial(table, found, row, column):
+        text += ", partial data"
+    return text
 
 
 def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> bool:
@@ -216,34 +231,36 @@ def _entry(
     table: Table, found: pd.DataFrame, lines: pd.DataFrame, row: Line, column: str, measure: str
 ) -> dict[str, Any]:
     values = values_of(table, found, row.name, column, measure)
-    paper, against, place = row.number(column, measure), table.against_of(row), column
-    theirs, gain = math.nan, None
+    ours, sd = _mean_sd(values)
+    paper, theirs = row.number(column, measure), math.nan
+    against, gain, text = table.against_of(row), None, NOTHING
     if against and not row.measure:
         theirs = table.row(against).number(column, measure)
-    if column == table.mean:
-        place = None
-    if against and row.runs and len(values):
-        stream = row.measure or measure
-        gain = difference(table, found, lines, row.name, against, place, stream)
-    ours = float(values.mean()) if len(values) else math.nan
+    if against and row.runs:
+        if len(values):
+            place = None if column == table.mean else column
+            stream = row.measure or measure
+            gain = difference(table, found, lines, row.name, against, place, stream)
+        text = interval_text(gain)
+    shown = gain or Interval(math.nan, math.nan, math.nan, 0)
     return {
         "row": row.name,
         "column": column,
         "paper": paper,
         "marks": flags_of(table, row, column),
         "ours": ours,
-        "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+        "sd": sd,
         "runs": len(values),
         "gap": ours - paper,
         "against": against,
         "paper_gain": paper - theirs,
-        "gain": gain.mean if gain else math.nan,
-        "low": gain.low if gain else math.nan,
-        "high": gain.high if gain else math.nan,
-        "pairs": gain.n if gain else 0,
-        "splits": gain.splits if gain else 0,
+        "gain": shown.mean,
+        "low": shown.low,
+        "high": shown.high,
+        "pairs": shown.n,
+        "splits": shown.splits,
         "starred": starred(gain),
-        "gain_text": interval_text(gain) if against and row.runs else NOTHING,
+        "gain_text": text,
         "partial": _partial(table, found, row, column),
     }
 
@@ -272,10 +289,10 @@ LATEX = {"±": r"$\pm$", "−": "$-$", "→": r"$\rightarrow$", "α": r"$\alpha$
 LATEX |= {"†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$", "–": "--"}
 READING = (
     "In %. ours: mean ± sample s.d. (runs), last epoch. gap: ours − paper. gain: over the row's "
-    "reference; [95 % interval of a paired bootstrap over {what}] (paired runs), * where it holds "
-    "no zero and there are five pairs or more (with several splits: five splits)."
+    "reference; [95 % interval of a paired bootstrap over runs and, where they are right or wrong, "
+    "test videos] (paired runs), * where it holds no zero and there are five pairs or more (with "
+    "several splits: five splits)."
 )
-UNITS = {"recognition": "runs and test videos", "localization": "runs only"}
 
 
 def export_formatted(
@@ -287,39 +304,32 @@ def export_formatted(
     """
     table, paths = load_table(name), []
     given = (table, committed(name), committed_right_wrong(name))
+    notes = [" ".join(table.note.split()), READING, *(f"{note}." for note in footnotes(table))]
     for kind in formats:
-        if kind not in FORMATS:
+        if kind == "csv":
+            text = tidy(*given).drop(columns="gain_text").round(3).to_csv(index=False)
+        elif kind == "tex":
+            text = _latex(table, side_by_side(*given), notes)
+        elif kind == "md":
+            wide = side_by_side(*given)
+            parts = [f"# {table.title}"]
+            for column in table.all_columns:
+                parts += [f"**{column}**", wide[column].to_markdown(disable_numparse=True)]
+            text = "\n\n".join([*parts, *notes]) + "\n"
+        else:
             raise NbkitError(f"format {kind}: choose among {', '.join(FORMATS)}")
-        text = {"md": _markdown, "tex": _latex, "csv": _csv}[kind](*given)
         paths.append(Path(folder or ROOT / "results" / "formatted") / f"{name}.{kind}")
         atomically(paths[-1], lambda part, text=text: part.write_text(text))
     return paths
 
 
-def _notes(table: Table) -> list[str]:
-    reading = READING.format(what=UNITS[table.task])
-    return [" ".join(table.note.split()), reading, *(f"{note}." for note in footnotes(table))]
-
-
-def _markdown(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
-    wide, parts = side_by_side(table, found, lines), [f"# {table.title}"]
-    for column in table.all_columns:
-        parts += [f"**{column}**", wide[column].to_markdown(disable_numparse=True)]
-    return "\n\n".join([*parts, *_notes(table)]) + "\n"
-
-
-def _latex(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
+def _latex(table: Table, wide: pd.DataFrame, notes: list[str]) -> str:
     r"""A table for `\usepackage{booktabs}`; columns in which nothing stands are left out."""
-    wide = side_by_side(table, found, lines)
     wide = wide.loc[:, (wide != NOTHING).any()]
-    caption = " ".join([f"{table.title}.", *_notes(table)])
+    caption = " ".join([f"{table.title}.", *notes])
     for character in "&%_":
         caption = caption.replace(character, f"\\{character}")
     text = wide.to_latex(escape=True, caption=caption, label=f"tab:{table.name}")
     for character, code in LATEX.items():
         text = text.replace(character, code)
     return text
-
-
-def _csv(table: Table, found: pd.DataFrame, lines: pd.DataFrame) -> str:
-    return tidy(table, found, lines).drop(columns="gain_text").round(3).to_csv(index=False)

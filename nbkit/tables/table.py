@@ -26,10 +26,7 @@ from nbkit.train.store import run_key
 # What names a line of a results file.
 KEY = ["row", "column", "seed", "split"]
 ACCURACIES = ("fused", "rgb", "flow")
-MEAN_PRECISIONS = ("frame_map", "video_map_0.5")
-# Where a difference in mean average precision comes from.
-CAUSES = ("video_map_0.2", "video_map_0.5:0.95", "proposal_recall", "class_given_box", "box_iou")
-
+# Localization: the heads of the two means that papers print, and of where their gains come from.
 HEADINGS = {
     "frame_map": "Fr. mAP",
     "video_map_0.5": "Vid. mAP",
@@ -39,6 +36,7 @@ HEADINGS = {
     "class_given_box": "class, box given",
     "box_iou": "IoU of boxes",
 }
+MEAN_PRECISIONS = ("frame_map", "video_map_0.5")
 
 
 def heading(measure: str) -> str:
@@ -170,9 +168,10 @@ class Table(BaseModel):
             names = ", ".join(sorted(unknown))
             raise ValueError(f"row {row.name!r}: printed for {names}, which is no column")
         for column, numbers in row.printed.items():
-            wanted = set(self.printed_measures) if self.task == "localization" else None
-            given = set(numbers) if isinstance(numbers, dict) else None
-            if given != wanted:
+            fits = not isinstance(numbers, dict)
+            if self.task == "localization":
+                fits = not fits and set(numbers) == set(self.printed_measures)
+            if not fits:
                 raise ValueError(
                     f"row {row.name!r}, column {column!r}: printed needs one number in a "
                     "recognition table, in a localization table one for every class, frame_map "
@@ -195,14 +194,14 @@ class Table(BaseModel):
     @property
     def all_columns(self) -> list[str]:
         """The same and, where the table has one, the mean column."""
-        return [*self.column_names, *([self.mean] if self.mean else [])]
+        return [name for name in (*self.column_names, self.mean) if name]
 
     @property
     def measures(self) -> list[str]:
         """The measures of a results file, all in percent; the first is the table's own."""
         if self.task == "recognition":
             return list(ACCURACIES)
-        return [*MEAN_PRECISIONS, *CAUSES, *(f"ap_{name}" for name in self.classes)]
+        return [*HEADINGS, *(f"ap_{name}" for name in self.classes)]
 
     @property
     def printed_measures(self) -> list[str]:
@@ -233,7 +232,9 @@ class Table(BaseModel):
     def against_of(self, row: Line) -> str:
         """The row that `row`'s gain is counted from, '' for none."""
         name = row.against or self.against
-        return "" if name == row.name else name
+        if name == row.name:
+            return ""
+        return name
 
     # --- cells -----------------------------------------------------------------------------------
     def cells(
@@ -336,7 +337,9 @@ def videos_tested(table: Table, column: str) -> int | None:
     if cfg.benchmark == "demo":
         return cfg.data.demo_test * len(manifest.classes)
     expected = manifest.domains[cfg.target].expected_now()
-    return expected.counts.get("test") if expected else None
+    if expected is None:
+        return None
+    return expected.counts.get("test")
 
 
 def printed_videos(table: Table, column: str) -> int | None:
@@ -344,4 +347,6 @@ def printed_videos(table: Table, column: str) -> int | None:
     if not table.twin_of:
         return videos_tested(table, column)
     there = table.column(column).printed_as
-    return videos_tested(load_table(table.twin_of), there) if there else None
+    if not there:
+        return None
+    return videos_tested(load_table(table.twin_of), there)

@@ -1,6 +1,4 @@
-"""Grad-CAM: the reference against the package in 2-D and 3-D, where cells lie, masks on the
-network's pixels, shares.
-"""
+"""Grad-CAM: the reference against the package, where cells lie, masks on the pixels, shares."""
 
 import cv2
 import matplotlib
@@ -12,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nbkit.train.loop import prepare
 from scipy.io import savemat
 from scipy.ndimage import zoom
 from torch import nn
@@ -30,28 +27,22 @@ from nbkit.explain.gradcam import (
     package_cam,
     placement,
     reference_cam,
-    sees_pictures,
     spread,
     weights_of_cells,
 )
 from nbkit.figures import gradcam as drawn
 from nbkit.models.bn_inception import BNInception
-from nbkit.models.norm import estimating_statistics
+from nbkit.models.norm import estimating_statistics, use_domain
 from nbkit.models.small import FrameFeatureEncoder, SmallEncoder
 from nbkit.models.two_stream import TwoStream
+from nbkit.train.recognition import prepare
 
-NETWORKS = {
-    "small": (8, 40),
-    "i3d": (8, 64),
-    "bn_inception": (2, 64),
-    "mobilenet": (2, 64),
-}  # frames, side (pixels)
+# frames, side (pixels)
+NETWORKS = {"small": (8, 40), "i3d": (8, 64), "bn_inception": (2, 64), "mobilenet": (2, 64)}
 
 
 def network_of(backbone, frames, side, clips=1):
-    """A random two-stream network whose normalisation has seen the clips, so that maps are not all
-    zero.
-    """
+    """A random network whose normalisation has seen the clips, so that maps are not all zero."""
     torch.manual_seed(0)
     cfg = RunConfig.make(
         profile="demo",
@@ -91,7 +82,7 @@ def test_reference_agrees_with_the_package(backbone):
         raw, scaled = package_cam(network, layer, x, classes)
         assert ours.max() > 0 and ours.min() >= 0
         np.testing.assert_allclose(ours, raw, rtol=1e-3, atol=1e-5 * raw.max())
-        if sees_pictures(model.streams[stream].encoder):  # one map a frame, resized by OpenCV
+        if model.streams[stream].encoder.sees_pictures:  # one map a frame, resized by OpenCV
             assert ours.ndim == 3 and len(ours) == 2 * frames
             resized = np.stack([cv2.resize(stretched(m), (side, side)) for m in ours])
         else:  # one map a clip, by a cubic spline
@@ -142,7 +133,7 @@ def test_layers_that_have_no_map_are_refused():
     for encoder, layer in (
         (FrameFeatureEncoder(), -1),
         (SmallEncoder("rgb"), 4),
-        (BNInception(), 0),
+        (BNInception(), 1),
     ):
         with pytest.raises(NbkitError, match="feature map"):
             map_layer(encoder, layer)
@@ -150,9 +141,7 @@ def test_layers_that_have_no_map_are_refused():
 
 @pytest.mark.parametrize("layer", [-1, -2])
 def test_placement_is_the_centre_of_what_a_cell_sees(layer):
-    """With all weights equal and linear units, a cell's gradient on the input is symmetric about
-    its centre.
-    """
+    """With equal weights and linear units, a cell's gradient is symmetric about its centre."""
     encoder = SmallEncoder("flow", width=1).double().eval()
     for m in encoder.modules():
         if isinstance(m, nn.Conv3d):
@@ -180,12 +169,10 @@ def test_spread():
     )
     np.testing.assert_allclose(spread(maps, size), expected[:, 0].numpy())
     rows = weights_of_cells(40, 3, (0.0, 16.0))
-    assert (
-        np.allclose(rows.sum(1), 1)
-        and np.array_equal(rows[16], (0, 1, 0))
-        and np.allclose(rows[24], (0, 0.5, 0.5))
-    )
-    assert np.array_equal(rows[39], (0, 0, 1)) and spread(np.zeros((1, 2, 2)), (1, 4, 4)).sum() == 0
+    assert np.allclose(rows.sum(1), 1)
+    assert rows[16].tolist() == [0, 1, 0] and rows[39].tolist() == [0, 0, 1]
+    assert np.allclose(rows[24], (0, 0.5, 0.5))
+    assert spread(np.zeros((1, 2, 2)), (1, 4, 4)).sum() == 0
 
 
 # --- masks and shares ----------------------------------------------------------------------------
@@ -210,16 +197,14 @@ class PaintedCache:
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_masks_take_the_way_of_the_pixels(augment):
-    """A wide video in which the actor is a moving rectangle: the mask is what the pixels show, for
-    every crop and flip.
-    """
+    """The actor is a moving rectangle: the mask is what the pixels show, in every crop and flip."""
     masks = np.zeros((12, 48, 72), bool)
     for t in range(12):
         masks[t, 10 + t : 30 + t, 16 + 3 * t : 26 + 3 * t] = True
     table = pd.DataFrame({"video": ["v"], "label": [0], "boxes": [""]})
-    dataset = ClipDataset(
-        PaintedCache(masks), table, clips=2, frames=4, crop=20, augment=augment, jitter=0
-    )
+    how = {"clips": 2, "frames": 4, "crop": 20, "augment": augment}
+    dataset = ClipDataset(PaintedCache(masks), table, **how)
+    dataset.jitter = 0
     for epoch in range(6 if augment else 1):
         dataset.set_epoch(epoch)
         shown = dataset.batch([0])["rgb"][0, :, 0].numpy()  # (K, T, H, W)
@@ -241,10 +226,10 @@ def test_a_known_rectangle_lands_where_it_must():
     expected = np.zeros((20, 20), bool)
     expected[4:16, 4:16] = True  # half the scale, then 2 pixels off each side
     assert np.array_equal(seen, np.broadcast_to(expected, (1, 4, 20, 20)))
-    assert heat.share_inside(seen.astype(float), seen) == 1
-    assert heat.share_inside((~seen).astype(float), seen) == 0
-    assert heat.share_inside(np.ones(seen.shape), seen) == pytest.approx(seen.mean())
-    assert np.isnan(heat.share_inside(np.zeros(seen.shape), seen))
+    assert heat.energy_pointing_game(seen.astype(float), seen) == 1
+    assert heat.energy_pointing_game((~seen).astype(float), seen) == 0
+    assert heat.energy_pointing_game(np.ones(seen.shape), seen) == pytest.approx(seen.mean())
+    assert np.isnan(heat.energy_pointing_game(np.zeros(seen.shape), seen))
 
 
 def test_shares_of_maps():
@@ -254,9 +239,8 @@ def test_shares_of_maps():
     maps = np.zeros((2, 1, 1, 2, 2))
     maps[:, ..., 0, 0] = 7.0  # heat in the upper left of both
     right, wrong = heat.heat_shares(maps, masks)
-    assert right > 0.5 > 0.1 > wrong and heat.heat_shares(maps * 100, masks)[0] == pytest.approx(
-        right
-    )
+    assert right > 0.5 > 0.1 > wrong
+    assert heat.heat_shares(maps * 100, masks)[0] == pytest.approx(right)
     assert np.isnan(heat.heat_shares(0 * maps, masks)).all()
     assert heat.heat_shares(np.ones((2, 1, 1, 2, 2)), masks) == pytest.approx([0.25, 0.25])
     best = heat.ceiling_shares(masks, (1, 2, 2))
@@ -278,9 +262,8 @@ def test_tables_of_shares():
     before, after = np.array([0.1, 0.2, np.nan, 0.3]), np.array([0.3, 0.4, 0.9, 0.5])
     shares = {"a": {"rgb": before}, "b": {"rgb": after}}
     table = heat.heat_table(shares, {"a": {"rgb": before / 2}, "b": {"rgb": after / 2}})
-    assert table["share"].tolist() == pytest.approx([20, 52.5]) and table[
-        "without heat"
-    ].tolist() == [1, 0]
+    assert table["share"].tolist() == pytest.approx([20, 52.5])
+    assert table["without heat"].tolist() == [1, 0]
     assert (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()
     gaps = heat.heat_differences(shares, "a")
     assert gaps["difference"].tolist() == pytest.approx([20]) and gaps["videos"].tolist() == [3]
@@ -300,47 +283,60 @@ def test_actor_masks_are_read(tmp_path):
 # --- a whole method ------------------------------------------------------------------------------
 def test_explain_a_method(smoke):
     cfg = smoke(method="source_only")
-    _, method = prepare(cfg)
-    data = method.domains.test["target"]
-    found = heat.explain(method, batch=5)
-    assert found.maps["rgb"].shape[:2] == (len(data), cfg.data.clips) and found.maps["flow"].min() >= 0
+    _, method, domains = prepare(cfg)
+    data = domains.test["target"]
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    found = heat.explain(method, data, batch=5)
+    assert found.maps["rgb"].shape[:2] == (len(data), cfg.data.clips)
+    assert found.maps["flow"].min() >= 0
     assert np.array_equal(found.classes, found.probs["fused"].argmax(1))
-    parts = heat.explain(method, np.array([7, 2]), classes=found.classes[[7, 2]])
-    np.testing.assert_allclose(
-        parts.maps["rgb"], found.maps["rgb"][[7, 2]], rtol=1e-3, atol=1e-7
-    )  # batches change nothing
-    assert np.array_equal(heat.explain(method, np.array([3]), "true").classes, data.labels[[3]])
+    two = np.array([7, 2])
+    parts = heat.explain(method, data, two, found.classes[two])
+    # batches change nothing
+    np.testing.assert_allclose(parts.maps["rgb"], found.maps["rgb"][two], rtol=1e-3, atol=1e-7)
+    assert heat.explain(method, data, np.array([3]), data.labels[[3]]).classes == data.labels[3]
     masks = np.stack([heat.seen_masks(data, i) for i in range(4)])
-    assert (
-        masks.shape == (4, cfg.data.clips, cfg.data.frames, cfg.data.crop, cfg.data.crop) and 0.01 < masks.mean() < 0.4
-    )
-    before = {k: v.clone() for k, v in method.model.state_dict().items()}
+    assert masks.shape == (4, cfg.data.clips, cfg.data.frames, cfg.data.crop, cfg.data.crop)
+    assert 0.01 < masks.mean() < 0.4
     some = np.arange(4)
-    shuffled = sanity.explain_randomised(method, some, found.classes[:4], depth=3)
-    same = sanity.explain_randomised(method, some, found.classes[:4], depth=0)
-    assert sanity.rank_correlation(same.maps["rgb"], found.maps["rgb"][:4]) == pytest.approx(
-        np.ones(4)
-    )
+    shuffled = sanity.explain_randomised(method, data, some, found.classes[:4], depth=3)
+    same = sanity.explain_randomised(method, data, some, found.classes[:4], depth=0)
+    correlations = sanity.rank_correlation(same.maps["rgb"], found.maps["rgb"][:4])
+    assert correlations == pytest.approx(np.ones(4))
     assert not np.allclose(shuffled.maps["rgb"], same.maps["rgb"])
-    assert all(
-        torch.equal(v, before[k]) for k, v in method.model.state_dict().items()
-    )  # the method itself is untouched
+    # the method itself is untouched
+    assert method.training and method.model.training
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+
+
+def test_predictions_are_those_of_the_method_with_attention_too(smoke):
+    cfg = smoke(method="ta3n")
+    _, method, domains = prepare(cfg)
+    data, some = domains.test["target"], np.arange(3)
+    found = heat.explain(method, data, some)
+    method.eval()
+    with torch.no_grad():
+        outputs = method.outputs(data.batch(some), method.statistics)
+    for name, probs in method.model.probabilities(outputs).items():
+        np.testing.assert_allclose(found.probs[name], probs.numpy(), rtol=1e-5)
+    attention = method.attention()["rgb"]
+    network = StreamLogits(method.model, "rgb", cfg.data.clips, attention=attention)
+    with torch.no_grad(), use_domain(method.model, method.statistics):
+        logits = network(data.batch(some)["rgb"].flatten(0, 1))
+    expected = torch.stack(method.model.logits(outputs["rgb"])).mean(0)
+    torch.testing.assert_close(logits, expected)
 
 
 def test_randomised_draws_only_what_it_says():
     model, _ = network_of("small", 8, 32)
-    changed = [
-        {
-            k
-            for k, v in sanity.randomised(model, depth).state_dict().items()
-            if not torch.equal(v, model.state_dict()[k])
-        }
-        for depth in range(4)
-    ]
+    before = model.state_dict()
+    changed = []
+    for depth in range(4):
+        after = sanity.cascading_randomisation(model, depth).state_dict()
+        changed.append({name for name in before if not torch.equal(after[name], before[name])})
     assert not changed[0] and changed[1] < changed[2] < changed[3]
-    assert not any(".encoder." in k for k in changed[1]) and all(
-        ".layers.3." in k for k in changed[2] - changed[1]
-    )
+    assert not any(".encoder." in name for name in changed[1])
+    assert all(".layers.3." in name for name in changed[2] - changed[1])
 
 
 def test_rank_correlation():
@@ -355,9 +351,8 @@ class Squares(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.network = nn.ModuleDict({"features": nn.AvgPool2d(4)})
-        self.network.features = self.network["features"]
-        self.mean, self.std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+        self.feature_map = nn.AvgPool2d(4)
+        self.gradcam_chain = None
 
 
 def test_frozen_layers_are_put_back_in_front():
@@ -398,7 +393,15 @@ def test_figures():
     masks[..., 2:6, 3:5] = True
     heats = [(m, f"row {i}", rng.random((3, 4, 10, 10))) for m in clips for i in range(2)]
     fig = drawn.video_figure(clips, heats, "a title", masks)
-    assert len(fig.axes) == 6 * 6
+    # a strip of pictures for each stream and for each row's heat over it
+    assert [ax.get_ylabel() for ax in fig.axes] == [
+        "RGB as seen",
+        "row 0",
+        "row 1",
+        "flow as seen",
+        "row 0",
+        "row 1",
+    ]
     fig.canvas.draw()
     plt.close("all")
     lines = [

@@ -1,5 +1,7 @@
-"""Does a heat map depend on what the network has learned?  Weights are drawn anew from the top
-downwards (Adebayo et al., 2018).
+"""Does a heat map depend on what the network has learned?
+
+Cascading randomisation (Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018): weights are
+drawn anew from the top downwards.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from scipy.stats import rankdata
 from torch import nn
 
 from nbkit.explain.gradcam import map_layer
-from nbkit.explain.heat import Explained, explain, explainable, seen_clips
+from nbkit.explain.heat import Dataset, Explained, explain, explainable, seen_clips
 from nbkit.methods.base import Method
 from nbkit.models.norm import DomainNorm, estimating_statistics
 from nbkit.models.two_stream import TwoStream
@@ -25,22 +27,16 @@ DEPTHS = (
 )
 
 
-def randomised(model: TwoStream, depth: int, seed: int = 0) -> TwoStream:
-    """A copy with fresh weights in: nothing (0), what follows the encoder (1), also its last layer
-    (2), everything (3).
-    """
+def cascading_randomisation(model: TwoStream, depth: int, seed: int = 0) -> TwoStream:
+    """A copy with fresh weights down to `depth`, see DEPTHS."""
     model = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for stream in model.streams.values():
-            parts = [
-                (stream.project, stream.aggregate, stream.classifier),
-                (map_layer(stream.encoder),),
-                (stream.encoder,),
-            ]
+            above = nn.ModuleList([stream.project, stream.aggregate, stream.classifier])
+            parts = [above, map_layer(stream.encoder), stream.encoder]
             for part in parts[:depth]:
-                for module in part:
-                    _draw_anew(module)
+                _draw_anew(part)
     return model
 
 
@@ -55,28 +51,30 @@ def _draw_anew(module: nn.Module) -> None:
 
 def explain_randomised(
     method: Method,
+    dataset: Dataset,
     indices: np.ndarray,
     classes: np.ndarray,
     depth: int,
     layer: int = -1,
     seed: int = 0,
 ) -> Explained:
-    """`explain` with weights drawn anew, for given classes (N,).
+    """`explain` with weights drawn anew, for given classes (N,); the method stays as it is.
 
     New weights need new normalisation statistics: they are estimated from the clips that are
     explained, without labels.
     """
-    model = randomised(explainable(method), depth, seed)
+    model = cascading_randomisation(explainable(method), depth, seed)
     if depth:
         device = next(model.parameters()).device
         with torch.no_grad(), estimating_statistics(model, method.statistics):
-            model(seen_clips(method.domains.test["target"], indices, device))
-    return explain(method, indices, classes=classes, layer=layer, model=model)
+            model(seen_clips(dataset, indices, device))
+    return explain(method, dataset, indices, classes, layer, model=model)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of two maps, a video: (N, ...) and (N, ...) -> (N,); NaN where a
-    map is constant.
+    """Spearman's rank correlation of two maps per video: (N, ...) and (N, ...) -> (N,).
+
+    NaN where a map is constant.
     """
     found = np.full(len(a), np.nan)
     for i, (x, y) in enumerate(zip(a.reshape(len(a), -1), b.reshape(len(b), -1))):

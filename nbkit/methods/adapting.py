@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nbkit.losses.adversarial import ramp
-from nbkit.methods.base import Batch, Method, Outputs, Step, Terms, TrainingData, own_random_numbers
+from nbkit.methods.base import Batch, Loss, Method, Outputs, Step, TrainingData, own_random_numbers
 
 if TYPE_CHECKING:
     from nbkit.config.recognition import RunConfig
@@ -40,9 +40,7 @@ class Adapting(Method):
         """Extra modules, by name; they are optimised and saved with the network."""
         return {}
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         """What `trade_off` weighs, a scalar, and its terms, unweighted, for the history."""
         raise NotImplementedError(
             f"{type(self).__name__} has to define own_loss(): what trade_off weighs, and its terms"
@@ -59,7 +57,7 @@ class Adapting(Method):
     def sections(self, stage: int) -> tuple[str, ...]:
         return ("comparison",)
 
-    def forward(self, source: Batch, target: Batch | None, step: Step) -> tuple[Tensor, Terms]:
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> Loss:
         out_s = self.outputs(source, "source")
         ce = self.supervised(out_s, source["label"])
         if not self.active(step.stage):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 Outputs = dict[str, StreamOutput]
 Terms = dict[str, Tensor]
+Loss = tuple[Tensor, Terms]  # what is minimised, and its terms, unweighted, for the history
 STAGES = (1, 2, 3)
 
 
@@ -133,7 +134,7 @@ class Method(nn.Module):
         """Prepare an epoch; what it returns is written into the history."""
         return {}
 
-    def forward(self, source: Batch, target: Batch | None, step: Step) -> tuple[Tensor, Terms]:
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> Loss:
         """Loss of one step, and its terms, unweighted, for the history.
 
         Args:

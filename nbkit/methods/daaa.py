@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from nbkit.losses.domain import adversary
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step, Terms
+from nbkit.methods.base import Batch, Loss, Outputs, Step
 from nbkit.models.clip_heads import DomainClassifier
 
 
@@ -22,9 +22,7 @@ class DAAA(Adapting):
     def make_heads(self) -> dict[str, nn.Module]:
         return {"domain": self.per_stream(lambda: DomainClassifier(self.cfg.model.feature_dim))}
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         out_t, reversal = self.outputs(target, "target"), self.reversal(step)
         classify = self.heads["domain"]
         domain = self.mean_over_streams(

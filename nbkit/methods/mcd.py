@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nbkit.losses.adversarial import gradient_reversal
 from nbkit.losses.discrepancy import classifier_discrepancy
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step, Terms
+from nbkit.methods.base import Batch, Loss, Outputs, Step
 from nbkit.models.two_stream import StreamOutput
 
 
@@ -34,9 +34,7 @@ class MCD(Adapting):
         dim, classes = self.cfg.model.feature_dim, len(self.data.classes)
         return {"second": self.per_stream(lambda: nn.Linear(dim, classes))}
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         second = {m: self.second(m, out) for m, out in out_s.items()}
         ce_2 = self.supervised(second, source["label"])
         if step.stage == 2:

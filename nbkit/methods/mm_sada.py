@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nbkit.losses.domain import adversary, correspondence_loss
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step, Terms
+from nbkit.methods.base import Batch, Loss, Outputs, Step, Terms
 from nbkit.models.clip_heads import DomainClassifier
 
 # In its second stage the cross-entropy weighs 0.2: the same ratio with the cross-entropy at 1.
@@ -42,9 +42,7 @@ class MMSADA(Adapting):
     def active(self, stage: int) -> bool:
         return super().active(stage) and (stage == 3 or len(self.cfg.streams) == 2)
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         out_t, reversal = self.outputs(target, "target"), self.reversal(step)
         terms: Terms = {}
         if "correspondence" in self.heads:

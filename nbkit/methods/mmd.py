@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from nbkit.losses.discrepancy import mk_mmd
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step, Terms
+from nbkit.methods.base import Batch, Loss, Outputs, Step
 
 
 class MMD(Adapting):
@@ -18,9 +16,7 @@ class MMD(Adapting):
     with cross-entropy in MM-SADA's.
     """
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         out_t = self.outputs(target, "target")
         mmd = self.mean_over_streams(lambda m: mk_mmd(out_s[m].V, out_t[m].V))
         return mmd, {"mmd": mmd}

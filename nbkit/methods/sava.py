@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nbkit.losses.domain import adversary, order_loss
 from nbkit.losses.objective import cross_entropy
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step, Terms
+from nbkit.methods.base import Batch, Loss, Outputs, Step
 from nbkit.models.clip_heads import ClipAttention, ClipOrder, DomainClassifier, attend
 
 
@@ -34,9 +34,7 @@ class SAVA(Adapting):
             "domain": self.per_stream(lambda: DomainClassifier(dim)),
         }
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         out_t, reversal = self.outputs(target, "target"), self.reversal(step)
         V_s, V_t = self.attended(out_s), self.attended(out_t)  # (B, D) per stream
         classify = self.heads["domain"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from nbkit.errors import NbkitError
-from nbkit.methods.base import Batch, Method, Step, Terms, TrainingData
+from nbkit.methods.base import Batch, Loss, Method, Step, TrainingData
 
 if TYPE_CHECKING:
     from nbkit.config.recognition import RunConfig
@@ -66,7 +65,7 @@ class SourceTarget(Method):
     def sections(self, stage: int) -> tuple[str, ...]:
         return ()
 
-    def forward(self, source: Batch, target: Batch, step: Step) -> tuple[Tensor, Terms]:
+    def forward(self, source: Batch, target: Batch, step: Step) -> Loss:
         of_source = self.supervised(self.outputs(source, "source"), source["label"])
         of_target = self.supervised(self.outputs(target, "target"), target["label"])
         ce = torch.stack([of_source, of_target]).mean()

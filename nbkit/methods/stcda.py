@@ -18,7 +18,16 @@ from nbkit.losses.alignment import VideoFeatures, vca
 from nbkit.losses.domain import adversary
 from nbkit.losses.objective import total_loss
 from nbkit.losses.pseudo_labels import kmeans_pseudo_labels
-from nbkit.methods.base import Batch, Method, Outputs, Step, Terms, TrainingData, own_random_numbers
+from nbkit.methods.base import (
+    Batch,
+    Loss,
+    Method,
+    Outputs,
+    Step,
+    Terms,
+    TrainingData,
+    own_random_numbers,
+)
 from nbkit.methods.contrast import Contrast
 from nbkit.methods.passes import estimate_statistics, extract
 from nbkit.methods.samplers import class_aware_batches
@@ -88,7 +97,7 @@ class STCDA(Method):
             self.contrast.fill_banks(self.model, self.data, self.views(stage))
 
     # --- objective -------------------------------------------------------------------------------
-    def forward(self, source: Batch, target: Batch | None, step: Step) -> tuple[Tensor, Terms]:
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> Loss:
         """Eq. (10), with the terms that the stage has."""
         terms: Terms = {}
         out_s, out_t = self.outputs(source, "source"), None

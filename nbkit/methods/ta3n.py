@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nbkit.losses.adversarial import gradient_reversal
 from nbkit.losses.domain import adversary, attentive_entropy, domain_attention, domain_loss
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step, Terms
+from nbkit.methods.base import Batch, Loss, Outputs, Step
 from nbkit.models.clip_heads import DomainClassifier
 from nbkit.models.norm import use_domain
 from nbkit.models.two_stream import Attention, StreamOutput
@@ -73,16 +73,14 @@ class TA3N(Adapting):
             return dict(self.heads["relation"].items())
         return {}
 
-    def forward(self, source: Batch, target: Batch | None, step: Step) -> tuple[Tensor, Terms]:
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> Loss:
         if self.active(step.stage):
             return super().forward(source, target, step)
         with use_domain(self.model, "source"):  # without attention: no classifier is trained yet
             ce = self.supervised(self.model(source), source["label"])
         return ce, {"ce": ce}
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         out_t = self.outputs(target, "target")
         domain = self.mean_over_streams(lambda m: self.adversaries(m, out_s[m], out_t[m]))
         entropy = self.mean_over_streams(lambda m: self.entropy(m, out_s[m], out_t[m]))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nbkit.losses.domain import adversary
 from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Outputs, Step, Terms
+from nbkit.methods.base import Batch, Loss, Outputs, Step
 from nbkit.models.clip_heads import ClipAttention, DomainClassifier, co_attention
 
 
@@ -33,9 +33,7 @@ class TCoN(Adapting):
             "video": self.per_stream(lambda: DomainClassifier(dim)),
         }
 
-    def own_loss(
-        self, source: Batch, out_s: Outputs, target: Batch, step: Step
-    ) -> tuple[Tensor, Terms]:
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         out_t, reversal = self.outputs(target, "target"), self.reversal(step)
         domain = self.mean_over_streams(lambda m: self.aligned(m, out_s[m].v, out_t[m].v, reversal))
         return domain, {"domain": domain}

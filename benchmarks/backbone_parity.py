@@ -1,41 +1,46 @@
-"""Our BN-Inception and I3D beside the public modules whose weights they load: same names, shapes,
-outputs, gradients.
+"""Our BN-Inception and I3D beside the public modules whose weights they load.
 
-Nothing of the peers is kept here.  Get them first (neither is needed to use the suite):
+Compared are names, shapes, outputs and gradients.  Nothing of the peers is kept here.  Get them
+first (the package needs neither):
 
-    pip download --no-deps --no-binary :all: pretrainedmodels==0.7.4 && tar xzf
-    pretrainedmodels-0.7.4.tar.gz git clone https://github.com/piergiaj/pytorch-i3d git -C
-    pytorch-i3d checkout 05783d11f9632b25fe3d50395a9c9bb51f848d6d python
-    benchmarks/backbone_parity.py --bn-inception pretrainedmodels-0.7.4 --i3d pytorch-i3d
+    pip download --no-deps --no-binary :all: pretrainedmodels==0.7.4
+    tar xzf pretrainedmodels-0.7.4.tar.gz
+    git clone https://github.com/piergiaj/pytorch-i3d
+    git -C pytorch-i3d checkout 05783d11f9632b25fe3d50395a9c9bb51f848d6d
+    python benchmarks/backbone_parity.py --bn-inception pretrainedmodels-0.7.4 --i3d pytorch-i3d
 
 Both networks get the same random weights (numpy, seeded) and the same input.  The largest
 difference is given relative to the largest value of the peer's output.  Exits with 1 when one case
 is over 1e-5.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib.util
 import json
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nbkit.models.bn_inception import BNInception
 from nbkit.models.i3d import InceptionI3D
-from nbkit.models.weights import digest, seeded_state
+from nbkit.models.weights import sha256_of
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from seeded_weights import seeded_state  # noqa: E402
+
+OUT = Path(__file__).parent / "results" / "backbone_parity.json"
 TOLERANCE = 1e-5
 IMAGES = [(2, 224, 224), (2, 96, 160), (3, 64, 64), (1, 256, 320)]
-CLIPS = [
-    (1, 16, 224, 224),
-    (2, 16, 112, 112),
-    (1, 24, 97, 131),
-    (1, 9, 64, 250),
-]  # the last two: odd sides, odd length
+# The last two: odd sides, odd length.
+CLIPS = [(1, 16, 224, 224), (2, 16, 112, 112), (1, 24, 97, 131), (1, 9, 64, 250)]
 
 
 def import_file(name: str, place: Path) -> tuple[object, Path]:
@@ -49,7 +54,7 @@ def import_file(name: str, place: Path) -> tuple[object, Path]:
     return module, files[0]
 
 
-def relative(ours: torch.Tensor, peer: torch.Tensor) -> float:
+def relative(ours: Tensor, peer: Tensor) -> float:
     """Largest difference over the largest value of the peer; infinite when the shapes differ."""
     if ours.shape != peer.shape:
         return float("inf")
@@ -57,33 +62,41 @@ def relative(ours: torch.Tensor, peer: torch.Tensor) -> float:
 
 
 def same_state(ours: nn.Module, peer: nn.Module) -> dict:
-    """Compare names and shapes, then give both the same random weights (strictly)."""
+    """Compare names and shapes, then give both the same random weights.
+
+    The peer also has a head, which ours does not.
+    """
     mine, theirs = ours.state_dict(), peer.state_dict()
+    head = {name for name in theirs if name.startswith(ours.published_head + ".")}
     state = seeded_state(ours)
-    peer.load_state_dict(state, strict=True)
     ours.load_state_dict(state, strict=True)
+    peer.load_state_dict(theirs | state, strict=True)
     return {
-        "keys_equal": set(mine) == set(theirs),
+        "keys_equal": set(mine) == set(theirs) - head,
         "shapes_equal": all(mine[k].shape == theirs[k].shape for k in mine if k in theirs),
         "tensors": len(mine),
         "parameters": sum(p.numel() for p in ours.parameters()),
     }
 
 
-def compare(
-    ours: nn.Module, peer: nn.Module, x: torch.Tensor, peer_map, gradient: bool, head: bool
-) -> dict:
-    """Ours against the peer: map, statistics after the pass, if asked the head and all the
-    parameters' gradients.
-    """
+class Pair(NamedTuple):
+    """A network of ours and its peer: how both are built and what is compared."""
+
+    ours: Callable[[], nn.Module]
+    peer: Callable[[], nn.Module]
+    peer_map: Callable[[nn.Module, Tensor], Tensor]  # the last map of the peer
+    peer_pooled: Callable[[nn.Module, Tensor], Tensor]  # its clip features, from 7 x 7 cells
+    channels: int
+    sizes: list[tuple[int, ...]]
+
+
+def compare(pair: Pair, ours: nn.Module, peer: nn.Module, x: Tensor, gradient: bool) -> dict:
+    """Compare maps, pooled features, statistics after the pass and, if asked, all gradients."""
     map_ours = ours.features(x)
-    map_peer = peer_map(ours.normalise(x))
+    map_peer = pair.peer_map(peer, ours.normalise(x))
     figures = {"map": relative(map_ours, map_peer)}
-    if head:  # the peers' pools need 7 x 7 cells
-        logits = peer(
-            ours.normalise(x)
-        )  # (N, classes), or (N, classes, positions) of the 3-D network
-        figures["head"] = relative(ours(x), logits if x.dim() == 4 else logits.mean(2))
+    if x.shape[-2:] == (224, 224):
+        figures["pooled"] = relative(ours(x), pair.peer_pooled(peer, ours.normalise(x)))
     if ours.training:
         theirs = peer.state_dict()
         kept = {k: v for k, v in ours.state_dict().items() if "running" in k}
@@ -91,43 +104,49 @@ def compare(
     if gradient:
         map_ours.square().mean().backward()
         map_peer.square().mean().backward()
-        theirs = dict(peer.named_parameters())
-        # A bias before a batch norm has no gradient but rounding, so the scale is that of the whole
-        # gradient.
-        pairs = [(p.grad, theirs[k].grad) for k, p in ours.named_parameters() if p.grad is not None]
-        scale = max(g.abs().max().item() for _, g in pairs)
-        figures["gradient"] = max((a - b).abs().max().item() for a, b in pairs) / scale
+        figures["gradient"] = gradient_difference(ours, peer)
     return figures
 
 
-def cases(make_ours, make_peer, sizes, peer_map, channels: int) -> tuple[dict, list[dict]]:
-    """All sizes in train and eval mode; a fresh pair of networks each time, so no case sees
-    another's statistics.
+def gradient_difference(ours: nn.Module, peer: nn.Module) -> float:
+    """Largest difference of two gradients over the largest entry of the whole gradient.
+
+    A bias before a batch norm has no gradient but rounding, so it cannot be its own scale.
     """
-    rows, state = [], {}
-    for number, size in enumerate(sizes):
+    theirs = dict(peer.named_parameters())
+    largest, scale = 0.0, 0.0
+    for name, parameter in ours.named_parameters():
+        gap = (parameter.grad - theirs[name].grad).abs().max().item()
+        largest = max(largest, gap)
+        scale = max(scale, parameter.grad.abs().max().item())
+    return largest / scale
+
+
+def cases(pair: Pair) -> tuple[dict, list[dict]]:
+    """Run all sizes in train and eval mode, with a fresh pair of networks each time.
+
+    So no case sees the statistics of another.
+    """
+    rows: list[dict] = []
+    state: dict = {}
+    for number, size in enumerate(pair.sizes):
         for mode in ("eval", "train"):
-            ours, peer = make_ours(), make_peer()
+            ours, peer = pair.ours(), pair.peer()
             state = same_state(ours, peer)
-            for net in (ours, peer):
-                net.train(mode == "train")
-                for module in net.modules():
-                    if isinstance(module, nn.Dropout):
-                        module.p = 0.0  # each network would throw its own dice
-            shape = (size[0], channels, *size[1:])
+            ours.train(mode == "train")
+            peer.train(mode == "train")
+            shape = (size[0], pair.channels, *size[1:])
             x = torch.tensor(np.random.default_rng(number).random(shape), dtype=torch.float32)
-            x = x if channels == 3 else x * 2 - 1
-            head = size[-2:] == (224, 224)
-            figures = compare(ours, peer, x, peer_map(peer), gradient=number == 2, head=head)
+            if pair.channels != 3:
+                x = x * 2 - 1
+            figures = compare(pair, ours, peer, x, gradient=number == 2)
             rows.append({"input": list(shape), "mode": mode, **figures})
             print(rows[-1], flush=True)
     return state, rows
 
 
 def control(ours: nn.Module, peer: nn.Module) -> float:
-    """What the figure reads when one kernel of our last block is 0.1 % larger: the comparison must
-    see it.
-    """
+    """What the figure reads when one kernel of our last block is 0.1 % larger: it must see it."""
     same_state(ours, peer)
     with torch.no_grad():
         ours.get_parameter("inception_5b_3x3.weight").mul_(1.001)
@@ -135,20 +154,68 @@ def control(ours: nn.Module, peer: nn.Module) -> float:
         return relative(ours.eval().features(x), peer.eval().features(ours.normalise(x)))
 
 
-def bn_map(peer):
-    return peer.features
+def bn_map(peer: nn.Module, x: Tensor) -> Tensor:
+    return peer.features(x)
 
 
-def i3d_map(peer):
+def bn_pooled(peer: nn.Module, x: Tensor) -> Tensor:
+    return nn.functional.avg_pool2d(peer.features(x), 7).flatten(1)
+
+
+def i3d_map(peer: nn.Module, x: Tensor) -> Tensor:
     """The peer's map before its last pool (its own method pools, and needs 7 x 7 cells)."""
+    for name in peer.VALID_ENDPOINTS:
+        if name in peer.end_points:
+            x = peer._modules[name](x)
+    return x
 
-    def run(x):
-        for name in peer.VALID_ENDPOINTS:
-            if name in peer.end_points:
-                x = peer._modules[name](x)
-        return x
 
-    return run
+def i3d_pooled(peer: nn.Module, x: Tensor) -> Tensor:
+    return peer.extract_features(x).mean((2, 3, 4))
+
+
+def pairs(bn, i3d) -> dict[str, Pair]:
+    """The pairs to compare; `bn` and `i3d` are the modules of the peers."""
+
+    def rgb_peer():
+        return i3d.InceptionI3d(400, in_channels=3)
+
+    def flow_peer():
+        return i3d.InceptionI3d(400, in_channels=2)
+
+    return {
+        "bn_inception_rgb": Pair(
+            BNInception, lambda: bn.BNInception(1000), bn_map, bn_pooled, 3, IMAGES
+        ),
+        "i3d_rgb": Pair(InceptionI3D, rgb_peer, i3d_map, i3d_pooled, 3, CLIPS),
+        "i3d_flow": Pair(lambda: InceptionI3D(2), flow_peer, i3d_map, i3d_pooled, 2, CLIPS[1:]),
+    }
+
+
+def head_of_result(bn_file: Path, i3d_file: Path) -> dict:
+    """What the result file says about the measurement itself."""
+    return {
+        "command": "python benchmarks/backbone_parity.py "
+        "--bn-inception pretrainedmodels-0.7.4 --i3d pytorch-i3d",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": "cpu, 1 thread, float32",
+        "peers": {
+            "bn_inception": {
+                "source": "pretrainedmodels 0.7.4 (PyPI), bninception.py",
+                "sha256": sha256_of(bn_file),
+            },
+            "i3d": {
+                "source": "piergiaj/pytorch-i3d 05783d1, pytorch_i3d.py",
+                "sha256": sha256_of(i3d_file),
+            },
+        },
+        "figure": "largest difference / largest value of the peer",
+        "tolerance": TOLERANCE,
+    }
 
 
 def main() -> int:
@@ -159,72 +226,26 @@ def main() -> int:
     parser.add_argument(
         "--i3d", type=Path, required=True, help="file or folder with pytorch_i3d.py"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "backbone_parity.json"
-    )
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
     bn, bn_file = import_file("bninception.py", args.bn_inception)
     i3d, i3d_file = import_file("pytorch_i3d.py", args.i3d)
-    result = {
-        "command": "python benchmarks/backbone_parity.py --bn-inception pretrainedmodels-0.7.4 --i3d pytorch-i3d",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "device": "cpu, 1 thread, float32",
-        "peers": {
-            "bn_inception": {
-                "source": "pretrainedmodels 0.7.4 (PyPI), bninception.py",
-                "sha256": digest(bn_file),
-            },
-            "i3d": {
-                "source": "piergiaj/pytorch-i3d 05783d1, pytorch_i3d.py",
-                "sha256": digest(i3d_file),
-            },
-        },
-        "figure": "largest difference / largest value of the peer",
-        "tolerance": TOLERANCE,
-    }
-    runs = {
-        "bn_inception_rgb": (
-            lambda: BNInception(3, 1000),
-            lambda: bn.BNInception(1000),
-            IMAGES,
-            bn_map,
-            3,
-        ),
-        "i3d_rgb": (
-            lambda: InceptionI3D(3, 400),
-            lambda: i3d.InceptionI3d(400, in_channels=3),
-            CLIPS,
-            i3d_map,
-            3,
-        ),
-        "i3d_flow": (
-            lambda: InceptionI3D(2, 400),
-            lambda: i3d.InceptionI3d(400, in_channels=2),
-            CLIPS[1:],
-            i3d_map,
-            2,
-        ),
-    }
-    result["control"] = control(BNInception(3, 1000), bn.BNInception(1000))
+    result = head_of_result(bn_file, i3d_file)
+    result["control"] = control(BNInception(), bn.BNInception(1000))
     worst, names_equal = 0.0, True
-    for name, run in runs.items():
-        state, rows = cases(*run)
+    for name, pair in pairs(bn, i3d).items():
+        state, rows = cases(pair)
         figures = [v for row in rows for k, v in row.items() if k not in ("input", "mode")]
         result[name] = {**state, "worst": max(figures), "cases": rows}
-        worst, names_equal = (
-            max(worst, *figures),
-            names_equal and state["keys_equal"] and state["shapes_equal"],
-        )
-    result |= {"worst": worst, "passed": worst <= TOLERANCE < result["control"] and names_equal}
+        worst = max(worst, *figures)
+        names_equal = names_equal and state["keys_equal"] and state["shapes_equal"]
+    passed = worst <= TOLERANCE < result["control"] and names_equal
+    result |= {"worst": worst, "passed": passed}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"worst {worst:.2e}, names and shapes equal: {names_equal} -> {args.out}")
-    return 0 if result["passed"] else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -1,55 +1,56 @@
-"""Real training steps of stage 3 of the paper profile on a GPU: seconds, clips a second, memory,
-both precisions.
+"""Real training steps of stage 3 of the paper profile on a GPU: seconds, clips per second, memory.
 
-    python benchmarks/paper_profile.py                        both backbones, batch 64, 50 steps;
-    needs a GPU python benchmarks/paper_profile.py --benchmark jhmdb_camera --source static --target
-    moving       on its real videos python benchmarks/paper_profile.py --device cpu --out
-    /tmp/try.json --batch 4 --steps 2 --crop 32 --frames 2 --videos 2 \\
-        --nce-k 4 --backbones bn_inception
+    python benchmarks/paper_profile.py
+    python benchmarks/paper_profile.py --benchmark jhmdb_camera --source static --target moving
+    python benchmarks/paper_profile.py --device cpu --out /tmp/try.json --batch 8 --steps 2 \\
+        --crop 32 --frames 2 --videos 2 --nce-k 4 --backbones bn_inception
 
-The steps are those of the training loop (nbkit/train/stages.py): contrastive, cross-entropy and
-alignment terms, backward pass and update.  Random weights: what is measured does not depend on
-them.  The default videos are the rendered ones; they are decoded and cached once in --data.
-nbkit/cost_speed.py reads the result.
+The first line measures both backbones in both precisions, at batch 64 for 50 steps, on rendered
+videos; the second does so on real ones; the third tries the script out without a GPU.  The steps
+are those of the training loop (nbkit/train/stages.py): contrastive, cross-entropy and alignment
+terms, backward pass and update.  The weights are random: what is measured does not depend on them.
+The videos are decoded and cached once in --data.
 """
+
+from __future__ import annotations
 
 import argparse
 import gc
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
 from nbkit.config.recognition import RunConfig
 from nbkit.files import write_json
-from nbkit.methods import METHODS
+from nbkit.methods import method_class
 from nbkit.methods.base import Step
-from nbkit.tables.cost import clip_flops, encoder_clips, plan
-from nbkit.train.domains import get_batch, load_domains
-from nbkit.train.store import environment
+from nbkit.methods.passes import to_device
+from nbkit.train.domains import load_domains
 from nbkit.train.stages import make_optimizer
+from nbkit.train.store import environment
 
 OUT = Path(__file__).parent / "results" / "paper_profile.json"
 STAGE = 3
 WARM_UP = 3  # steps that are not counted
 
 
-def config(args, backbone, precision):
+def config(args: argparse.Namespace, backbone: str, precision: str) -> RunConfig:
     """The paper's configuration; at 224 pixels the cache has the paper's 256."""
     classes = min(8, args.batch // 2)
-    demo = (
-        {"demo_train": args.videos, "demo_test": 2}
-        if args.benchmark == "demo"
-        else {"allow_partial": True}
-    )
+    fields: dict[str, Any] = {"allow_partial": True}
+    if args.benchmark == "demo":
+        fields = {"demo_train": args.videos, "demo_test": 2}
     return RunConfig.make(
         profile="paper",
         benchmark=args.benchmark,
         source=args.source,
         target=args.target,
-        **demo,
         backbone=backbone,
         weights="random",
         precision=precision,
@@ -62,10 +63,11 @@ def config(args, backbone, precision):
         cas_classes=classes,
         cas_per_class=args.batch // (2 * classes),
         nce_k=args.nce_k,
+        **fields,
     )
 
 
-def case(args, backbone, precision):
+def case(args: argparse.Namespace, backbone: str, precision: str) -> dict[str, Any]:
     """Steps of one backbone and precision; a case that does not fit is recorded as such."""
     cfg = config(args, backbone, precision)
     fabric = Fabric(accelerator=args.device, devices=1, precision=precision)
@@ -89,34 +91,30 @@ def case(args, backbone, precision):
             torch.cuda.empty_cache()
 
 
-def measure(cfg, fabric, steps):
-    """Seconds of the update alone and with assembling its batch, the peak of memory, operations a
-    second.
-    """
+def measure(cfg: RunConfig, fabric: Fabric, steps: int) -> dict[str, Any]:
+    """Time the update alone and the assembling of its batch; read the peak of memory."""
     torch.manual_seed(cfg.seed)
-    domains = load_domains(cfg)
-    method = fabric.to_device(METHODS[cfg.method](cfg, domains))
-    optimizer = make_optimizer(method, cfg, STAGE)
-    module, optimizer = fabric.setup(method, optimizer)
+    data = load_domains(cfg).training
+    method = fabric.to_device(method_class(cfg.method)(cfg, data))
+    module, optimizer = fabric.setup(method, make_optimizer(method, STAGE))
     method.train()
-    truth = torch.arange(len(domains.train["target"])) % len(
-        domains.classes
-    )  # any labels: only their number matters
+    # Any labels: only their number matters.
+    truth = torch.arange(len(data.train["target"])) % len(data.classes)
     method.pseudo[:] = truth.to(method.pseudo.device)
-    pairs, read, update = method.batches(STAGE, 0), [], []
-    if fabric.device.type == "cuda":
+    pairs, views = method.batches(STAGE, 0), method.views(STAGE)
+    cuda = fabric.device.type == "cuda"
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
+    read, update = [], []
     for i in range(steps + WARM_UP):
         start = time.perf_counter()
-        a, b = pairs[i % len(pairs)]
-        batches = [
-            get_batch(domains.train[d], index, cfg, fabric.device, True)
-            for d, index in (("source", a), ("target", b))
-        ]
+        labelled, unlabelled = pairs[i % len(pairs)]
+        source = to_device(data.train["source"].batch(labelled, **views), fabric.device)
+        target = to_device(data.train["target"].batch(unlabelled, **views), fabric.device)
         _wait(fabric.device)
         ready = time.perf_counter()
-        terms = module(*batches, Step(STAGE, 0, 0.5, torch.Generator().manual_seed(i)))
-        loss = torch.stack(list(terms.values())).sum()
+        step = Step(STAGE, 0, 0.5, torch.Generator().manual_seed(i))
+        loss, terms = module(source, target, step)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         optimizer.step()
@@ -124,38 +122,29 @@ def measure(cfg, fabric, steps):
         read.append(ready - start)
         update.append(time.perf_counter() - ready)
     assert torch.isfinite(loss), "the loss is not finite"
-    seconds, reading = (
-        sorted(x[WARM_UP:])[len(x[WARM_UP:]) // 2] for x in (update, read)
-    )  # medians
-    planned, _ = plan(cfg)
-    passes, _ = encoder_clips(planned, STAGE, pairs[0])
-    videos = sum(map(len, pairs[0]))
+    seconds = median(update[WARM_UP:])
+    videos = len(pairs[0][0]) + len(pairs[0][1])
     return {
         "videos_per_step": videos,
         "seconds_per_step": seconds,
-        "seconds_per_batch": reading,
+        "seconds_per_batch": median(read[WARM_UP:]),
         "clips_per_second": videos * cfg.data.clips / seconds,
         "loss": float(loss.detach()),
-        "terms": {k: float(v.detach()) for k, v in terms.items()},
-        "memory_gb": torch.cuda.max_memory_allocated() / 1e9
-        if fabric.device.type == "cuda"
-        else None,
-        "flops_per_second": passes
-        * clip_flops(cfg.model.backbone, cfg.data.frames, cfg.data.crop, cfg.data.modalities)
-        / seconds,
+        "terms": {name: float(value.detach()) for name, value in terms.items()},
+        "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
     }
 
 
-def _wait(device):
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def _device(device):
+def _device(device: torch.device) -> str:
     return torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -176,7 +165,7 @@ def main(arguments=None):
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument(
-        "--videos", type=int, default=16, help="rendered training videos a class and domain"
+        "--videos", type=int, default=16, help="rendered training videos per class and domain"
     )
     parser.add_argument("--nce-k", type=int, default=1024)
     args = parser.parse_args(arguments)
@@ -185,18 +174,14 @@ def main(arguments=None):
     if args.device == "cpu" and args.out == OUT:
         parser.error(f"{OUT.name} holds measurements of a GPU: give --out for a CPU")
     cases = [case(args, b, p) for b in args.backbones for p in args.precisions]
-    command = "python benchmarks/paper_profile.py " + " ".join(
-        sys.argv[1:] if arguments is None else arguments
-    )
-    write_json(
-        args.out,
-        {
-            "command": command.strip(),
-            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
-            "cases": cases,
-            "environment": environment(),
-        },
-    )
+    given = sys.argv[1:] if arguments is None else arguments
+    result = {
+        "command": " ".join(["python benchmarks/paper_profile.py", *given]),
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+        "cases": cases,
+        "environment": environment(args.device),
+    }
+    write_json(args.out, result)
     print(args.out.read_text())
 
 

@@ -23,11 +23,11 @@ CHOSEN = (
 STEPS = {"EPOCHS": [0, 1, 1], "BATCH": 8, "CAS_CLASSES": 2, "NCE_K": 4, "WORKERS": 1}
 
 
-def executed(notebook, path, parameters):
+def executed(notebook, path, parameters, task=None):
     """Run it; returns what its cells printed and showed as text.  A cell that fails raises in
     `execute`.
     """
-    batch.execute(notebook, path, parameters)
+    batch.execute(notebook, path, parameters, task)
     outputs = [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])]
     assert not [o for o in outputs if o.output_type == "error"]
     assert any(
@@ -62,6 +62,7 @@ def test_looked_at_trained_and_tested(benchmark, tmp_path):
         "04_full_adaptation",
         tmp_path / "04.ipynb",
         {**shared, **STEPS, "RUNS_DIR": str(tmp_path / "runs")},
+        task="recognition",
     )
     (metrics,) = tmp_path.glob("runs/*/metrics.json")
     folder, found = metrics.parent, json.loads(metrics.read_text())

@@ -18,13 +18,11 @@ ROWS = ROW.findall(PAGE)
 
 
 def values(path, parameter):
-    """Values in the paper profile (or size) and in the demo profile (or small size)."""
-    if path.startswith("config.RunConfig."):
-        return [getattr(RunConfig.make(profile=p), path.split(".")[-1]) for p in ("paper", "demo")]
-    if path.startswith("train.localization_config.LocalizationConfig."):
-        return [
-            getattr(LocalizationConfig.make(s), path.split(".")[-1]) for s in ("paper", "small")
-        ]
+    """Values in the paper profile and in the demo profile."""
+    task, name = path.rpartition(".")[0], path.split(".")[-1]
+    for made in (RunConfig, LocalizationConfig):
+        if task.startswith(f"config.{made.task}."):
+            return [made.make(profile=profile).flat()[name] for profile in ("paper", "demo")]
     parts = path.split(".")
     found = importlib.import_module(".".join(["nbkit", *parts[:2]]))
     for name in parts[2:]:
@@ -46,5 +44,6 @@ def test_what_the_paper_and_demo_profiles_do_differently_is_listed_where_it_chan
     """Sizes and schedules aside, no departure of the demo profile may be missing from the page."""
     paper, demo = RunConfig.make(profile="paper"), RunConfig.make(profile="demo")
     sizes = {"profile", "frames", "cache_size", "crop", "lr_steps", "lr_schedule", "grad_clip"}
-    differs = {k for k in RunConfig.model_fields if getattr(paper, k) != getattr(demo, k)} - sizes
+    paper, demo = paper.flat(), demo.flat()
+    differs = {name for name in paper if paper[name] != demo[name]} - sizes
     assert differs <= {path.split(".")[-1] for path, *_ in ROWS}, differs

@@ -8,10 +8,10 @@ from scipy.stats import norm
 from nbkit.evaluate.statistics import paired_bootstrap
 from nbkit.tables.gains import difference, interval_text, starred
 from nbkit.tables.report import side_by_side, tidy
-from nbkit.tables.right_wrong import COLUMNS, pack
+from nbkit.tables.right_wrong import VIDEO_COLUMNS, pack
 from nbkit.tables.table import Table
 
-NO_LINES = pd.DataFrame(columns=COLUMNS)
+NO_LINES = pd.DataFrame(columns=VIDEO_COLUMNS)
 
 
 def table(splits=(0,)):
@@ -77,7 +77,7 @@ def runs(splits, seeds, videos=20):
             }
             for r, s, k in rows
         ],
-        columns=[*COLUMNS, "units"],
+        columns=[*VIDEO_COLUMNS, "units"],
     )
     return found, lines
 

@@ -6,7 +6,7 @@ import re
 
 from nbkit.benchmarks.manifest import load_manifest
 from nbkit.config import ROOT
-from nbkit.licences import PAGE, licence_of, locked, package_rows, page
+from tools.licences import PAGE, licence_of, locked, package_rows, page
 
 
 def test_every_line_of_the_lock_is_on_the_page():

@@ -10,9 +10,16 @@ import pytest
 import nbkit.tables.batch as batch
 from nbkit.cli import main
 from nbkit.errors import NbkitError
-from nbkit.evaluate.statistics import reachable
-from nbkit.tables.export import export_formatted
-from nbkit.tables.report import FLAGS, MEAN_OFF, UNREACHABLE, flags_of, footnotes, printed
+from nbkit.evaluate.statistics import grim_test
+from nbkit.tables.report import (
+    FLAGS,
+    MEAN_OFF,
+    UNREACHABLE,
+    export_formatted,
+    flags_of,
+    footnotes,
+    printed,
+)
 from nbkit.tables.table import Table, load_table, printed_videos, videos_tested
 
 PAPER = [f"table{i}" for i in range(1, 7)]
@@ -35,16 +42,16 @@ def test_equal_configurations_print_equal_numbers_across_the_tables():
     for name in PAPER:
         table = load_table(name)
         for cell in table.cells(seeds=[0]):
-            row = table.row(cell["row"])
+            row = table.row(cell.row)
             if (
                 row.copied
                 or row.measure
                 or (name, row.name) == OTHER_READING
-                or cell["column"] not in row.printed
+                or cell.column not in row.printed
             ):
                 continue
-            seen.setdefault(cell["key"], set()).add(row.printed[cell["column"]])
-            tables.setdefault(cell["key"], set()).add(name)
+            seen.setdefault(cell.key, set()).add(row.printed[cell.column])
+            tables.setdefault(cell.key, set()).add(name)
     assert all(len(values) == 1 for values in seen.values())
     # source only, STCDA and VCA stand in several tables, in both directions
     assert sorted(len(names) for names in tables.values())[-7:] == [1, 3, 3, 4, 4, 4, 4]
@@ -110,7 +117,7 @@ def test_a_mark_follows_the_number():
             {"name": "b", "printed": {"H→U": 97.7}},
         ],
     )
-    assert printed(table)["H→U"].tolist() == ["97.9", "97.7 †"] and not reachable(
+    assert printed(table)["H→U"].tolist() == ["97.9", "97.7 †"] and not grim_test(
         97.7, videos_tested(table, "H→U")
     )
 
@@ -121,7 +128,7 @@ def test_a_twin_stands_for_rows_of_its_table(name):
     assert twin.twin_of == paper.name and twin.seeds == (
         list(range(5)) if name[-1] in "456" else [0, 1, 2]
     )
-    assert all(c["parameters"]["BENCHMARK"] == "demo" for c in twin.cells())
+    assert all(c.parameters["BENCHMARK"] == "demo" for c in twin.cells())
     for row in (r for r in twin.rows if r.printed_as):
         theirs = paper.row(row.printed_as)
         assert row.copied == theirs.copied and row.measure == theirs.measure
@@ -158,17 +165,16 @@ def test_a_twin_holds_no_number_of_its_own(tmp_path, monkeypatch):
 
 
 def test_notebook_04_takes_every_parameter_of_every_cell(monkeypatch, tmp_path):
-    def stop(*_args, **_more):
+    def stop(*_words, **_more):
         raise KeyboardInterrupt  # past the check of the names
 
-    monkeypatch.setattr(batch.pm, "execute_notebook", stop)
+    monkeypatch.setattr(batch.papermill, "execute_notebook", stop)
     for name in PAPER + TWINS:
-        table = load_table(name)
-        for parameters in {
-            tuple(sorted(c["parameters"])): c["parameters"] for c in table.cells(seeds=[0])
-        }.values():
+        cells = load_table(name).cells(seeds=[0])
+        for cell in {tuple(sorted(cell.parameters)): cell for cell in cells}.values():
             with pytest.raises(KeyboardInterrupt):
-                batch.execute(batch.CELL_NOTEBOOK, tmp_path / "out.ipynb", parameters)
+                notebook = batch.CELL_NOTEBOOKS[cell.task]
+                batch.execute(notebook, tmp_path / "out.ipynb", cell.parameters, cell.task)
 
 
 def test_exports_in_three_formats(tmp_path):
@@ -180,7 +186,7 @@ def test_exports_in_three_formats(tmp_path):
     )
     latex = tex.read_text()
     assert (
-        r"\toprule" in latex and latex.count(r"\begin{table*}") == latex.count(r"\end{table*}") == 1
+        r"\toprule" in latex and latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 1
     )
     assert r"99.3 $^\dagger$ & not run" in latex and r"U$\rightarrow$H" in latex and latex.isascii()
     lines = csv.read_text().splitlines()
@@ -208,15 +214,15 @@ def test_exported_numbers_are_those_of_the_committed_runs(tmp_path):
 def test_the_command_writes_what_it_says_and_names_what_it_does_not_know(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("nbkit.tables.export.ROOT", tmp_path)
-    assert main(["export-results", "table4", "--all-formats"]) == 0
+    monkeypatch.setattr("nbkit.tables.report.ROOT", tmp_path)
+    assert main(["export", "table4", "--format", "md", "tex", "csv"]) == 0
     assert sorted(p.name for p in (tmp_path / "results" / "formatted").iterdir()) == [
         "table4.csv",
         "table4.md",
         "table4.tex",
     ]
     assert (
-        main(["export-results", "no_table", "--format", "md"]) == 1
+        main(["export", "no_table", "--format", "md"]) == 1
         and "no table 'no_table'" in capsys.readouterr().err
     )
     with pytest.raises(NbkitError, match="format html: choose among md, tex, csv"):

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbkit.tables.repeats import repeated, repeats
-from nbkit.tables.results import COLUMNS
+from nbkit.tables.gains import repeats
+from nbkit.tables.results import result_columns
 from nbkit.tables.table import Table
 
 ROWS = [
@@ -95,7 +95,7 @@ def test_a_committed_run_is_no_repetition_and_neither_is_another_configuration()
     assert repeats(
         TABLE, old, lines([("high", "a", 0, 61.0)], "tuesday").assign(cell="changed")
     ).empty
-    nothing = pd.DataFrame(columns=COLUMNS)  # as the reader of results gives it
+    nothing = pd.DataFrame(columns=result_columns(TABLE))  # as the reader of results gives it
     assert (
         repeats(TABLE, old, nothing).empty
         and repeats(TABLE, nothing, old).empty
@@ -103,33 +103,25 @@ def test_a_committed_run_is_no_repetition_and_neither_is_another_configuration()
     )
 
 
-def test_by_several_columns_as_in_localization():
-    values = [
-        ("low", "studio", "street", 0, 40.0),
-        ("low", "studio", "street", 1, 44.0),
-        ("low", "street", "studio", 0, 80.0),
+def test_repeats_of_a_localization_table():
+    ways = [
+        {"name": f"{a}→{b}", "set": {"SOURCE": a, "TARGET": b}}
+        for a, b in (("studio", "street"), ("street", "studio"))
     ]
-    old = pd.DataFrame(
-        [
-            {
-                "row": r,
-                "source": a,
-                "target": b,
-                "seed": s,
-                "split": 0,
-                "frame_map": v,
-                "run": f"{a}-{s}",
-                "finished": "monday",
-            }
-            for r, a, b, s, v in values
-        ]
-    )
-    new = old.assign(frame_map=old["frame_map"] + [1.0, -3.0, 2.0], finished="tuesday")
-    found = repeated(old, new, "frame_map", ["source", "target"], "run")
-    assert found.index.tolist() == ["studio→street", "street→studio"] and found[
-        "runs"
-    ].tolist() == [2, 1]
-    assert found["mean difference"].tolist() == [-1.0, 2.0] and found[
-        "rms"
-    ].tolist() == pytest.approx([np.sqrt(5), 2.0])
-    assert found.loc["studio→street", "rms of two seeds"] == pytest.approx(4.0)  # a variance of 8
+    fields = {"name": "toy", "title": "toy", "task": "localization", "classes": ["wave"]}
+    rows = [{"name": "low", "set": {"ROW": "I3D+RPN"}}]
+    table = Table(**fields, set={}, seeds=[0, 1], columns=ways, rows=rows)
+    values = [
+        ("low", "studio→street", 0, 40.0),
+        ("low", "studio→street", 1, 44.0),
+        ("low", "street→studio", 0, 80.0),
+    ]
+    old = lines(values, "monday").rename(columns={"fused": "frame_map"})
+    moved = old["frame_map"] + [1.0, -3.0, 2.0]
+    found = repeats(table, old, old.assign(frame_map=moved, finished="tuesday"))
+    assert found.index.tolist() == ["studio→street", "street→studio"]
+    assert found["runs"].tolist() == [2, 1]
+    assert found["mean difference"].tolist() == [-1.0, 2.0]
+    assert found["rms"].tolist() == pytest.approx([np.sqrt(5), 2.0])
+    # a variance of 8
+    assert found.loc["studio→street", "rms of two seeds"] == pytest.approx(4.0)

@@ -100,8 +100,7 @@ class BNInception(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Map public pictures (N, C, H, W) to the last feature map (N, 1024, H / 32, W / 32).
 
-        Raises:
-            NbkitError: other channels or sides, or a first batch whose values are out of range.
+        Raises NbkitError for other channels or sides, or a first batch out of range.
         """
         self._check_shape(x)
         self.check_input(x)

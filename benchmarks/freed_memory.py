@@ -1,12 +1,14 @@
-"""What nbkit/memory.py saves on this machine: passes of the demo network with and without kept
-memory.
+"""What keeping freed memory saves on this machine: passes of the demo network with and without it.
 
-    python benchmarks/freed_memory.py         a minute on one core; writes
-    benchmarks/results/freed_memory.json
+    python benchmarks/freed_memory.py
 
-Each case runs in a process of its own, because the C library cannot be told to forget the habit.
-Processor time of one thread, the system's part (mapping pages) beside it.
+Takes a minute on one core and writes benchmarks/results/freed_memory.json.  The settings are those
+of the Makefile; the C library reads them at the start of a process, so each case has a process of
+its own.  Given are the processor time of one thread and, beside it, the system's part (mapping
+pages).
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -15,33 +17,32 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nbkit.config.recognition import RunConfig
-from nbkit.memory import keep_freed_memory
+from nbkit.files import write_json
 from nbkit.models.two_stream import TwoStream
 from nbkit.train.store import environment
 
+OUT = Path(__file__).parent / "results" / "freed_memory.json"
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 VIDEOS, PASSES = 64, 6  # the size of an evaluation batch
 
 
-def case(kept: bool, training: bool) -> dict:
-    """Seconds a pass over `VIDEOS` demo videos, user and system, and the largest memory of the
-    process.
-    """
+def case(training: bool) -> dict[str, float]:
+    """Seconds per pass over `VIDEOS` demo videos, and the largest memory of this process."""
     torch.set_num_threads(1)
-    if kept and not keep_freed_memory():
-        raise SystemExit("this C library does not keep freed memory on request: nothing to compare")
     cfg = RunConfig.make(profile="demo")
     torch.manual_seed(0)
     model = TwoStream(cfg, 8).train(training)
-    x = {
-        m: torch.rand(VIDEOS, cfg.data.clips, c, cfg.data.frames, cfg.data.crop, cfg.data.crop)
-        for m, c in (("rgb", 3), ("flow", 2))
-    }
+    x = {}
+    for stream, channels in (("rgb", 3), ("flow", 2)):
+        shape = (VIDEOS, cfg.data.clips, channels, cfg.data.frames, cfg.data.crop, cfg.data.crop)
+        x[stream] = torch.rand(shape)
 
-    def once():
+    def once() -> None:
         with torch.set_grad_enabled(training):
             loss = sum(out.video_logits.logsumexp(-1).mean() for out in model(x).values())
         if training:
@@ -53,43 +54,36 @@ def case(kept: bool, training: bool) -> dict:
         once()
     after = os.times()
     return {
-        "kept": kept,
-        "training": training,
         "user_seconds": round((after.user - before.user) / PASSES, 4),
         "system_seconds": round((after.system - before.system) / PASSES, 4),
         "peak_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--case", nargs=2, type=int, metavar=("KEPT", "TRAINING"), help="one case, in this process"
-    )
-    parser.add_argument(
-        "--out", default=str(Path(__file__).parent / "results" / "freed_memory.json")
-    )
+def in_a_process(training: bool, kept: bool) -> dict[str, Any]:
+    """`case` in a process that keeps freed memory, or in one that does not."""
+    variables = {name: value for name, value in os.environ.items() if name not in KEPT}
+    if kept:
+        variables |= KEPT
+    command = [sys.executable, __file__, "--case", str(int(training))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=variables)
+    return {"kept": kept, "training": training, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--case", type=int, metavar="TRAINING", help="one case, in this process")
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    if args.case:
-        return print(json.dumps(case(*map(bool, args.case))))
-    found = [
-        json.loads(
-            subprocess.run(
-                [sys.executable, __file__, "--case", str(kept), str(training)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout.splitlines()[-1]
-        )
-        for training in (0, 1)
-        for kept in (0, 1)
-    ]
-    text = (
-        json.dumps({"videos": VIDEOS, "cases": found, "environment": environment()}, indent=1)
-        + "\n"
-    )
-    Path(args.out).write_text(text)
-    print(text)
+    if args.case is not None:
+        print(json.dumps(case(bool(args.case))))
+        return
+    found = []
+    for training in (False, True):
+        for kept in (False, True):
+            found.append(in_a_process(training, kept))
+    write_json(args.out, {"videos": VIDEOS, "cases": found, "environment": environment()})
+    print(args.out.read_text())
 
 
 if __name__ == "__main__":

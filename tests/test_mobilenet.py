@@ -10,10 +10,10 @@ from nbkit.errors import NbkitError
 from nbkit.models import mobilenet
 from nbkit.models.mobilenet import FrozenMobileNet, MobileNetEncoder
 from nbkit.models.norm import use_domain
-from nbkit.models.weights import PUBLISHED, locate, read_state
+from nbkit.models.weights import PUBLISHED, find_weights, read_state
 
 try:
-    WEIGHTS = locate("mobilenet_v2")
+    WEIGHTS = find_weights("mobilenet_v2")
 except NbkitError as absent:
     pytest.skip(str(absent), allow_module_level=True)
 
@@ -145,4 +145,4 @@ def test_torch_hubs_cache_is_searched(tmp_path, monkeypatch):
     kept = tmp_path / "checkpoints" / WEIGHTS.name
     kept.parent.mkdir()
     kept.write_bytes(WEIGHTS.read_bytes())
-    assert locate("mobilenet_v2") == kept
+    assert find_weights("mobilenet_v2") == kept

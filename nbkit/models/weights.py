@@ -76,7 +76,7 @@ def weights_folder() -> Path:
     return Path(os.environ.get("NBKIT_WEIGHTS") or "~/.cache/nbkit").expanduser()
 
 
-def locate(spec: str | Path) -> Path:
+def find_weights(spec: str | Path) -> Path:
     """Find the checked local file for a path or a key of `PUBLISHED`, or download it.
 
     Raises NbkitError for an unknown key, another file than the published one, or no network.
@@ -223,7 +223,7 @@ def load_pretrained(model: nn.Module, spec: str | Path) -> None:
 
     Raises NbkitError for a file that does not hold exactly the model's parameters.
     """
-    path = locate(spec)
+    path = find_weights(spec)
     state = read_state(path)
     try:
         model.load_state_dict(fit_state(state, model), strict=True)

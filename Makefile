@@ -34,6 +34,8 @@ figures: setup
 
 # Notebook 05 is among the executed ones where its runs are finished (snakemake --cores 2 localization).
 test: setup
+	.venv/bin/ruff format --check --quiet nbkit tests tools benchmarks
+	.venv/bin/ruff check --quiet nbkit tests tools benchmarks
 	$(PY) -m pytest tests -n $(CORES) --dist loadfile
 	ready=$$($(PY) tools/notebooks.py --ready) && \
 	  $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 -n $(CORES) --dist loadscope -p no:cacheprovider $$ready

@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("benchmark", help="name of a benchmark, or a manifest file")
     check.add_argument("--root", help="folder of the datasets (default: data/BENCHMARK)")
     size_help = "side of the cached pictures, for the disk estimate (default: %(default)s)"
-    check.add_argument("--size", type=int, default=RECOGNITION["paper"]["cache_size"], help=size_help)
+    check.add_argument(
+        "--size", type=int, default=RECOGNITION["paper"]["cache_size"], help=size_help
+    )
     check.add_argument("--split-seed", type=int, default=0, help="seed of grouped splits")
     check.add_argument("--quick", action="store_true", help="look at file sizes only")
     check.add_argument("--all", action="store_true", help="name every problem")

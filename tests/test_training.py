@@ -10,9 +10,9 @@ import torch
 
 import nbkit.train.stages as stages
 from nbkit.errors import NbkitError
-from nbkit.methods.base import Step
 from nbkit.methods import passes
-from nbkit.train.domains import load_domains, load_table
+from nbkit.methods.base import Step
+from nbkit.train.domains import load_domains, resolved_videos
 from nbkit.train.recognition import prepare, run, train, trained_method
 from nbkit.train.selection import target_features
 from nbkit.train.stages import stage_key
@@ -43,12 +43,12 @@ def test_poisoned_target_training_labels_change_nothing(smoke, monkeypatch):
     clean = weights(smoke())
 
     def poisoned(cfg):
-        classes, table = load_table(cfg)
+        classes, table = resolved_videos(cfg)
         rows = (table["domain"] == cfg.target) & (table["split"] == "train")
         table.loc[rows, "label"] = (table.loc[rows, "label"] * 3 + 1) % len(classes)
         return classes, table
 
-    monkeypatch.setattr("nbkit.train.domains.load_table", poisoned)
+    monkeypatch.setattr("nbkit.train.domains.resolved_videos", poisoned)
     assert same(clean, weights(smoke()))
 
 
@@ -56,12 +56,12 @@ def test_the_same_test_would_notice_a_leak(smoke, monkeypatch):
     clean = weights(smoke(method="target_only"))
 
     def poisoned(cfg):
-        classes, table = load_table(cfg)
+        classes, table = resolved_videos(cfg)
         rows = (table["domain"] == cfg.target) & (table["split"] == "train")
         table.loc[rows, "label"] = (table.loc[rows, "label"] * 3 + 1) % len(classes)
         return classes, table
 
-    monkeypatch.setattr("nbkit.train.domains.load_table", poisoned)
+    monkeypatch.setattr("nbkit.train.domains.resolved_videos", poisoned)
     assert not same(clean, weights(smoke(method="target_only")))
 
 
@@ -262,7 +262,7 @@ def test_bad_input_stops_before_any_training(smoke, fields, words):
 
 def test_a_class_without_source_videos_is_named(smoke):
     cfg = smoke()
-    classes, table = load_table(cfg)
+    classes, table = resolved_videos(cfg)
     table = table[~((table["domain"] == cfg.source) & (table["label"] == 2))]
     with pytest.raises(NbkitError, match=classes[2]):
         load_domains(cfg, table=table)

@@ -19,7 +19,7 @@ from nbkit.figures.results import table_dots
 from nbkit.figures.style import DOMAIN_COLOURS, page, use_style
 from nbkit.tables.results import committed
 from nbkit.tables.table import load_table
-from nbkit.train.domains import load_table as load_videos
+from nbkit.train.domains import resolved_videos
 
 TABLE, ACTION = "demo_table4", "kick"
 
@@ -30,7 +30,7 @@ def domains_figure(data_root: str = "data") -> Figure:
     Renders the demo domains when they are absent.
     """
     cfg = RunConfig.make(profile="demo", data_root=data_root)
-    _, videos = load_videos(cfg)
+    _, videos = resolved_videos(cfg)
     fig, axes = page(4, 1, 0.84)
     for (above, below), role in zip(axes.reshape(2, 2), DOMAIN_COLOURS):
         domain = getattr(cfg, role)

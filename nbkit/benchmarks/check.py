@@ -20,7 +20,7 @@ from nbkit.data.flow import compute_flow
 from nbkit.data.sources import count_frames, read_flow, read_frames, source_of
 from nbkit.errors import NbkitError
 
-BYTES_PER_PIXEL = 5  # three of RGB, two of flow
+CACHED_BYTES = 5  # three of RGB, two of flow
 SAMPLE_FRAMES = 9  # frames of one video per domain that are decoded and timed
 LISTED = 10  # names per kind of problem in a report
 
@@ -223,7 +223,7 @@ def _problem_lines(problems: list[Problem], listed: int) -> list[str]:
 def _cost(report: DataReport) -> str:
     if report.frames == 0:
         return "no usable video, so no cache can be built"
-    side, size = report.size, report.frames * report.size**2 * BYTES_PER_PIXEL
+    side, size = report.size, report.frames * report.size**2 * CACHED_BYTES
     text = f"a cache at {side}x{side} pixels needs {_bytes(size)} for {report.frames} frames"
     if report.seconds_per_frame is not None:
         duration = _duration(report.frames * report.seconds_per_frame)

@@ -17,7 +17,7 @@ from nbkit.data.sources import SEGMENT_FRAME
 from nbkit.errors import NbkitError
 
 WHOLE_NUMBERS = ["start_frame", "stop_frame", "verb_class"]
-COLUMNS = ["uid", "participant_id", "video_id", *WHOLE_NUMBERS]
+SEGMENT_COLUMNS = ["uid", "participant_id", "video_id", *WHOLE_NUMBERS]
 
 
 def list_segments(spec: DomainSpec, root: Path) -> Listing:
@@ -44,17 +44,17 @@ def read_segments(path: Path) -> pd.DataFrame:
     """A segment table from .pkl (nothing in it is run) or .csv.
 
     Returns:
-        Columns ``COLUMNS``; frames are int64 with 1 <= start_frame <= stop_frame.
+        Columns ``SEGMENT_COLUMNS``; frames are int64 with 1 <= start_frame <= stop_frame.
 
     Raises:
         NbkitError: unreadable, columns missing, or a segment that ends before it starts.
     """
     try:
         table = pd.read_csv(path) if path.suffix == ".csv" else load_plain_pickle(path)
-        missing = [c for c in COLUMNS if c not in table]
+        missing = [c for c in SEGMENT_COLUMNS if c not in table]
         if missing:
             raise NbkitError(f"columns missing: {', '.join(missing)}")
-        table = table[COLUMNS].astype(dict.fromkeys(WHOLE_NUMBERS, "int64"))
+        table = table[SEGMENT_COLUMNS].astype(dict.fromkeys(WHOLE_NUMBERS, "int64"))
     except (OSError, ValueError, TypeError) as error:
         raise NbkitError(f"{path}: not a table of segments: {error}") from error
     bad = table[(table["start_frame"] < 1) | (table["stop_frame"] < table["start_frame"])]

@@ -14,7 +14,7 @@ from nbkit.benchmarks.listing import Listing, Problem
 from nbkit.benchmarks.manifest import DomainSpec, ExpectedCounts, Manifest
 from nbkit.errors import NbkitError
 
-COLUMNS = ["video", "path", "class_name", "label", "domain", "split", "group"]
+RESOLVED_COLUMNS = ["video", "path", "class_name", "label", "domain", "split", "group"]
 SHOWN = 20  # problems in one error message
 
 
@@ -95,7 +95,7 @@ def scan(
             frame["video"] = name + "/" + frame["video"]
             frames.append(frame)
     if not frames:
-        return pd.DataFrame(columns=COLUMNS), problems
+        return pd.DataFrame(columns=RESOLVED_COLUMNS), problems
     table = pd.concat(frames, ignore_index=True)
     table["label"] = table["class_name"].map(manifest.classes.index).astype("int64")
     table = table.sort_values("video", kind="stable").reset_index(drop=True)
@@ -105,12 +105,12 @@ def scan(
             f"{manifest.benchmark}: listed twice: {', '.join(twice[:5])}; remove the second entry"
         )
     _apply_grouped(manifest, table, split_seed)
-    rest = [c for c in table.columns if c not in COLUMNS]
+    rest = [c for c in table.columns if c not in RESOLVED_COLUMNS]
     for column in rest:
         # domains of different layouts need not have the same extra columns
         if not pd.api.types.is_numeric_dtype(table[column]):
             table[column] = table[column].fillna("")
-    return table[COLUMNS + rest], problems
+    return table[RESOLVED_COLUMNS + rest], problems
 
 
 def _list_domain(spec: DomainSpec, root: Path) -> Listing:

@@ -53,8 +53,8 @@ class Configuration(Section):
     """Base of both tasks' configurations: what every run has, and how one is made and named.
 
     Fields are sections or plain values.  The flat name of a field is unique over all sections.
-    Class attributes of a task: `task`, its name; `profiles`, flat values by profile name; `version`,
-    to be raised when a change of the code alters the numbers of finished runs.
+    Class attributes of a task: `task`, its name; `profiles`, flat values by profile name;
+    `version`, to be raised when a change of the code alters the numbers of finished runs.
     """
 
     task: ClassVar[str]
@@ -164,7 +164,7 @@ class Configuration(Section):
         return {"task": self.task, "version": self.version, **fields}
 
     def part(self, *sections: str) -> dict[str, Any]:
-        """Data, seed and the named sections: what determines a stage of training that reads them."""
+        """Data, seed and the named sections: what determines a stage that reads them."""
         common = ("benchmark", "source", "target", "seed", "split_seed")
         fields = self.model_dump(mode="json", include={*common, *sections})
         return {"task": self.task, "version": self.version, **fields}

@@ -28,7 +28,7 @@ from nbkit.files import atomically
 # bytes read from each end of a file for its fingerprint
 EDGE = 1 << 15
 # broken videos named in one message
-LISTED = 20
+MOST_NAMED = 20
 # array files kept open for reading
 OPEN = 128
 # seconds of silent waiting for data that another process makes
@@ -213,9 +213,9 @@ def raise_all(problems: list[str], kept: str) -> None:
     """Raise one NbkitError for many problems; none where there are none."""
     if not problems:
         return
-    lines = problems[:LISTED]
-    if len(problems) > LISTED:
-        lines.append(f"... and {len(problems) - LISTED} more")
+    lines = problems[:MOST_NAMED]
+    if len(problems) > MOST_NAMED:
+        lines.append(f"... and {len(problems) - MOST_NAMED} more")
     raise NbkitError(f"these videos cannot be used ({kept}):\n" + "\n".join(lines))
 
 

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nbkit.data.flow import LEVELS, ZERO
+from nbkit.data.flow import FLOW_LEVELS, ZERO
 from nbkit.errors import NbkitError
 
 # the label of a video whose class must not be known
@@ -229,7 +229,7 @@ class ClipDataset(VideoDataset):
             self._fill(int(index), shift, rgb[row], flow[row])
         colours = _channels_first(rgb).div_(255)  # (B, K, 3, T, H, W)
         motion = _channels_first(flow)  # (B, K, 2, T, H, W)
-        motion.sub_(ZERO).mul_(self.cache.flow_clip / LEVELS / self.flow_clip)
+        motion.sub_(ZERO).mul_(self.cache.flow_clip / FLOW_LEVELS / self.flow_clip)
         if self.flow_clip < self.cache.flow_clip:
             motion.clamp_(-1, 1)
         labels = torch.from_numpy(self.labels[indices])

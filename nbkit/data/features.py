@@ -14,7 +14,7 @@ from torch import Tensor
 from nbkit.data.arrays import VideoArrays, key_of, require_space
 from nbkit.data.cache import VideoCache, square
 from nbkit.data.clips import VideoDataset
-from nbkit.data.flow import LEVELS, dequantise
+from nbkit.data.flow import FLOW_LEVELS, dequantise
 
 # raise it when the same pictures would give other features
 VERSION = 1
@@ -39,7 +39,7 @@ def flow_picture(flow: np.ndarray, scale: float) -> np.ndarray:
 def flow_scale(flow: np.ndarray, flow_clip: float) -> float:
     """The 99.5th percentile of a video's flow magnitude, but at least four storage steps."""
     largest = np.percentile(np.linalg.norm(flow, axis=-1), 99.5)
-    return max(float(largest), 4 * flow_clip / LEVELS)  # storage noise must not be blown up
+    return max(float(largest), 4 * flow_clip / FLOW_LEVELS)  # storage noise must not be blown up
 
 
 def turn(frames: np.ndarray, view: str, flow: bool = False) -> np.ndarray:

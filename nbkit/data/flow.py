@@ -14,7 +14,7 @@ from nbkit.errors import NbkitError
 # the byte that means "no motion": exact, so that a still picture stays still
 ZERO = 128
 # bytes on each side of it
-LEVELS = 127
+FLOW_LEVELS = 127
 # short side in pixels below which DIS must work at full resolution
 SMALL = 160
 
@@ -51,7 +51,7 @@ def _tvl1(height: int, width: int) -> Any:
     return cv2.optflow.DualTVL1OpticalFlow_create()
 
 
-METHODS = {"dis": _dis, "tvl1": _tvl1}
+ESTIMATORS = {"dis": _dis, "tvl1": _tvl1}
 
 
 def estimator(
@@ -66,10 +66,10 @@ def estimator(
         from nbkit.data.raft import pretrained_raft  # torchvision, only when asked for
 
         return pretrained_raft()
-    if method not in METHODS:
-        known = sorted([*METHODS, "raft"])
+    if method not in ESTIMATORS:
+        known = sorted([*ESTIMATORS, "raft"])
         raise NbkitError(f"flow: unknown method {method!r}; choose one of {known}.")
-    return partial(_opencv_flow, METHODS[method](height, width))
+    return partial(_opencv_flow, ESTIMATORS[method](height, width))
 
 
 def compute_flow(frames: np.ndarray, method: str = "dis", clip: float | None = 20.0) -> np.ndarray:
@@ -115,9 +115,9 @@ def quantise(flow: np.ndarray, clip: float) -> np.ndarray:
     `clip` is the displacement in pixels that becomes byte 255. The bytes lie in 1..255, symmetric
     about 128: -flow becomes 256 - byte exactly.
     """
-    return (np.rint(np.clip(flow / clip, -1, 1) * LEVELS) + ZERO).astype(np.uint8)
+    return (np.rint(np.clip(flow / clip, -1, 1) * FLOW_LEVELS) + ZERO).astype(np.uint8)
 
 
 def dequantise(stored: np.ndarray, clip: float) -> np.ndarray:
     """Bytes -> float32 flow in pixels, off by at most clip / 254 from what was stored."""
-    return (stored.astype(np.float32) - ZERO) * np.float32(clip / LEVELS)
+    return (stored.astype(np.float32) - ZERO) * np.float32(clip / FLOW_LEVELS)

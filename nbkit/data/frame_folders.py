@@ -17,7 +17,7 @@ from nbkit.errors import NbkitError
 
 NUMBERED = re.compile(r"(.*?)(\d*)(\.(?:jpe?g|png))", re.IGNORECASE)
 # flow images that may be missing after the last one of a video
-TAIL = 4
+LAST_IMAGES = 4
 
 
 def video_images(folder: str | Path) -> list[Path]:
@@ -160,9 +160,9 @@ def _pattern(series: dict[int, Path]) -> str:
 
 def _last_existing(pattern: str, last: int) -> int:
     """`last`, or the image before the end of the video that stands in for it."""
-    if any(os.path.isfile(pattern.format(last + i)) for i in range(1, TAIL + 1)):
+    if any(os.path.isfile(pattern.format(last + i)) for i in range(1, LAST_IMAGES + 1)):
         return last  # not the end of the video: a missing image is a gap
-    for number in range(last, max(last - TAIL - 1, 0), -1):
+    for number in range(last, max(last - LAST_IMAGES - 1, 0), -1):
         if os.path.isfile(pattern.format(number)):
             return number
     return last  # reading it will name the missing file

@@ -43,7 +43,7 @@ def pictures(clip: np.ndarray, top: float = 0.5) -> np.ndarray:
     return np.clip(frames, 0, 1)
 
 
-def side_by_side(frames: np.ndarray, gap: int = 0, fill: float = 1.0) -> np.ndarray:
+def in_a_row(frames: np.ndarray, gap: int = 0, fill: float = 1.0) -> np.ndarray:
     """Frames (T, H, W, ...) as one picture (H, T (W + gap) - gap, ...), `fill` in the gaps."""
     border = [(0, 0)] * frames.ndim
     border[2] = (0, gap)
@@ -66,7 +66,7 @@ def strip(
     """
     moments = np.linspace(0, len(frames) - 1, count).round().astype(int)
     width = frames.shape[2]
-    ax.imshow(side_by_side(frames[moments]))
+    ax.imshow(in_a_row(frames[moments]))
     for place, t in enumerate(moments):
         if boxes is not None and not np.isnan(boxes[t]).any():
             outline(ax, boxes[t] + [place * width, 0, place * width, 0], colour)
@@ -79,7 +79,7 @@ def filmstrip(
 ) -> None:
     """Frames (T, H, W, 3) in a row, `gap` pixels apart; those numbered in `marked` get a border."""
     height, width = frames.shape[1:3]
-    ax.imshow(side_by_side(frames, gap))
+    ax.imshow(in_a_row(frames, gap))
     for i in marked:
         x = i * (width + gap)
         outline(ax, (x, 0, x + width, height), NEGATIVE, 2.2, clip_on=False)

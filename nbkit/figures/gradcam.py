@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from nbkit.figures.clips import pictures, side_by_side
+from nbkit.figures.clips import in_a_row, pictures
 from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, bare, page, row_label
 
 HEAT = mpl.colormaps["inferno"]
@@ -123,9 +123,9 @@ def video_figure(
             lines.append((label, overlay(grey, shown / max(shown.max(), 1e-12)), True))
     fig, axes = page(len(lines), 1, 1.0, PAGE, squeeze=False)
     for ax, (label, shown, warm) in zip(axes[:, 0], lines):
-        ax.imshow(np.clip(side_by_side(shown, 1), 0, 1))
+        ax.imshow(np.clip(in_a_row(shown, 1), 0, 1))
         if masks is not None and masks.any() and warm:
-            actor = side_by_side(in_time(masks, moments), 1, fill=0)
+            actor = in_a_row(in_time(masks, moments), 1, fill=0)
             ax.contour(actor, [0.5], colors=OUTLINE, linewidths=0.9)
         row_label(ax, label)
         bare(ax)

@@ -92,7 +92,7 @@ def _units(cell: Cell, videos: list[str], groups: dict[str, pd.Series]) -> list[
         return videos
     if cell.column not in groups:
         # Here, because it reads the data, and a report of committed results must not.
-        from nbkit.train.domains import load_table as resolved_videos
+        from nbkit.train.domains import resolved_videos
 
         groups[cell.column] = resolved_videos(cfg)[1].set_index("video")["group"]
     return groups[cell.column].loc[videos].tolist()

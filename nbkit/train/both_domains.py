@@ -11,7 +11,7 @@ from nbkit.errors import NbkitError
 from nbkit.evaluate.separability import unit_joined
 from nbkit.losses.alignment import VideoFeatures
 from nbkit.methods.passes import Features, extract
-from nbkit.train.domains import load_table
+from nbkit.train.domains import resolved_videos
 from nbkit.train.recognition import prepare, train
 from nbkit.train.selection import target_features
 
@@ -65,7 +65,7 @@ def both_domains(cfg: RunConfig) -> BothDomains:
 
 def _source_labels(cfg: RunConfig, videos: list[str]) -> torch.Tensor:
     """Classes of source training videos; a network trained on the target alone gets none."""
-    table = load_table(cfg)[1]
+    table = resolved_videos(cfg)[1]
     known = table[table["domain"] == cfg.source].set_index("video")["label"]
     return torch.as_tensor(known.loc[list(videos)].to_numpy().copy())
 

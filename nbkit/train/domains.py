@@ -53,7 +53,7 @@ def load_domains(
             unless it is named here, which only the upper-bound rows do.
         table: a resolved table to use in place of the benchmark's.
     """
-    classes, resolved = load_table(cfg)
+    classes, resolved = resolved_videos(cfg)
     table = resolved if table is None else table
     parts = _parts(cfg, table, classes)
     manifest = load_manifest(cfg.benchmark)
@@ -77,7 +77,7 @@ def load_domains(
 
 
 # --- the videos ----------------------------------------------------------------------------------
-def load_table(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
+def resolved_videos(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
     """Class names and the resolved table of both domains; renders the demo where it is absent."""
     manifest = load_manifest(cfg.benchmark)
     for side in SIDES:

@@ -18,7 +18,7 @@ from nbkit.methods.passes import Features, estimate_statistics, extract
 from nbkit.train.domains import Domains
 
 # Which accuracy of the history chooses the epoch.
-CHOICES = {"source_val": "val_fused", "oracle": "test_fused"}
+CHOSEN_BY = {"source_val": "val_fused", "oracle": "test_fused"}
 
 
 def target_features(method: Method, domains: Domains, device: torch.device) -> Features:
@@ -108,7 +108,7 @@ def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | 
     wanted = _wanted(method)
     if not wanted or not set(wanted) <= set(rows):
         return None
-    return {name: _choice(rows, wanted, column) for name, column in CHOICES.items()}
+    return {name: _choice(rows, wanted, column) for name, column in CHOSEN_BY.items()}
 
 
 def _choice(rows: dict, wanted: list[tuple[int, int]], column: str) -> dict[str, Any] | None:

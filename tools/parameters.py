@@ -15,7 +15,7 @@ HEAD = """# Parameters
 
 Every field of a run's configuration. In a notebook's parameters cell the name is written in upper
 case; `None` keeps the profile's value. `PROFILE` sets what the columns show; see
-nbkit/config/profiles.py. Made by `python tools/parameters.py`.
+nbkit/config/profiles.yaml. Made by `python tools/parameters.py`.
 """
 TASKS = {
     "Recognition (notebooks 01 to 04, 06 to 08)": RunConfig,

@@ -133,7 +133,7 @@ class TestPart(Section):
 class RecognitionWatch(Watch):
     """What recognition has beyond `Watch`."""
 
-    workers: int = Field(2, ge=1, description="processes that decode and compute flow")
+    workers: int = Field(2, ge=1, description="threads that decode and compute flow")
     eval_every: int = Field(
         0, ge=0, description="epochs of the last stage between diagnostic evaluations; 0: none"
     )

@@ -178,7 +178,7 @@ def explain(
                 found = model.probabilities(model(clips, attention))
             wanted = found["fused"].argmax(1)
             if classes is not None:
-                wanted = torch.as_tensor(classes[part], device=device)
+                wanted = torch.tensor(classes[part], device=device)
             for stream in maps:
                 how = layer, attention.get(stream)
                 raw = reference_cam(*stream_input(model, stream, clips[stream], *how), wanted)

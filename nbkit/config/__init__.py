@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nbkit.errors import NbkitError
 
@@ -77,6 +77,12 @@ class Configuration(Section):
                 "without .yaml"
             )
         return name
+
+    @model_validator(mode="after")
+    def _two_domains(self) -> Self:
+        if self.source == self.target:
+            raise ValueError(f"source and target are both {self.source!r}; they must differ")
+        return self
 
     # --- construction ----------------------------------------------------------------------------
     @classmethod

@@ -132,8 +132,6 @@ class LocalizationConfig(Configuration):
 
     @model_validator(mode="after")
     def _coherent(self) -> LocalizationConfig:
-        if self.source == self.target:
-            raise ValueError(f"source and target are both {self.source!r}; they must differ")
         if self.row not in ROWS:
             raise ValueError(f"row={self.row!r}: choose one of {', '.join(ROWS)}")
         if self.row == "AdaBN" and self.detector.norm != "per_domain":

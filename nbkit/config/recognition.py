@@ -157,8 +157,6 @@ class RunConfig(Configuration):
 
     @model_validator(mode="after")
     def _coherent(self) -> RunConfig:
-        if self.source == self.target:
-            raise ValueError(f"source and target are both {self.source!r}; they must differ")
         if self.data.crop > self.data.cache_size:
             raise ValueError(
                 f"crop={self.data.crop} is larger than cache_size={self.data.cache_size}"

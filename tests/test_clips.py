@@ -138,7 +138,7 @@ def test_one_crop_and_flip_for_all_clips_and_both_modalities():
 
 def test_a_second_view_is_another_view_of_the_same_videos():
     data, other = make(augment=True), make(augment=True, seed=104729)
-    batch = data.batch([2, 0], second_view=True)
+    batch = data.batch([2, 0], second_view="augment")
     assert list(batch) == ["rgb", "flow", "label", "index", "rgb_2", "flow_2"]
     second = other.batch([2, 0])
     assert torch.equal(batch["rgb_2"], second["rgb"])

@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from method_steps import at, built
 
+from nbkit.errors import NbkitError
 from nbkit.losses.contrastive import chance_level, clip_loss, contrastive_loss, video_loss
+from nbkit.methods.negatives import residual_view
+from nbkit.models.two_stream import make_encoder
 
 SOURCE, TARGET, K = np.array([3, 0, 14, 9]), np.array([5, 12, 0, 7]), 3
 STREAMS = ("rgb", "flow")
@@ -142,3 +145,63 @@ def test_filling_the_banks_builds_no_graph(tiny):
     with torch.no_grad():
         views = views_of(method, sides, "source")
     assert not any(views[m][k].requires_grad for m in STREAMS for k in ("v_neg", "V_neg"))
+
+
+# --- the second view of a single stream ----------------------------------------------------------
+@pytest.mark.parametrize("modality", STREAMS)
+def test_a_residual_passes_through_the_streams_own_encoder(tiny, modality):
+    method, sides = method_and_sides(tiny(modalities=modality, single_view2="residual"))
+    method.train()
+    batch = sides["source"][0]
+    before = {name: value.clone() for name, value in method.model.state_dict().items()}
+    outputs = method.outputs(batch, "source")
+    after = {name: value.clone() for name, value in method.model.state_dict().items()}
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    views = method.contrast.views(method.model, batch, outputs, "source", at().generator)
+    encoder = {n: v for n, v in method.model.state_dict().items() if ".encoder." in n}
+    assert all(torch.equal(value, after[name]) for name, value in encoder.items())
+    stream = method.model.streams[modality]
+    expected = stream.clip_features(residual_view(batch[modality], 0.5))
+    torch.testing.assert_close(views[modality]["v_2"], stream.head(expected))
+    torch.testing.assert_close(views[modality]["V_2"], stream.head(stream.aggregate(expected)))
+    assert views[modality]["v_2"].requires_grad
+
+
+def test_a_residual_changes_no_prediction_path(tiny):
+    """It serves training alone: a data set hands out no more, and a test reads the frames."""
+    method = built(tiny(modalities="rgb", single_view2="residual"))
+    assert "rgb_2" not in method.data.train["source"].batch(SOURCE, **method.views(3))
+    assert "rgb_2" in built(tiny(modalities="rgb", single_view2="augment")).data.train[
+        "source"
+    ].batch(SOURCE, second_view="augment")
+
+
+@pytest.mark.parametrize(
+    "how, used", [("both", "spatial"), ("spatial", "spatial"), ("repeat", "repeat")]
+)
+def test_an_encoder_that_averages_frames_gets_no_shuffled_clip(tiny, how, used):
+    method = built(tiny(clip_neg=how))
+    stream = method.model.streams["rgb"]
+    assert stream.encoder.sees_order and method.contrast.family(stream) == how
+    stream.encoder.sees_order = False
+    assert method.contrast.family(stream) == used
+
+
+def test_a_shuffled_clip_is_refused_where_order_is_not_seen(tiny):
+    method = built(tiny(clip_neg="temporal"))
+    method.model.streams["rgb"].encoder.sees_order = False
+    with pytest.raises(NbkitError, match="CLIP_NEG='temporal'.*does not see their order"):
+        method.contrast.family(method.model.streams["rgb"])
+
+
+@pytest.mark.parametrize("backbone", ["small", "mobilenet", "bn_inception", "i3d"])
+def test_every_encoder_says_rightly_whether_it_sees_order(tiny, backbone):
+    frames, side = (8, 32) if backbone == "small" else (8, 64)
+    cfg = tiny(backbone=backbone, weights="random", bn_mode="frozen", frames=frames)
+    encoder = make_encoder("rgb", cfg).double().eval()
+    torch.manual_seed(0)
+    clip = torch.rand(1, 3, frames, side, side, dtype=torch.float64)
+    with torch.no_grad():
+        there, back = encoder(clip), encoder(clip.flip(2))
+    differs = float((there - back).norm() / there.norm())
+    assert differs > 1e-7 if encoder.sees_order else differs < 1e-12

@@ -142,7 +142,7 @@ def test_a_stopped_build_keeps_whole_videos_and_goes_on(made, tmp_path):
 def test_the_second_view_leaves_the_seed_alone(made):
     table, _, features = made
     data = FeatureClipDataset(features, table, augment=True)
-    batch = data.batch([1, 0], second_view=True)
+    batch = data.batch([1, 0], second_view="augment")
     assert list(batch) == ["label", "index", "rgb", "flow", "rgb_2", "flow_2"] and data.seed == 0
     other = FeatureClipDataset(features, table, augment=True, seed=104729)
     assert torch.equal(batch["flow_2"], other.batch([1, 0])["flow"])

@@ -16,6 +16,7 @@ from nbkit.methods.negatives import (
     clip_negative,
     feature_negative,
     repeat_negative,
+    residual_view,
     some_frames,
     spatial_negative,
     temporal_negative,
@@ -165,3 +166,34 @@ def test_negatives_follow_the_generator_and_refuse_one_view():
         feature_negative(one, "spatial", torch.Generator())
     with pytest.raises(NbkitError, match="clip_neg"):
         feature_negative(one, "mirror", torch.Generator())
+
+
+# --- the second view of a single stream ----------------------------------------------------------
+@pytest.mark.parametrize("channels", [3, 2])
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_a_residual_is_the_difference_of_neighbouring_frames(channels, scale):
+    low, middle, high = (0, 0.5, 1) if channels == 3 else (-1, 0, 1)
+    x = clips(n=2, channels=channels, frames=4, height=3, width=3).double()
+    found = residual_view(x, scale)
+    for n, c, t, i, j in torch.cartesian_prod(*map(torch.arange, x.shape)).tolist():
+        now = min(t, 2)  # the last difference stands twice
+        change = float(x[n, c, now + 1, i, j] - x[n, c, now, i, j])
+        expected = min(max(middle + scale * change, low), high)
+        assert found[n, c, t, i, j] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_residual_forgets_what_stands_still():
+    x = clips(frames=5)
+    background = clips(n=len(x), frames=1) * 0.2
+    torch.testing.assert_close(
+        residual_view(0.8 * x + background, 0.5), residual_view(0.8 * x, 0.5)
+    )
+    still = clips(frames=1).expand(-1, -1, 6, -1, -1)
+    assert (residual_view(still, 2.0) == 0.5).all()
+
+
+def test_a_residual_by_default_loses_nothing():
+    extreme = torch.tensor([0.0, 1.0, 0.0])[:, None, None].expand(1, 3, 3, 2, 2)
+    assert residual_view(extreme, 0.5).unique().tolist() == [0.0, 1.0]
+    with pytest.raises(NbkitError, match="at least 2 frames"):
+        residual_view(clips(frames=1), 0.5)

@@ -64,13 +64,32 @@ def test_alpha_decays_to_zero_over_stage_3_only(tiny):
     torch.testing.assert_close(loss, terms["ce"] + beta * terms["vca"])
 
 
-@pytest.mark.parametrize("single_view2", ["augment", "none"])
+@pytest.mark.parametrize("single_view2", ["residual", "augment", "none"])
 def test_a_second_view_is_asked_for_where_there_is_one_stream(tiny, single_view2):
     one = built(tiny(modalities="rgb", single_view2=single_view2))
-    augmented = single_view2 == "augment"
-    assert one.views(2) == {"negatives": True, "second_view": augmented}
-    assert not built(tiny(single_view2=single_view2)).views(2)["second_view"]
+    assert one.views(2) == {"negatives": True, "second_view": single_view2}
+    assert built(tiny(single_view2=single_view2)).views(2)["second_view"] == "none"
     assert built(tiny(alpha=0.0)).views(3) == {}
+
+
+def test_stage_1_minimises_eq_4_itself(tiny):
+    method = built(tiny(alpha=0.3)).eval()
+    method.start_stage(1)
+    loss, terms = method(*batches(method), at(1))
+    assert set(terms) == {"contrast"} and torch.equal(loss, terms["contrast"])
+
+
+@pytest.mark.parametrize("name", ["source_only", "stcda", "mmd", "mcd", "mm_sada", "source_target"])
+@pytest.mark.parametrize("streams", [1, 2])
+def test_ce_reduction_sums_over_streams(tiny, name, streams):
+    """The sum counts each stream once; what other rows add to Eq. (9) keeps its ratio to it."""
+    fields = {"method": name, "modalities": ("rgb", "rgb+flow")[streams - 1], "alpha": 0.0}
+    fields |= {"beta": 0.0} if name == "stcda" else {}
+    loss = {}
+    for how in ("sum", "mean"):
+        method = built(tiny(ce_reduction=how, **fields)).eval()
+        loss[how] = method(*batches(method), at(3))[0]
+    torch.testing.assert_close(loss["sum"], streams * loss["mean"])
 
 
 def test_fixed_pseudo_labels_outlive_a_change_of_the_weights_updated_ones_do_not(tiny):

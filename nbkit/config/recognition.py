@@ -47,6 +47,9 @@ class Network(Section):
     cls_on: Literal["clip", "video", "both"] = Field(
         "both", description="what the classifier sees (Eq. 9)"
     )
+    ce_reduction: Literal["sum", "mean"] = Field(
+        "sum", description="Eq. (9) over the streams; sum: as Eqs. (4) and (8) are"
+    )
     bn_mode: Literal["shared", "per_domain", "frozen", "group"] = "shared"
     dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -65,8 +68,11 @@ class STCL(Section):
         "random", description="forward: one pass fills the banks first"
     )
     multi_pos: Literal["sum_in_log", "mean_of_logs"] = "sum_in_log"
-    single_view2: Literal["augment", "none"] = Field(
-        "augment", description="second view when there is one modality"
+    single_view2: Literal["residual", "augment", "none"] = Field(
+        "residual", description="second view of a single stream; residual: frame differences"
+    )
+    residual_scale: float = Field(
+        0.5, gt=0, description="of the differences; 0.5 keeps every one in range"
     )
     normalise: Literal["none", "mean", "log_candidates"] = "none"
     clip_neg: Literal["spatial", "temporal", "both", "repeat"] = "both"

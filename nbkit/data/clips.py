@@ -123,13 +123,15 @@ class VideoDataset(Dataset):
         self.epoch = int(epoch)
 
     def batch(
-        self, indices: Sequence[int], *, second_view: bool = False, negatives: bool = False
+        self, indices: Sequence[int], *, second_view: str = "none", negatives: bool = False
     ) -> dict[str, Tensor]:
         """Assemble a batch of B videos, on the CPU.
 
         Args:
             indices: positions in the table.
-            second_view: add `rgb_2` and `flow_2`, another augmented view of the same videos.
+            second_view: 'augment' adds `rgb_2` and `flow_2`, another augmented view of the same
+                videos; 'residual' adds the residual's cached features, and nothing to pixels, of
+                which the method makes it.
             negatives: add what negative clips are made from, where it is more than the clips.
 
         Returns:
@@ -137,7 +139,7 @@ class VideoDataset(Dataset):
         """
         numbers = np.asarray(indices, np.int64)
         batch = self._load(numbers, 0, negatives)
-        if second_view:
+        if second_view == "augment":
             second = self._load(numbers, SECOND_VIEW, False)
             batch["rgb_2"] = second["rgb"]
             batch["flow_2"] = second["flow"]

@@ -31,7 +31,7 @@ METHODS = {
     "ta3n": Entry("nbkit.methods.ta3n.TA3N"),
     "tcon": Entry("nbkit.methods.tcon.TCoN"),
     "sava": Entry("nbkit.methods.sava.SAVA"),
-    "mm_sada": Entry("nbkit.methods.mm_sada.MMSADA"),
+    "mm_sada": Entry("nbkit.methods.mm_sada.MMSADA", version=2),
     "stcda": Entry("nbkit.methods.stcda.STCDA"),
     "target_only": Entry("nbkit.methods.source_only.TargetOnly"),
     "source_target": Entry("nbkit.methods.source_only.SourceTarget"),

@@ -61,9 +61,10 @@ class Adapting(Method):
         out_s = self.outputs(source, "source")
         ce = self.supervised(out_s, source["label"])
         if not self.active(step.stage):
-            return ce, {"ce": ce}
+            return self.reduced(ce), {"ce": ce}
         own, terms = self.own_loss(source, out_s, target, step)
-        return ce + self.cfg.comparison.trade_off * own, {"ce": ce, **terms}
+        loss = ce + self.cfg.comparison.trade_off * own
+        return self.reduced(loss), {"ce": ce, **terms}
 
     def trainable(self, stage: int) -> Iterator[nn.Parameter]:
         if self.active(stage):

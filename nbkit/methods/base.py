@@ -33,7 +33,7 @@ class TrainingData(NamedTuple):
     """What a method may see, by domain ('source', 'target'): no test video is in it.
 
     Labels are -1 in a domain whose labels are withheld.  A data set has `labels`, `videos`,
-    `len()` and `batch(indices, second_view=False, negatives=False)`.
+    `len()` and `batch(indices, second_view="none", negatives=False)`.
     """
 
     classes: list[str]
@@ -141,7 +141,8 @@ class Method(nn.Module):
             source: a batch of the first domain of `labelled`.
             target: a batch of the target; None where `uses_target` is False.
         """
-        ce = self.supervised(self.outputs(source, self.labelled[0]), source["label"])
+        out = self.outputs(source, self.labelled[0])
+        ce = self.reduced(self.supervised(out, source["label"]))
         return ce, {"ce": ce}
 
     # --- shared pieces ---------------------------------------------------------------------------
@@ -160,6 +161,12 @@ class Method(nn.Module):
         for out in outputs.values():
             terms += [cross_entropy(logits, labels) for logits in self.model.logits(out)]
         return torch.stack(terms).mean()
+
+    def reduced(self, mean: Tensor) -> Tensor:
+        """A loss that is a mean over the streams, or their sum, as `ce_reduction` says."""
+        if self.cfg.model.ce_reduction == "sum":
+            return mean * len(self.cfg.streams)
+        return mean
 
     def batches(self, stage: int, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of (labelled-domain indices, target indices), one per optimisation step.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
+from nbkit.errors import NbkitError
 from nbkit.losses.contrastive import (
     MemoryBank,
     chance_level,
@@ -14,7 +15,7 @@ from nbkit.losses.contrastive import (
     contrastive_loss,
     video_loss,
 )
-from nbkit.methods.negatives import clip_negative, feature_negative, wrong_order
+from nbkit.methods.negatives import clip_negative, feature_negative, residual_view, wrong_order
 from nbkit.methods.passes import in_random_batches
 from nbkit.models.norm import keep_statistics, use_domain
 
@@ -47,6 +48,8 @@ class Contrast(nn.Module):
         videos = sum(counts.values())
         self.clips, self.negatives = self._banks(videos, 11), self._banks(videos, 23)
         self.register_buffer("ready", torch.tensor(False))
+        # whether a stream has no other to be compared with, and gets a second view in its place
+        self.alone = len(cfg.streams) == 1 and cfg.stcl.single_view2 != "none"
 
     def _banks(self, videos: int, salt: int) -> nn.ModuleDict:
         cfg, found = self.cfg, nn.ModuleDict()
@@ -136,19 +139,32 @@ class Contrast(nn.Module):
             for m, out in outputs.items():
                 stream = model.streams[m]
                 with keep_statistics(model), torch.set_grad_enabled(live):
-                    clips = self.negative_clips(batch, m, generator)
+                    clips = self.negative_clips(model, batch, m, generator)
                     v_neg = stream.clip_features(clips)  # (B, K, D)
                     V_neg = self.negative_videos(stream, out.v, v_neg, generator)
                     found[m] = {"v_neg": stream.head(v_neg), "V_neg": stream.head(V_neg)}
                 found[m] |= {"v": stream.head(out.v), "V": stream.head(out.V)}
-                if f"{m}_2" in batch:
-                    v_2 = stream.clip_features(batch[f"{m}_2"])
+                if self.alone:
+                    v_2 = self.second_clips(model, batch, m)  # (B, K, D)
                     found[m] |= {"v_2": stream.head(v_2), "V_2": stream.head(stream.aggregate(v_2))}
         return found
 
-    def negative_clips(self, batch: Batch, m: str, generator: Generator) -> Tensor:
+    def second_clips(self, model: TwoStream, batch: Batch, m: str) -> Tensor:
+        """The second view of a single stream through the stream's own encoder: v (B, K, D)."""
+        stream = model.streams[m]
+        if self.cfg.stcl.single_view2 == "augment":
+            return stream.clip_features(batch[f"{m}_2"])
+        clips = batch.get(f"{m}_2")  # cached features have the residual's, too
+        if clips is None:
+            clips = residual_view(batch[m], self.cfg.stcl.residual_scale)  # (B, K, C, T, H, W)
+        with keep_statistics(model):  # no test video looks like this
+            return stream.clip_features(clips)
+
+    def negative_clips(
+        self, model: TwoStream, batch: Batch, m: str, generator: Generator
+    ) -> Tensor:
         """Clips in wrong pose or wrong order, (B, K, ...) as the stream's input is."""
-        how = self.cfg.stcl.clip_neg
+        how = self.family(model.streams[m])
         if f"{m}_views" in batch:  # cached features
             clips = batch[f"{m}_views"]  # (B, K, T, V, F)
             negative = feature_negative(clips.flatten(0, 1), how, generator)
@@ -156,6 +172,22 @@ class Contrast(nn.Module):
             clips = batch[m]  # (B, K, C, T, H, W)
             negative = clip_negative(clips.flatten(0, 1), how, generator)
         return negative.unflatten(0, clips.shape[:2])
+
+    def family(self, stream: Stream) -> str:
+        """`clip_neg`, less what the encoder cannot see.
+
+        To an encoder that averages frames a clip in wrong order is the clip itself: its negative
+        would equal its positive.
+        """
+        how = self.cfg.stcl.clip_neg
+        if stream.encoder.sees_order or how in ("spatial", "repeat"):
+            return how
+        if how == "both":
+            return "spatial"
+        raise NbkitError(
+            f"CLIP_NEG={how!r}: BACKBONE={self.cfg.model.backbone!r} averages its frames and does "
+            "not see their order; use 'spatial', 'repeat' or 'both' (which leaves the order alone)"
+        )
 
     def negative_videos(
         self, stream: Stream, v: Tensor, v_neg: Tensor, generator: Generator

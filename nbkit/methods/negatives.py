@@ -1,6 +1,7 @@
-"""Intra-negatives of Figure 3 (STCDA): clips inconsistent in space or time, clips in wrong order.
+"""What STCDA contrasts a clip with: Figure 3's intra-negatives, and a second view of one stream.
 
-`generator` is a torch.Generator on the CPU throughout.
+A negative is inconsistent in space or time, or has its clips in a wrong order.  `generator` is a
+torch.Generator on the CPU throughout.
 """
 
 from __future__ import annotations
@@ -55,6 +56,34 @@ def wrong_order(k: int, n: int, generator: Generator) -> Tensor:
     while (right := (orders == torch.arange(k)).all(1)).any():
         orders[right] = torch.rand(int(right.sum()), k, generator=generator).argsort(1)
     return orders
+
+
+# --- the second view of a single stream ----------------------------------------------------------
+def residual_view(clips: Tensor, scale: float) -> Tensor:
+    """The differences of neighbouring frames, as a clip of the same modality.
+
+    It comes from the same frames but does not share their appearance: background and clothes stand
+    still and vanish, what moves stays.  Two augmented views of one clip agree by the background
+    alone.  IIC (Tao et al., ACM MM 2020) calls this view the residual.
+
+    Args:
+        clips: (..., C, T, H, W), T >= 2; RGB in [0, 1] (C = 3) or flow in [-1, 1] (C = 2).
+        scale: by which differences are multiplied before they are clamped to the modality's range.
+            No change is mid-grey in RGB and 0 in flow.
+
+    Returns:
+        The shape of `clips`; the last difference stands twice.
+
+    Raises:
+        NbkitError: clips of one frame, which have no difference.
+    """
+    if clips.shape[-3] < 2:
+        raise NbkitError("a residual view needs clips of at least 2 frames.")
+    change = clips.diff(dim=-3)  # (..., C, T-1, H, W)
+    change = torch.cat([change, change[..., -1:, :, :]], dim=-3)  # (..., C, T, H, W)
+    if clips.shape[-4] == 3:
+        return (0.5 + scale * change).clamp(0, 1)
+    return (scale * change).clamp(-1, 1)
 
 
 # --- negatives of clips (N, C, T, H, W), RGB or flow: new tensors of the same shape --------------

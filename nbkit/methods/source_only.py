@@ -68,5 +68,5 @@ class SourceTarget(Method):
     def forward(self, source: Batch, target: Batch, step: Step) -> Loss:
         of_source = self.supervised(self.outputs(source, "source"), source["label"])
         of_target = self.supervised(self.outputs(target, "target"), target["label"])
-        ce = torch.stack([of_source, of_target]).mean()
+        ce = self.reduced(torch.stack([of_source, of_target]).mean())
         return ce, {"ce": ce}

@@ -7,7 +7,7 @@ beta = 0 is the paper's "STCL" row, alpha = 0 its "VCA" row, both 0 its "Source 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -75,11 +75,11 @@ class STCDA(Method):
                 found.append("comparison")
         return tuple(found)
 
-    def views(self, stage: int) -> dict[str, bool]:
+    def views(self, stage: int) -> dict[str, Any]:
         if self.contrast is None:
             return {}
-        single = len(self.cfg.streams) == 1
-        return {"negatives": True, "second_view": single and self.cfg.stcl.single_view2 != "none"}
+        kind = self.cfg.stcl.single_view2 if self.contrast.alone else "none"
+        return {"negatives": True, "second_view": kind}
 
     def skips(self, stage: int) -> bool:
         return stage == 1 and self.contrast is None
@@ -102,7 +102,7 @@ class STCDA(Method):
         terms: Terms = {}
         out_s, out_t = self.outputs(source, "source"), None
         if step.stage > 1:
-            terms["ce"] = self.supervised(out_s, source["label"])
+            terms["ce"] = self.reduced(self.supervised(out_s, source["label"]))
         if self.aligns(step.stage) or "target" in self.contrasted():
             out_t = self.outputs(target, "target")
         if self.contrast is not None:
@@ -127,9 +127,14 @@ class STCDA(Method):
         return () if self.contrast is None else self.contrast.active
 
     def alpha(self, step: Step) -> float:
-        """Weight of Eq. (4); it falls to zero over stage 3 with alpha_schedule='decay'."""
+        """Weight of Eq. (4): 1 in stage 1, which minimises Eq. (4) itself.
+
+        It falls to zero over stage 3 with alpha_schedule='decay'.
+        """
         if self.contrast is None:
             return 0.0
+        if step.stage == 1:
+            return 1.0
         if self.cfg.stcl.alpha_schedule == "decay" and step.stage == 3:
             return self.cfg.stcl.alpha * (1.0 - step.progress)
         return self.cfg.stcl.alpha

@@ -78,7 +78,7 @@ class TA3N(Adapting):
             return super().forward(source, target, step)
         with use_domain(self.model, "source"):  # without attention: no classifier is trained yet
             ce = self.supervised(self.model(source), source["label"])
-        return ce, {"ce": ce}
+        return self.reduced(ce), {"ce": ce}
 
     def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
         out_t = self.outputs(target, "target")

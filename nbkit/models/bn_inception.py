@@ -59,6 +59,7 @@ class BNInception(nn.Module):
     out_features = 1024
     first_conv, published_head = "conv1_7x7_s2", "last_linear"
     sees_pictures = True
+    sees_order = False
 
     def __init__(self, in_channels: int = 3):
         super().__init__()

@@ -132,6 +132,7 @@ class InceptionI3D(nn.Module):
     out_features = 1024
     first_conv, published_head = "Conv3d_1a_7x7.conv3d", "logits"
     sees_pictures = False
+    sees_order = True
 
     def __init__(self, in_channels: int = 3):
         super().__init__()

@@ -91,6 +91,7 @@ class MobileNetEncoder(nn.Module):
 
     out_features = 1280
     sees_pictures = True
+    sees_order = False
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class SmallEncoder(nn.Module):
     """
 
     sees_pictures = False
+    sees_order = True
 
     def __init__(self, stream: str, bn_mode: Mode = "per_domain", width: int = 16):
         super().__init__()
@@ -74,6 +75,7 @@ class FrameFeatureEncoder(nn.Module):
     """
 
     sees_pictures = False
+    sees_order = True
     gradcam_layers: list[nn.Module] = []  # features have no places left
     gradcam_chain = None
 

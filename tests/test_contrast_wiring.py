@@ -176,6 +176,12 @@ def test_a_residual_changes_no_prediction_path(tiny):
     ].batch(SOURCE, second_view="augment")
 
 
+def test_features_without_a_residual_are_no_clips(tiny):
+    method = built(tiny(modalities="rgb"))
+    with pytest.raises(NbkitError, match="features of frames.*SINGLE_VIEW2='augment'"):
+        method.contrast.second_clips(method.model, {"rgb": torch.rand(4, 3, 8, 16)}, "rgb")
+
+
 @pytest.mark.parametrize(
     "how, used", [("both", "spatial"), ("spatial", "spatial"), ("repeat", "repeat")]
 )

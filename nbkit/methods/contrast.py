@@ -154,8 +154,13 @@ class Contrast(nn.Module):
         stream = model.streams[m]
         if self.cfg.stcl.single_view2 == "augment":
             return stream.clip_features(batch[f"{m}_2"])
-        clips = batch.get(f"{m}_2")  # cached features have the residual's, too
+        clips = batch.get(f"{m}_2")  # cached features may have the residual's, too
         if clips is None:
+            if batch[m].dim() != 6:
+                raise NbkitError(
+                    f"SINGLE_VIEW2='residual': BACKBONE={self.cfg.model.backbone!r} caches features "
+                    "of frames, not of their differences; use SINGLE_VIEW2='augment'"
+                )
             clips = residual_view(batch[m], self.cfg.stcl.residual_scale)  # (B, K, C, T, H, W)
         with keep_statistics(model):  # no test video looks like this
             return stream.clip_features(clips)

@@ -27,26 +27,46 @@ BLOCK = re.compile(r"(<!-- notebooks -->\n).*?(<!-- end -->)", re.S)
 
 
 # --- notebooks -----------------------------------------------------------------------------------
-def goal(notebook: nbformat.NotebookNode) -> str:
-    """The sentence after **Goal.** in a notebook's first cells."""
+# the order to read in: localization last, because it is a course of its own
+ORDER = ("00", "01", "02", "03", "04", "06", "07", "08", "05")
+
+
+def header(notebook: nbformat.NotebookNode, name: str) -> str:
+    """The text after **name.** in a notebook's first cells, "" where there is none."""
     text = "\n".join(c.source for c in notebook.cells[:3] if c.cell_type == "markdown")
-    found = re.search(r"\*\*Goal\.\*\*\s+(.+?)(?=\n\s*>?\s*\n|\Z)", text, re.S)
+    found = re.search(rf"\*\*{name}\.?\*\*\s+(.+?)(?=\n\s*>?\s*\n|\Z)", text, re.S)
     return " ".join(found[1].replace("\n>", "\n").split()) if found else ""
 
 
+def equations(notebook: nbformat.NotebookNode) -> str:
+    """The numbers of the published equations that stand in it: '1-4'."""
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    numbers = sorted({int(n) for n in re.findall(r"\\tag\{(\d+)\}", text)})
+    if not numbers:
+        return NOTHING
+    return f"{numbers[0]}–{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+
+
+def hours(notebook: nbformat.NotebookNode) -> str:
+    """A student's hours as the notebook's head estimates them."""
+    found = re.search(r"student: about (\d+) hours?", header(notebook, "Time"))
+    return found[1] if found else NOTHING
+
+
 def notebooks_block() -> str:
-    """What each notebook is for and, where they have been measured, its minutes."""
+    """The path: question, equations, a student's hours, and measured minutes of the machine."""
     minutes = {}
     if MINUTES.exists():
         minutes = pd.read_csv(MINUTES).set_index("notebook")["minutes"].to_dict()
+    paths = (ROOT / "notebooks").glob("[0-9]*.ipynb")
     lines = {}
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        line = [goal(nbformat.read(path, as_version=4))]
-        if minutes:
-            known = path.stem in minutes
-            line.append(f"{minutes[path.stem]:.1f}" if known else NOTHING)
+    for path in sorted(paths, key=lambda path: ORDER.index(path.name[:2])):
+        notebook = nbformat.read(path, as_version=4)
+        question = header(notebook, "Question") or header(notebook, "Goal")
+        spent = f"{minutes[path.stem]:.1f}" if path.stem in minutes else NOTHING
+        line = [question, equations(notebook), hours(notebook), spent]
         lines[f"[{path.stem}](notebooks/{path.name})"] = line
-    heads = ["what it is for", "minutes, demo profile"][: 2 if minutes else 1]
+    heads = ["question", "equations", "hours", "minutes"]
     return markdown(pd.DataFrame(lines, index=heads).T, "notebook")
 
 

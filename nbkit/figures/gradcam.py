@@ -107,7 +107,7 @@ def video_figure(
     maximum over the frames that are shown; masks (K, T, H, W): the actor, outlined.
     """
     columns = 1 + max(sum(line[0] == stream for line in heats) for stream in clips)
-    height = PAGE / (columns + 0.35)
+    height = PAGE / columns + 0.15  # room for a heading
     fig, axes = page(2 * len(clips), columns, height, squeeze=False)
     for ax in axes.flat:
         bare(ax)
@@ -121,7 +121,7 @@ def video_figure(
         own = [(heading, heat) for of, heading, heat in heats if of == stream]
         for column, (heading, heat) in zip(block[:, 1:].T, own):
             top = max(max(heat[k, t].max() for k, t in shown), 1e-12)
-            column[0].set_title(heading)
+            column[0].set_title(heading, fontsize=8.5)
             for ax, (k, t) in zip(column, shown):
                 ax.imshow(np.clip(overlay(grey[k, t], heat[k, t] / top), 0, 1))
                 if masks is not None and masks[k, t].any():

@@ -43,10 +43,11 @@ test: setup
 lab: setup
 	.venv/bin/jupyter lab --notebook-dir notebooks
 
-# Execute the committed notebooks again, in place, in the demo profile; write the README's generated blocks anew.
+# Execute the committed notebooks again, in place, in the demo profile; write the generated blocks of README and docs/RESULTS.md anew.
 notebooks: setup
 	$(PY) tools/notebooks.py
-	$(PY) tools/readme.py
+	$(PY) -m tools.results_page
+	$(PY) -m tools.readme
 
 clean:
 	rm -rf runs data/cache data/features .snakemake

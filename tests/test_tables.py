@@ -17,7 +17,14 @@ from nbkit.files import write_json
 from nbkit.methods import METHODS
 from nbkit.tables.gains import difference, differences, disagreements, interval_text
 from nbkit.tables.report import has_selection, printed, selection, side_by_side, summary, tidy
-from nbkit.tables.results import added, committed, export, refuse_losses, results
+from nbkit.tables.results import (
+    added,
+    committed,
+    export,
+    refuse_losses,
+    refuse_uncommitted,
+    results,
+)
 from nbkit.tables.right_wrong import (
     VIDEO_COLUMNS,
     committed_right_wrong,
@@ -113,7 +120,7 @@ def test_differences_pair_the_seeds():
     many = differences(toy(), lines([50.0] * 5, [53.0] * 5), NO_LINES, [("high", "low")])
     assert many.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (5) *"
     assert (
-        differences(toy(), lines([50.0], []), NO_LINES, [("high", "low")]).loc["high − low", "all"]
+        differences(toy(), lines([50.0], []), NO_LINES, [("high", "low")]).loc["high − low", "a"]
         == "not run"
     )
     assert (
@@ -157,8 +164,8 @@ def test_intervals_cover_videos_where_the_right_and_wrong_ones_are_known():
 
 def test_paper_beside_ours():
     wide = side_by_side(toy(), lines([60.0, 64.0], [61.0, 66.0]), NO_LINES)["a"]
-    assert wide.loc["low"].tolist() == ["75.0", "62.0 ± 2.8 (2)", "-13.0", "–", "–"]
-    assert wide.loc["high"].tolist() == ["–", "63.5 ± 3.5 (2)", "–", "–", "+1.5 [+1.0, +2.0] (2)"]
+    assert wide.loc["low"].tolist() == ["75.0", "62.0 ± 2.8 (2)", "-13.0", "–"]
+    assert wide.loc["high"].tolist() == ["–", "63.5 ± 3.5 (2)", "–", "+1.5 [+1.0, +2.0] (2)"]
     numbers = tidy(toy(), lines([60.0, 60.0], []), NO_LINES).set_index("row")
     assert (
         numbers.loc["low", "gap"] == -15.0
@@ -191,14 +198,23 @@ def test_a_row_that_shares_a_run_reads_its_own_stream_and_the_mean_needs_every_c
     ]
 
 
-def test_rows_in_another_order_than_the_papers_are_named():
+def test_rows_in_another_order_than_the_papers_are_named(monkeypatch):
+    monkeypatch.setattr("nbkit.tables.gains.printed_videos", lambda table, column: 100)
     rows = [{"name": n, "printed": {"a": v}} for n, v in (("low", 50.0), ("high", 60.0))]
     table = Table(name="toy", title="toy", set={}, seeds=[0], columns=[{"name": "a"}], rows=rows)
     found = disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES)
     assert (
-        found.iloc[0].tolist() == ["high", "low", "+10.0", "-3.0 [-3.0, -3.0] (5) *"]
+        found.iloc[0].tolist() == ["high", "low", "+10.0 (10 videos)", "-3.0 [-3.0, -3.0] (5) *"]
         and len(found) == 1
     )
+    # too few runs of ours, too few videos of the paper's, a row of another work: not claimed
+    assert disagreements(table, lines([53.0] * 4, [50.0] * 4), NO_LINES).empty
+    monkeypatch.setattr("nbkit.tables.gains.printed_videos", lambda table, column: 50)
+    assert disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES).empty
+    monkeypatch.setattr("nbkit.tables.gains.printed_videos", lambda table, column: 100)
+    table.row("low").copied = True
+    assert disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES).empty
+    table.row("low").copied = False
     assert disagreements(table, lines([50.0], [53.0]), NO_LINES).empty
     assert disagreements(table, lines([53.0], []), NO_LINES).empty
     two = Table(
@@ -378,6 +394,17 @@ def test_find_run_matches_the_whole_configuration_and_takes_the_latest(tmp_path)
     assert find_run(cfg) != finished(cfg, "after", 200) == find_run(cfg)
 
 
+def test_an_export_refuses_new_lines_of_a_tree_that_differs_from_its_commit(tmp_path):
+    new = pd.DataFrame(
+        {"row": ["a", "b"], "column": "c", "seed": 0, "split": 0, "commit": ["12ab+", "12ab+"]}
+    )
+    words = r"1 of the new lines .* ends in '\+' \(b\).* Commit, then run"
+    with pytest.raises(NbkitError, match=words):
+        refuse_uncommitted(new[:1], new)
+    refuse_uncommitted(new, new)  # what the file already holds is its own affair
+    refuse_uncommitted(new[:0], new.assign(commit=["12ab", None]))
+
+
 def test_an_export_never_drops_results_unasked(tmp_path):
     def lines(rows, values):
         return pd.DataFrame({"row": rows, "column": "c", "seed": 0, "split": 0, "fused": values})
@@ -415,6 +442,12 @@ def test_committed_videos_give_the_committed_accuracies(name):
                 assert 100 * unpack(line[f"{m}_bits"], line["videos"]).mean() == pytest.approx(
                     line[m], abs=1e-3
                 )
+
+
+@pytest.fixture(autouse=True)
+def clean_tree(monkeypatch):
+    """Runs of these tests are exported, whatever the checkout that they run in is like."""
+    monkeypatch.setattr("nbkit.train.store.commit", lambda: "1234abc")
 
 
 def test_results_are_empty_where_nothing_ran(tmp_path):

@@ -15,8 +15,8 @@ from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.files import write_json
 from nbkit.methods import METHODS
-from nbkit.tables.gains import difference, differences, disagreements, interval_text
-from nbkit.tables.report import has_selection, printed, selection, side_by_side, summary, tidy
+from nbkit.tables.gains import difference, disagreements, interval_text
+from nbkit.tables.report import printed, side_by_side, summary, tidy
 from nbkit.tables.results import (
     added,
     committed,
@@ -115,18 +115,12 @@ def test_summary_prints_mean_sample_sd_and_n_and_never_a_number_for_what_did_not
 
 
 def test_differences_pair_the_seeds():
-    text = differences(toy(), lines([50.0, 70.0], [53.0, 73.0]), NO_LINES, [("high", "low")])
-    assert text.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (2)"  # too few for a star
-    many = differences(toy(), lines([50.0] * 5, [53.0] * 5), NO_LINES, [("high", "low")])
-    assert many.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (5) *"
-    assert (
-        differences(toy(), lines([50.0], []), NO_LINES, [("high", "low")]).loc["high − low", "a"]
-        == "not run"
-    )
-    assert (
-        interval_text(difference(toy(), lines([50.0], [53.0]), NO_LINES, "high", "low"))
-        == "+3.0 (one run)"
-    )
+    def told(low, high):
+        return interval_text(difference(toy(), lines(low, high), NO_LINES, "high", "low", "a"))
+
+    assert told([50.0, 70.0], [53.0, 73.0]) == "+3.0 [+3.0, +3.0] (2)"  # too few for a star
+    assert told([50.0] * 5, [53.0] * 5) == "+3.0 [+3.0, +3.0] (5) *"
+    assert told([50.0], []) == "not run" and told([50.0], [53.0]) == "+3.0 (one run)"
 
 
 def videos(low, high):
@@ -228,27 +222,6 @@ def test_rows_in_another_order_than_the_papers_are_named(monkeypatch):
     assert disagreements(
         two, lines([53.0] * 5, [50.0] * 5), NO_LINES
     ).empty  # the paper's mean is over both columns
-
-
-def test_other_choices_of_the_epoch_are_shown_beside_the_result_of_the_same_runs():
-    found = lines([60.0, 64.0, 99.0], [61.0])
-    assert not has_selection(found) and selection(toy(), found).empty
-    found["fused_source_val"], found["fused_oracle"] = (
-        [58.0, 60.0, None, None],
-        [66.0, 68.0, None, None],
-    )
-    text = selection(toy(), found)["a"]
-    assert text.loc["low"].tolist() == [
-        "62.0 ± 2.8 (2)",
-        "59.0 ± 1.4 (2)",
-        "67.0 ± 1.4 (2)",
-    ]  # not the third run's 99
-    assert list(text.index) == ["low"]  # no run of the other row recorded anything
-    found["fused_source_val"] = None  # as of a method that learns from no source label
-    assert selection(toy(), found)["a"].loc["low"].tolist()[1:] == [
-        "not recorded",
-        "67.0 ± 1.4 (2)",
-    ]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=80))

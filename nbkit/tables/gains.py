@@ -8,7 +8,6 @@ over paired runs only; that is narrower than the truth where the test set is sma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -135,24 +134,7 @@ def signed(value: float) -> str:
     return f"{value:+.1f}"
 
 
-# --- tables of differences -----------------------------------------------------------------------
-def differences(
-    table: Table,
-    found: pd.DataFrame,
-    lines: pd.DataFrame,
-    chosen: Sequence[tuple[str, str]],
-    measure: str = "",
-) -> pd.DataFrame:
-    """Differences of chosen pairs of rows as text, by column and, where there are several, over all
-    of them.
-    """
-    grid = {}
-    for name in [*table.column_names, *([None] if len(table.columns) > 1 else [])]:
-        gaps = [difference(table, found, lines, a, b, name, measure) for a, b in chosen]
-        grid[name or "all"] = [interval_text(gap) for gap in gaps]
-    return pd.DataFrame(grid, index=[f"{a} − {b}" for a, b in chosen])
-
-
+# --- orders -------------------------------------------------------------------------------------
 def disagreements(
     table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = ""
 ) -> pd.DataFrame:

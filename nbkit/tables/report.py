@@ -20,7 +20,7 @@ from nbkit.errors import NbkitError
 from nbkit.evaluate.statistics import Interval, grim_neighbours, grim_test
 from nbkit.files import atomically
 from nbkit.tables.gains import NOT_RUN, NOTHING, difference, interval_text, signed, starred
-from nbkit.tables.results import CHOICES, committed
+from nbkit.tables.results import committed
 from nbkit.tables.right_wrong import committed_right_wrong
 from nbkit.tables.table import Line, Table, heading, load_table, printed_videos
 
@@ -30,19 +30,11 @@ FLAGS = {
     "of this benchmark",
     COPIED: "a method or baseline of another work, under that work's protocol",
 }
-CHOICE_LABELS = {
-    "fused": "last epoch (the result)",
-    "fused_source_val": "source-val selected",
-    "fused_oracle": "oracle selected (reads target test labels)",
-}
 
 
-def _grid(
-    table: Table, names: Sequence[str], text: Callable[[Line, str], str], rows: list | None = None
-) -> pd.DataFrame:
-    rows = table.rows if rows is None else rows
-    columns = {name: [text(row, name) for row in rows] for name in names}
-    return pd.DataFrame(columns, index=[row.name for row in rows])
+def _grid(table: Table, names: Sequence[str], text: Callable[[Line, str], str]) -> pd.DataFrame:
+    columns = {name: [text(row, name) for row in table.rows] for name in names}
+    return pd.DataFrame(columns, index=[row.name for row in table.rows])
 
 
 # --- the paper's numbers -------------------------------------------------------------------------
@@ -179,31 +171,6 @@ def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> bool:
     if column != table.mean:
         own = own[own["column"] == column]
     return bool(own["partial"].fillna("").ne("").any())
-
-
-def has_selection(found: pd.DataFrame) -> bool:
-    """Whether any finished run recorded another choice of its epoch."""
-    return bool(found.reindex(columns=[f"fused_{name}" for name in CHOICES]).notna().any(axis=None))
-
-
-def selection(table: Table, found: pd.DataFrame) -> pd.DataFrame:
-    """The result beside what two other choices of the epoch would have given, for information only.
-
-    All columns of a row stand on the same runs, those that recorded the choices (EVAL_EVERY).
-    """
-    found = found.reindex(columns=[*found.columns.union(list(CHOICE_LABELS))])
-    chosen = found.dropna(subset=[f"fused_{name}" for name in CHOICES], how="all")
-    rows = [r for r in table.rows if not r.measure and (chosen["row"] == r.run_row).any()]
-    grids = {}
-    for column in table.column_names:
-        grid = _grid(
-            table,
-            list(CHOICE_LABELS),
-            lambda row, name, at=column: mean_text(values_of(table, chosen, row.name, at, name)),
-            rows,
-        )
-        grids[column] = grid.replace(NOT_RUN, "not recorded").rename(columns=CHOICE_LABELS)
-    return pd.concat(grids, axis=1)
 
 
 # --- both ----------------------------------------------------------------------------------------

@@ -264,3 +264,62 @@ def cell_centre(function: Callable[[int, list[tuple[int, int, int]]], float]) ->
     ):
         cases.append(((j, layers), _centres(layers)[j], f"cell {j} after {layers}"))
     return _grade("Exercise 7.2", function, cases)
+
+
+# --- 05, suppression, and 08: tables
+
+
+def survivors(function: Callable[[np.ndarray, float], list[int]]) -> bool | None:
+    """Exercise 5.4: iou (n, n) of boxes, best score first, threshold -> numbers that stay."""
+    cases = []
+    for seed, threshold in enumerate((0.5, 0.7, 0.3)):
+        iou = np.random.default_rng(seed).uniform(size=(6, 6))
+        iou = np.maximum(iou, iou.T) ** 2
+        np.fill_diagonal(iou, 1.0)
+        kept = []
+        for i in range(6):
+            if (iou[i, kept] <= threshold).all():
+                kept.append(i)
+        cases.append(((iou, threshold), kept, f"six boxes, threshold {threshold}"))
+    chain = np.array([[1.0, 0.6, 0.0], [0.6, 1.0, 0.6], [0.0, 0.6, 1.0]])
+    about = "a box that only a suppressed box overlaps: it stays"
+    return _grade("Exercise 5.4", function, [((chain, 0.5), [0, 2], about), *cases])
+
+
+def videos_apart(function: Callable[[float, int], int]) -> bool | None:
+    """Exercise 8.1: (difference in points, test videos) -> the difference in videos."""
+    cases = []
+    for points, n in ((1.7, 360), (0.2, 571), (0.0, 54)):
+        about = f"{points} points of {n} videos"
+        cases.append(((points, n), round(points * n / 100), about))
+    return _grade("Exercise 8.1", function, cases)
+
+
+def scorable(function: Callable[[float, int], bool]) -> bool | None:
+    """Exercise 8.2: (printed percent, test videos) -> whether some k of n rounds to it."""
+    cases = []
+    for percent, n in ((99.3, 189), (99.5, 189), (91.6, 54), (100.0, 54), (0.0, 3), (33.3, 3)):
+        there = {math.floor(1000 * k / n + 0.5) for k in range(n + 1)}
+        cases.append(((percent, n), round(10 * percent) in there, f"{percent} of {n} videos"))
+    return _grade("Exercise 8.2", function, cases)
+
+
+def one_draw(function: Callable[[np.ndarray, np.ndarray, np.ndarray], float]) -> bool | None:
+    """Exercise 8.3: gaps (R, N), drawn runs (R,), drawn videos (N,) -> the difference in points."""
+    cases = []
+    for seed, (runs, videos) in enumerate(((3, 8), (5, 20))):
+        rng = np.random.default_rng(seed)
+        gaps = rng.integers(-1, 2, (runs, videos)).astype(float)
+        drawn = rng.integers(0, runs, runs), rng.integers(0, videos, videos)
+        expected = 100 * np.mean([gaps[r, n] for r in drawn[0] for n in drawn[1]])
+        cases.append(((gaps, *drawn), expected, f"{runs} runs of {videos} videos"))
+    return _grade("Exercise 8.3", function, cases)
+
+
+def sign_test(function: Callable[[int, int], float]) -> bool | None:
+    """Exercise 8.4: videos that only one row has right, of either kind -> two-sided p-value."""
+    cases = []
+    for k, m in ((6, 0), (0, 5), (9, 3), (4, 4)):
+        tail = sum(math.comb(k + m, i) for i in range(max(k, m), k + m + 1)) / 2 ** (k + m)
+        cases.append(((k, m), min(1.0, 2 * tail), f"{k} and {m} videos"))
+    return _grade("Exercise 8.4", function, cases)

@@ -177,7 +177,13 @@ def difference_figure(
     empty line.  found, lines: as in `nbkit.tables.gains.difference`.
     """
     panels = [(column, measure) for column in table.column_names for measure in measures]
-    height, colours = 0.27 * len(chosen) + 1.1, _split_colours(table)
+    names, colours = [f"{a} − {b}" for a, b in chosen], _split_colours(table)
+    against = {b for _, b in chosen}
+    if len(against) == 1:
+        names = [a for a, _ in chosen]
+    elif max(map(len, names)) > 40:
+        names = [f"{a}\n− {b}" for a, b in chosen]
+    height = (0.36 if "\n" in names[0] else 0.27) * len(chosen) + 1.1
     fig, axes = page(1, len(panels), height, sharey=True, sharex=len(measures) == 1, squeeze=False)
     for ax, (column, measure) in zip(axes[0], panels):
         ax.axvline(0, color="black", lw=1)
@@ -196,10 +202,7 @@ def difference_figure(
         title = column if len(measures) == 1 else f"{column}\n{heading(measure)}"
         ax.set(title=title, xlabel="difference (points)", ylim=(len(chosen) - 0.45, -0.55))
         ax.grid(axis="x")
-    names = [f"{a} − {b}" for a, b in chosen]
-    against = {b for _, b in chosen}
     if len(against) == 1:
-        names = [a for a, _ in chosen]
         fig.supylabel(f"minus {against.pop()}", fontsize=9)
     axes[0][0].set_yticks(range(len(names)), names)
     _legend(fig, table, standings=True)

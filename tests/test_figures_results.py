@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import table_drawings
 
 from nbkit.figures import localization, results
 from nbkit.figures.style import GREY, STREAM_COLOURS
@@ -80,12 +81,12 @@ def test_a_difference_is_green_where_it_is_clear_and_hollow_where_it_is_not():
     # an interval of fused - fused around zero; flow alone reads flow, its base is read fused
     assert [t.get_text() for t in ax.get_yticklabels()] == ["flow alone", "same", "absent"]
     assert heads(ax)[1] == "#ffffff" and len(heads(ax)) == 2
-    (ax,) = results.comparison_figure(both, found, lines).axes
+    (ax,) = table_drawings.comparison_figure(both, found, lines).axes
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert names == ["from base, its flow", "flow alone", "from base", "same"]
     assert heads(ax) == [results.GAIN.lower(), "#ffffff"]
     few = found[found["seed"] < 3]
-    assert heads(results.comparison_figure(both, few, lines).axes[0])[0] == GREY.lower()
+    assert heads(table_drawings.comparison_figure(both, few, lines).axes[0])[0] == GREY.lower()
 
 
 def test_dots_are_coloured_by_split_where_there_are_several():

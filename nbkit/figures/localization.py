@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from nbkit.evaluate.detections import Detections, Tube
@@ -56,7 +57,9 @@ def draw_box(ax: Axes, box: np.ndarray, colour: str, text: str = "", width: floa
     if y0 < 7:
         y, edge = y0 + 1, "top"
     card = {"fc": colour, "ec": "none", "pad": 0.8, "alpha": 0.9}
-    ax.text(x, y, text, fontsize=7, ha=side, va=edge, bbox=card, zorder=5, in_layout=False)
+    ink = "white" if sum(to_rgb(colour)) < 1 else "black"
+    place = {"ha": side, "va": edge, "zorder": 5, "in_layout": False}
+    ax.text(x, y, text, fontsize=7, color=ink, bbox=card, **place)
 
 
 def show_frame(ax: Axes, frame: np.ndarray, title: str = "") -> None:
@@ -167,7 +170,7 @@ def domain_map_figure(
     fig, axes = page(1 + len(maps), len(frames), PAGE / len(frames) * 0.9, squeeze=False)
     for ax, frame, title in zip(axes[0], frames, titles):
         show_frame(ax, frame, title)
-    heat = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1, "alpha": 0.62, "interpolation": "bilinear"}
+    heat = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1, "alpha": 0.62}
     for row, (name, some) in zip(axes[1:], maps.items()):
         for ax, frame, q in zip(row, frames, some):
             height, width = frame.shape[:2]

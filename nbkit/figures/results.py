@@ -101,7 +101,8 @@ def _split_colours(table: Table) -> dict[int, str]:
     return dict(zip(table.splits, CLASS_COLOURS))
 
 
-def _axis(table: Table, measure: str) -> str:
+def axis_label(table: Table, measure: str) -> str:
+    """What an axis of results is labelled with."""
     if table.task == "recognition":
         return f"target test accuracy, {measure} (%)"
     return f"{heading(measure)} (%)"
@@ -138,17 +139,17 @@ def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Fig
         if table.against in rows:
             start = values_of(table, found, table.against, column, measure).mean()
             ax.axvline(start, color=GREY, lw=1.2, ls=":", zorder=0)
-        ax.set(title=column, xlabel=_axis(table, measure), ylabel="")
+        ax.set(title=column, xlabel=axis_label(table, measure), ylabel="")
         ax.set_ylim(len(rows) - 0.45, -0.55)
         ax.grid(axis="x")
     # a whisker may reach below what an accuracy can be
     ax.set_xlim(left=max(ax.get_xlim()[0], -1.5))
-    _legend(fig, table)
+    legend_of_dots(fig, table)
     return fig
 
 
-def _legend(fig: Figure, table: Table, standings: bool = False) -> None:
-    """Below a figure, what its dots mean: splits and, with `standings`, `_standing`'s colours."""
+def legend_of_dots(fig: Figure, table: Table, standings: bool = False) -> None:
+    """Below a figure, what its dots mean: splits and, with `standings`, how clear they are."""
     looks = {"clear gain": GAIN, "clear loss": NEGATIVE}
     looks |= {"too few runs": GREY, "no clear difference": "white"}
     dots, names = [], []
@@ -198,64 +199,23 @@ def difference_figure(
             ax.scatter(first - second, np.full(len(first), y + 0.27), s=7, c=own, lw=0, zorder=2)
             if np.isfinite(gap.low):
                 ax.plot([gap.low, gap.high], [y, y], color="black", lw=1)
-            ax.plot(gap.mean, y, "o", ms=6, mec="black", mew=0.8, mfc=_standing(gap), zorder=3)
+            ax.plot(
+                gap.mean, y, "o", ms=6, mec="black", mew=0.8, mfc=standing_colour(gap), zorder=3
+            )
         title = column if len(measures) == 1 else f"{column}\n{heading(measure)}"
         ax.set(title=title, xlabel="difference (points)", ylim=(len(chosen) - 0.45, -0.55))
         ax.grid(axis="x")
     if len(against) == 1:
         fig.supylabel(f"minus {against.pop()}", fontsize=9)
     axes[0][0].set_yticks(range(len(names)), names)
-    _legend(fig, table, standings=True)
+    legend_of_dots(fig, table, standings=True)
     return fig
 
 
-def _standing(gap: Interval) -> str:
+def standing_colour(gap: Interval) -> str:
     """The colour of a difference's dot: see `difference_figure`."""
     if not gap.clear:
         return "white"
     if not starred(gap):
         return GREY
     return GAIN if gap.mean > 0 else NEGATIVE
-
-
-def comparison_figure(
-    table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "fused"
-) -> Figure:
-    """Methods in groups, each below the row that it starts from, with an arrow from that row's mean
-    to its own.
-
-    The head of an arrow is coloured as the dots of `difference_figure`; small dots are runs.
-    """
-    groups, bases = {}, {table.against_of(row) for row in table.rows}
-    for row in table.rows:
-        base = table.against_of(row)
-        if base and row.name not in bases and (found["row"] == row.run_row).any():
-            groups.setdefault((base, row.measure), []).append(row)
-    height = 0.24 * sum(len(rows) + 1.6 for rows in groups.values()) + 0.8
-    fig, axes = page(1, len(table.columns), height, sharey=True, squeeze=False)
-    for ax, column in zip(axes[0], table.column_names):
-        ticks, y = {}, 0.0
-        for (base, stream), rows in groups.items():
-            start = values_of(table, found, base, column, stream or measure).mean()
-            ticks[y] = f"from {base}" + (f", its {stream}" if stream else "")
-            ax.plot([start, start], [y - 0.3, y + len(rows) + 0.4], color=GREY, lw=1.2, ls=":")
-            for row in rows:
-                y += 1
-                ticks[y] = row.name
-                gap = difference(table, found, lines, row.name, base, column, stream or measure)
-                if gap is None:
-                    continue
-                values = values_of(table, found, row.name, column, measure)
-                ends = {"xy": (values.mean(), y), "xytext": (start, y)}
-                ax.annotate("", **ends, arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 3})
-                ax.scatter(values, np.full(len(values), y + 0.3), s=5, color=GREY, lw=0)
-                ax.plot(values.mean(), y, "o", ms=6, mec="black", mew=0.8, mfc=_standing(gap))
-            y += 1.6
-        ax.set(title=column, xlabel=_axis(table, measure), ylim=(y - 0.8, -0.6))
-        ax.grid(axis="x")
-    axes[0][0].set_yticks(list(ticks), ticks.values())
-    for label in axes[0][0].get_yticklabels():
-        if label.get_text().startswith("from "):
-            label.set_fontweight("bold")
-    _legend(fig, table, standings=True)
-    return fig

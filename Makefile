@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
 
-.PHONY: setup demo figures test lab notebooks clean
+.PHONY: setup demo figures test lab notebooks site clean
 
 setup: .venv/.ready
 
@@ -48,6 +48,16 @@ notebooks: setup
 	$(PY) tools/notebooks.py
 	$(PY) -m tools.results_page
 	$(PY) -m tools.readme
+
+# The executed notebooks and the pages of docs/ as a site in .site/html; what it needs has an environment of its own.
+site: .site/.ready
+	.site/venv/bin/sphinx-build --quiet -c site . .site/html
+	@echo "Open .site/html/site/index.html"
+
+.site/.ready: site/requirements.txt
+	$(PYTHON) -m venv .site/venv
+	.site/venv/bin/python -m pip install --quiet --disable-pip-version-check -r site/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf runs data/cache data/features .snakemake

@@ -829,3 +829,123 @@ MISTAKES["heat_share"] = [
     (lambda h, m: m.mean(), "This is the area of the mask; the heat is not in it."),
     (lambda h, m: ((h > 0) * m).sum() / (h > 0).sum(), "You count warm pixels; sum their heat."),
 ]
+
+
+# --- 05, suppression, and 08: tables
+
+
+def survivors(function: Callable[[np.ndarray, float], list[int]]) -> bool | None:
+    """Exercise 5.4: iou (n, n) of boxes, best score first, threshold -> numbers that stay."""
+    chain = np.array([[1.0, 0.6, 0.0, 0.0], [0.6, 1.0, 0.6, 0.0], [0.0, 0.6, 1.0, 0.5]])
+    chain = np.vstack([chain, [0.0, 0.0, 0.5, 1.0]])
+    about = "four boxes in a row, of which only neighbours overlap"
+    cases = [((chain, 0.5), _kept(chain, 0.5), about)]
+    for seed, threshold in enumerate((0.5, 0.3)):
+        iou = np.random.default_rng(seed).uniform(size=(6, 6))
+        iou = np.maximum(iou, iou.T) ** 2
+        np.fill_diagonal(iou, 1.0)
+        cases.append(((iou, threshold), _kept(iou, threshold), f"six boxes, threshold {threshold}"))
+    return _grade("Exercise 5.4", function, cases, MISTAKES["survivors"])
+
+
+def _kept(iou: np.ndarray, threshold: float) -> list[int]:
+    kept = []
+    for i in range(len(iou)):
+        if (iou[i, kept] <= threshold).all():
+            kept.append(i)
+    return kept
+
+
+MISTAKES["survivors"] = [
+    (
+        lambda iou, t: [i for i in range(len(iou)) if (iou[i, :i] <= t).all()],
+        "A box that was dropped drops no other box.",
+    ),
+    (
+        lambda iou, t: [i for i in range(len(iou)) if ((iou[i] > t).sum() == 1)],
+        "The best of several that overlap stays.",
+    ),
+    (lambda iou, t: _kept(iou, t - 1e-9), "A box whose IoU equals the threshold stays."),
+]
+
+
+def videos_apart(function: Callable[[float, int], int]) -> bool | None:
+    """Exercise 8.1: (difference in points, test videos) -> the difference in videos."""
+    cases = []
+    for points, n in ((1.7, 360), (0.2, 571), (0.0, 54)):
+        cases.append(((points, n), round(points * n / 100), f"{points} points of {n} videos"))
+    return _grade("Exercise 8.1", function, cases, MISTAKES["videos_apart"])
+
+
+MISTAKES["videos_apart"] = [
+    (lambda points, n: points * n / 100, "Videos are whole: round."),
+    (lambda points, n: round(points * n), "Points are percent: 100 of them are all videos."),
+    (lambda points, n: round(100 * points / n), "That is points per video; videos are asked for."),
+]
+
+
+def scorable(function: Callable[[float, int], bool]) -> bool | None:
+    """Exercise 8.2: (printed percent, test videos) -> whether some k of n rounds to it."""
+    cases = []
+    for percent, n in ((99.3, 189), (99.5, 189), (91.6, 54), (100.0, 54), (0.0, 3), (33.3, 3)):
+        about = f"{percent} % of {n} videos"
+        cases.append(((percent, n), _distance(percent, n) <= 0.05, about))
+    return _grade("Exercise 8.2", function, cases, MISTAKES["scorable"])
+
+
+def _distance(percent: float, n: int, least: int = 0, most: int = 0) -> float:
+    """How far `percent` is from the nearest accuracy of least to n - most right videos."""
+    return min(abs(100 * k / n - percent) for k in range(least, n + 1 - most))
+
+
+MISTAKES["scorable"] = [
+    (lambda p, n: _distance(p, n) < 1e-9, "A printed number is rounded: allow for 0.05 points."),
+    (lambda p, n: _distance(p, n, most=1) <= 0.05, "All videos may be right, too."),
+    (lambda p, n: _distance(p, n, least=1) <= 0.05, "No video may be right, too."),
+    (lambda p, n: _distance(p, n) <= 0.5, "One decimal was printed, not whole percents."),
+]
+
+
+def one_draw(function: Callable[[np.ndarray, np.ndarray, np.ndarray], float]) -> bool | None:
+    """Exercise 8.3: gaps (R, N), drawn runs (R,), drawn videos (N,) -> the difference in points."""
+    cases = []
+    for seed, (runs, videos) in enumerate(((3, 8), (5, 20))):
+        rng = np.random.default_rng(seed)
+        gaps = rng.integers(-1, 2, (runs, videos)).astype(float)
+        drawn = rng.integers(0, runs, runs), rng.integers(0, videos, videos)
+        expected = 100 * np.mean([gaps[r, n] for r in drawn[0] for n in drawn[1]])
+        cases.append(((gaps, *drawn), expected, f"{runs} runs of {videos} videos"))
+    return _grade("Exercise 8.3", function, cases, MISTAKES["one_draw"])
+
+
+MISTAKES["one_draw"] = [
+    (lambda g, r, v: 100 * g.mean(), "Take the runs and videos that were drawn."),
+    (lambda g, r, v: g[r][:, v].mean(), "Points are percent."),
+    (lambda g, r, v: 100 * g[r].mean(), "The videos are drawn, too."),
+    (lambda g, r, v: 100 * g[:, v].mean(), "The runs are drawn, too."),
+    (
+        lambda g, r, v: 100 * g[np.unique(r)][:, np.unique(v)].mean(),
+        "What is drawn twice counts twice.",
+    ),
+]
+
+
+def sign_test(function: Callable[[int, int], float]) -> bool | None:
+    """Exercise 8.4: videos that only one row has right, of either kind -> two-sided p-value."""
+    cases = []
+    for k, m in ((6, 0), (0, 5), (9, 3), (4, 4)):
+        cases.append(((k, m), min(1.0, 2 * _tail(k, m)), f"{k} and {m} videos"))
+    return _grade("Exercise 8.4", function, cases, MISTAKES["sign_test"])
+
+
+def _tail(k: int, m: int, beyond: int = 0) -> float:
+    """Chance that a fair coin falls max(k, m) + beyond times or more on one side."""
+    n = k + m
+    return sum(math.comb(n, i) for i in range(max(k, m) + beyond, n + 1)) / 2**n
+
+
+MISTAKES["sign_test"] = [
+    (lambda k, m: _tail(k, m), "Two-sided: either row might have been the better one."),
+    (lambda k, m: 2 * _tail(k, m), "A p-value is at most 1."),
+    (lambda k, m: 2 * _tail(k, m, 1), "What was observed belongs to the tail."),
+]

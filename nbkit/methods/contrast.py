@@ -158,8 +158,8 @@ class Contrast(nn.Module):
         if clips is None:
             if batch[m].dim() != 6:
                 raise NbkitError(
-                    f"SINGLE_VIEW2='residual': BACKBONE={self.cfg.model.backbone!r} caches features "
-                    "of frames, not of their differences; use SINGLE_VIEW2='augment'"
+                    f"SINGLE_VIEW2='residual': BACKBONE={self.cfg.model.backbone!r} caches "
+                    "features of frames, not of their differences; use SINGLE_VIEW2='augment'"
                 )
             clips = residual_view(batch[m], self.cfg.stcl.residual_scale)  # (B, K, C, T, H, W)
         with keep_statistics(model):  # no test video looks like this

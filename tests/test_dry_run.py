@@ -69,7 +69,7 @@ def test_a_run_that_tables_share_is_told_as_the_table_that_was_asked_for(tmp_pat
 def test_the_demo_waits_for_its_data_and_its_notebooks_for_their_runs(tmp_path):
     shown, _ = dry_run("demo", tmp_path)
     counts = dict(re.findall(r"^(\w+) +(\d+)$", shown, re.M))
-    assert counts["data_preparation"] == "1" and counts["method_notebook"] == "2"
+    assert counts["data_preparation"] == "2" and counts["method_notebook"] == "2"
     assert int(counts["cell"]) + int(counts["first_cell"]) == 6 and counts["run_notebook"] == "2"
     shown, _ = dry_run("localization", tmp_path)
     cells = load_table("demo_localization").cells(seeds=[0])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from nbkit.config import ROOT
 from nbkit.config.profiles import RECOGNITION
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, reason
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
@@ -115,9 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.function(arguments)
-    except NbkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (NbkitError, OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):  # `| head` has read enough
+            sys.stdout = None
+            return 0
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

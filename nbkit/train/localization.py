@@ -111,6 +111,7 @@ def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[Localizat
     if cfg.detector.norm == "per_domain" and target_statistics(cfg.row) == "target":
         # So no RoI head is judged with statistics that were never set.
         adapt_statistics(trained[0].detector, data.target, cfg)
+        _require_finite(trained[0], "with the target's statistics")
     return trained
 
 
@@ -184,8 +185,14 @@ def train_localizer(
         if (step + 1) % cfg.watch.save_every == 0 or last:
             state["step"] = step + 1
             state["model"], state["optimizer"] = model.state_dict(), optimizer.state_dict()
+            _require_finite(model, f"after step {step}")
             write_checkpoint(path, state)
     return model.eval(), state
+
+
+def _require_finite(model: nn.Module, when: str) -> None:
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise NbkitError(f"the detector is not finite {when}. Lower LR, LAM or BETA")
 
 
 def train_step(

@@ -182,7 +182,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         loader = _Plain(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            raise NbkitError(f"{path}: a YAML mapping (`name: value` lines) is expected")
+            raise yaml.YAMLError("lines of `name: value` are expected")
         loader.refuse_odd(node, {})
         return {str(key): value for key, value in loader.construct_document(node).items()}
     except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:

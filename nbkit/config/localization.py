@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from nbkit.config import Configuration, Section, Watch
 from nbkit.config.profiles import LOCALIZATION
+from nbkit.files import user_path
 
 # Adaptation modules of a table row; the paper prints all but 'T_img + T_ins'.
 ROWS: dict[str, tuple[str, ...]] = {
@@ -58,6 +59,20 @@ class Detector(Section):
     temporal_weights: str | None = Field(
         None, description="a file, 'i3d_rgb', or 'imagenet' (laptop); None: random"
     )
+
+    @model_validator(mode="after")
+    def _reads_its_weights(self) -> Detector:
+        given = [
+            file for file in (self.keyframe_weights, self.temporal_weights) if file is not None
+        ]
+        for file in given:
+            user_path(file)
+        if given and self.size == "small":
+            raise ValueError(
+                f"KEYFRAME_WEIGHTS or TEMPORAL_WEIGHTS={given[0]!r}: the detector of SIZE 'small' "
+                "reads no weights; leave them out, or choose another SIZE"
+            )
+        return self
 
 
 class Adaptation(Section):

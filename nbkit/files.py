@@ -128,6 +128,9 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 # --- YAML ----------------------------------------------------------------------------------------
+DEEPEST = 20  # levels of lists and mappings
+
+
 class _Plain(yaml.SafeLoader):
     """Texts, numbers, truth values, lists and mappings; a date or an octal number stays text."""
 
@@ -136,9 +139,15 @@ class _Plain(yaml.SafeLoader):
         for letter, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def fetch_more_tokens(self) -> None:
+        # Before the nodes are made: a hundred thousand brackets would take half a minute.
+        if self.flow_level + len(self.indents) > DEEPEST:
+            raise yaml.YAMLError("lists or mappings lie too deep in each other")
+        super().fetch_more_tokens()
+
     def refuse_odd(self, node: yaml.Node, seen: dict[yaml.Node, int], path: tuple = ()) -> int:
         """Number of nodes below `node`, aliases written out; YAMLError for what is not plain."""
-        if node in path or len(path) > 20:
+        if node in path or len(path) > DEEPEST:
             raise _wrong("lists or mappings lie too deep in each other", node)
         if node.tag.rpartition(":")[2] not in _TAGS:
             raise _wrong(f"a value of the kind {node.tag} is not allowed", node)
@@ -178,12 +187,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > 1 << 20:
-            raise NbkitError(f"{path}: more than a megabyte, which no table or manifest needs")
+            raise yaml.YAMLError("more than a megabyte, which no table or manifest needs")
         loader = _Plain(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise yaml.YAMLError("lines of `name: value` are expected")
         loader.refuse_odd(node, {})
         return {str(key): value for key, value in loader.construct_document(node).items()}
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, OSError, ValueError) as error:
         raise NbkitError(f"{path}: not a readable YAML file: {error}") from None

@@ -89,6 +89,8 @@ def test_a_path_to_weights_is_used():
         ({"ALPHA": np.inf}, "ALPHA"),
         ({"LR": [np.inf, 1, 1]}, "LR"),
         ({"LR": [0.1, 0.1]}, "LR"),
+        ({"LR": [1e38] * 3}, "LR"),
+        ({"WEIGHT_DECAY": 1e30}, "WEIGHT_DECAY"),
         ({"LR_STEPS": [-5]}, "LR_STEPS"),
         ({"THREADS": 0}, "THREADS"),
         ({"RUNS_DIR": ""}, "RUNS_DIR.*no path"),

@@ -98,8 +98,8 @@ class StepOptim(Section):
     steps: int = Field(50_000, ge=1)
     batch: int = Field(1, ge=1, description="key frames of each domain in a step")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(1e-3, gt=0, le=1e6)
+    weight_decay: float = Field(5e-4, ge=0, le=1e6)
     schedule: Literal["step", "cosine"] = Field(
         "step", description="step: divided by 10 at 5/7 of the steps"
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from nbkit.config import Configuration, Section, Watch
 from nbkit.config.profiles import RECOGNITION
@@ -12,6 +12,7 @@ from nbkit.files import user_path
 
 # Backbones that start from random weights, or whose features have weights of their own.
 WITHOUT_FILE = ("small", "mobilenet_features", "i3d_features")
+Rate = Annotated[float, Field(gt=0, le=1e6)]
 STREAMS = {"rgb": ("rgb",), "flow": ("flow",), "rgb+flow": ("rgb", "flow")}
 
 
@@ -130,13 +131,13 @@ class StageOptim(Section):
     """Optimisation.  Three values are those of stages 1, 2 and 3."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.01, 0.01, 0.001)
+    lr: tuple[Rate, Rate, Rate] = (0.01, 0.01, 0.001)
     epochs: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (300, 300, 400)
     lr_steps: tuple[NonNegativeInt, ...] = Field(
         (100, 200), description="epochs of a stage after which lr is divided by 10"
     )
     lr_schedule: Literal["step", "cosine"] = "step"
-    weight_decay: float = Field(1e-7, ge=0)
+    weight_decay: float = Field(1e-7, ge=0, le=1e6)
     grad_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: off")
     batch: int = Field(64, ge=6, multiple_of=2, description="videos per step, half per domain")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

@@ -19,8 +19,8 @@ setup: .venv/.ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
 	  (echo "Python 3.11.5 or newer is needed; name one with: make setup PYTHON=/path/to/python3.11" && exit 1)
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==//p' requirements.lock)
-	.venv/bin/uv pip install --quiet --python $(PY) --no-deps -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
+	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements.lock
 	.venv/bin/uv pip install --quiet --python $(PY) --no-deps -e .
 	@touch $@
 

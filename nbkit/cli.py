@@ -1,4 +1,4 @@
-"""The `nbkit` command: four verbs over the functions that the notebooks call."""
+"""The `nbkit` command: five verbs over the functions that the notebooks call."""
 
 from __future__ import annotations
 
@@ -67,6 +67,14 @@ def _cost(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from nbkit.doctor import examine, report
+
+    lines = examine()
+    print(report(lines))
+    return int(any(remedy for _, _, remedy in lines))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nbkit", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -99,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
 
     cost = verbs.add_parser("cost", help="list a table's runs with predicted hours and disk")
     cost.set_defaults(function=_cost)
+
+    doctor = verbs.add_parser("doctor", help="say what of this installation is wrong")
+    doctor.set_defaults(function=_doctor)
 
     for verb in (run, export, cost):
         verb.add_argument("table", help="a file of tables/, without .yaml")

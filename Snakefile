@@ -10,6 +10,7 @@ import os
 import sys
 import uuid
 
+from nbkit.errors import NbkitError
 from nbkit.tables.cost import needs, total
 from nbkit.tables.table import load_table, table_names
 from nbkit.train.store import find_run
@@ -18,7 +19,9 @@ from nbkit.train.store import find_run
 os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "2147483647")
 
-RUNS = config.get("runs_dir", "runs")
+RUNS = str(config.get("runs_dir", "runs"))
+if set("{}") & set(RUNS):
+    raise NbkitError(f"runs_dir={RUNS!r}: braces mean something else to Snakemake; leave them out")
 NB = f"{RUNS}/notebooks"
 CALL = uuid.uuid4().hex[:8]
 DATA = f"{NB}/01_data_preparation.ipynb"

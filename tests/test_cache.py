@@ -176,7 +176,7 @@ def test_full_disk_names_the_file_and_keeps_what_is_done(table, tmp_path, monkey
     build(table[:1], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(*{"save": (np, "save"), "fsync": (os, "fsync")}[step], full_disk)
-        with pytest.raises(NbkitError, match=f"{tmp_path}.*npy: the disk is full. What is done"):
+        with pytest.raises(NbkitError, match=f"{tmp_path}.*npy: .*the disk is full"):
             build(table, tmp_path)
     assert len(left(tmp_path)) == 1  # no half file
     seen = counting(monkeypatch)

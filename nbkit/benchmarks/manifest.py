@@ -11,10 +11,10 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nbkit.errors import NbkitError
+from nbkit.files import Name, read_yaml
 
 MANIFEST_DIR = Path(__file__).resolve().parents[2] / "data_manifests"
 Layout = Literal[
@@ -160,11 +160,11 @@ class Manifest(Strict):
     ``mean_frames`` per video or segment serves to estimate the size of a cache.
     """
 
-    benchmark: str
+    benchmark: Name
     title: str
     task: Literal["recognition", "localization"]
     classes: list[str] = Field(min_length=2)
-    domains: dict[str, DomainSpec] = Field(min_length=2)
+    domains: dict[Name, DomainSpec] = Field(min_length=2)
     directions: list[tuple[str, str]] = Field(min_length=1)
     fps: float = Field(gt=0)
     frame_size: tuple[int, int]
@@ -219,9 +219,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     """
     path = _manifest_path(name_or_path)
     try:
-        return Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NbkitError(f"{path}: not a readable YAML file: {error}") from error
+        return Manifest.model_validate(read_yaml(path))
     except ValidationError as error:
         raise NbkitError(
             f"{path}: {_wrong_fields(error)}. docs/MANIFESTS.md lists every field."

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from nbkit.config import Configuration, Section, Watch
 from nbkit.config.profiles import LOCALIZATION
+from nbkit.files import user_path
 
 # Adaptation modules of a table row; the paper prints all but 'T_img + T_ins'.
 ROWS: dict[str, tuple[str, ...]] = {
@@ -59,6 +60,20 @@ class Detector(Section):
         None, description="a file, 'i3d_rgb', or 'imagenet' (laptop); None: random"
     )
 
+    @model_validator(mode="after")
+    def _reads_its_weights(self) -> Detector:
+        given = [
+            file for file in (self.keyframe_weights, self.temporal_weights) if file is not None
+        ]
+        for file in given:
+            user_path(file)
+        if given and self.size == "small":
+            raise ValueError(
+                f"KEYFRAME_WEIGHTS or TEMPORAL_WEIGHTS={given[0]!r}: the detector of SIZE 'small' "
+                "reads no weights; leave them out, or choose another SIZE"
+            )
+        return self
+
 
 class Adaptation(Section):
     """The adversarial modules, Eqs. (4)-(7).
@@ -83,8 +98,8 @@ class StepOptim(Section):
     steps: int = Field(50_000, ge=1)
     batch: int = Field(1, ge=1, description="key frames of each domain in a step")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(1e-3, gt=0, le=1e6)
+    weight_decay: float = Field(5e-4, ge=0, le=1e6)
     schedule: Literal["step", "cosine"] = Field(
         "step", description="step: divided by 10 at 5/7 of the steps"
     )

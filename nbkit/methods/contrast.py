@@ -46,6 +46,12 @@ class Contrast(nn.Module):
         counts = {d: len(data.train[d]) for d in self.active}
         self.offset = {"source": 0, "target": counts.get("source", 0)}
         videos = sum(counts.values())
+        most = cfg.data.clips * videos - 1
+        if cfg.stcl.nce_k > most:
+            raise NbkitError(
+                f"NCE_K={cfg.stcl.nce_k}: the banks hold {most} clips beside an anchor's own; "
+                "lower NCE_K"
+            )
         self.clips, self.negatives = self._banks(videos, 11), self._banks(videos, 23)
         self.register_buffer("ready", torch.tensor(False))
         # whether a stream has no other to be compared with, and gets a second view in its place

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nbkit.errors import NbkitError
 from nbkit.methods.samplers import epoch_batches
 from nbkit.models.norm import estimating_statistics
 
@@ -30,6 +31,24 @@ class Features(NamedTuple):
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on `device`."""
     return {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+
+
+def require_finite(found: Batch, videos: list[str], what: str) -> None:
+    """NbkitError that names the videos of whose tensors (N, ...) one is not finite.
+
+    `found["index"]` says which of `videos` the N are; without it they are all.
+    """
+    index = found.get("index", torch.arange(len(videos))).tolist()
+    bad = torch.zeros(len(index), dtype=torch.bool)
+    for x in found.values():
+        bad |= ~x.reshape(len(index), -1).isfinite().all(1).cpu()
+    names = [videos[i] for i, is_bad in zip(index, bad.tolist()) if is_bad]
+    if names:
+        raise NbkitError(
+            f"{what} of {len(names)} videos are not finite numbers ({', '.join(names[:5])}): a run "
+            "would count them as some class. Their cached files are damaged (delete those), or "
+            "training diverged (lower LR)"
+        )
 
 
 def in_batches(dataset: Any, device: torch.device, size: int = EVAL_BATCH) -> Iterator[Batch]:
@@ -61,7 +80,10 @@ def extract(method: Method, dataset: Any, domain: str, device: torch.device) -> 
     found = [_one_batch(method, batch, domain) for batch in in_batches(dataset, device)]
     method.train(was_training)
     v, V, probs, labels = zip(*found, strict=True)
-    return Features(_joined(v), _joined(V), _joined(probs), torch.cat(labels))
+    features = Features(_joined(v), _joined(V), _joined(probs), torch.cat(labels))
+    for each in (features.V, features.probs):
+        require_finite(each, dataset.videos, "features or probabilities")
+    return features
 
 
 def _one_batch(method: Method, batch: Batch, domain: str) -> Features:
@@ -80,4 +102,7 @@ def estimate_statistics(method: Method, dataset: Any, domain: str, device: torch
     """Fill `domain`'s normalisation statistics from one pass over `dataset` (AdaBN, no labels)."""
     with estimating_statistics(method.model, domain):
         for batch in in_random_batches(dataset, method.cfg.seed, device):
-            method.outputs(batch, domain)
+            require_finite(batch, dataset.videos, "clips")
+            outputs = method.outputs(batch, domain)
+            features = {m: out.V for m, out in outputs.items()}
+            require_finite({**features, "index": batch["index"]}, dataset.videos, "features")

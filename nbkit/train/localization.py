@@ -34,7 +34,16 @@ from nbkit.models.norm import use_domain
 from nbkit.train.checkpoint import read_checkpoint, stage_file, write_checkpoint
 from nbkit.train.localization_data import LocalizationData, load_data
 from nbkit.train.localization_eval import adapt_statistics, evaluate_localizer, target_statistics
-from nbkit.train.store import Run, commit, environment, finished, read_run, run_folder, run_key
+from nbkit.train.store import (
+    Run,
+    commit,
+    environment,
+    finish,
+    finished,
+    read_run,
+    run_folder,
+    run_key,
+)
 
 
 class LocalizationModel(nn.Module):
@@ -95,11 +104,14 @@ def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[Localizat
     if cfg.watch.device == "cuda" and not torch.cuda.is_available():
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
     fabric = Fabric(accelerator=cfg.watch.device, devices=1)
+    if fabric.device.type == "cpu":
+        torch.set_num_threads(cfg.watch.threads)  # the numbers depend on it
     with stage_file(cfg, training_key(cfg, data.key)) as path:
         trained = train_localizer(fabric, cfg, data.classes, data.labelled, data.target, path)
     if cfg.detector.norm == "per_domain" and target_statistics(cfg.row) == "target":
         # So no RoI head is judged with statistics that were never set.
         adapt_statistics(trained[0].detector, data.target, cfg)
+        _require_finite(trained[0], "with the target's statistics")
     return trained
 
 
@@ -134,7 +146,7 @@ def _write_run(
         "seconds": {"train": per_step * cfg.optim.steps, "evaluate": evaluated},
         "finished": time.strftime("%FT%TZ", time.gmtime()),
     }
-    write_json(folder / "metrics.json", metrics)
+    finish(folder, metrics)
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -158,7 +170,7 @@ def train_localizer(
         )
     model = LocalizationModel(cfg, len(classes))
     module, optimizer = fabric.setup(model, branch_optimizer(cfg, model))
-    state = read_checkpoint(path)
+    state = read_checkpoint(path, "step", "history", "environment", "model", "optimizer")
     if state is None:
         state = {"step": 0, "history": [], "environment": environment(fabric.device)}
     else:
@@ -173,8 +185,14 @@ def train_localizer(
         if (step + 1) % cfg.watch.save_every == 0 or last:
             state["step"] = step + 1
             state["model"], state["optimizer"] = model.state_dict(), optimizer.state_dict()
+            _require_finite(model, f"after step {step}")
             write_checkpoint(path, state)
     return model.eval(), state
+
+
+def _require_finite(model: nn.Module, when: str) -> None:
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise NbkitError(f"the detector is not finite {when}. Lower LR, LAM or BETA")
 
 
 def train_step(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tqdm.auto import tqdm
 from nbkit.config import digest
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Method, Step
-from nbkit.methods.passes import to_device
+from nbkit.methods.passes import in_batches, require_finite, to_device
 from nbkit.train.checkpoint import read_checkpoint, stage_file, write_checkpoint
 from nbkit.train.domains import Domains
 from nbkit.train.selection import due, record
@@ -38,7 +40,7 @@ def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) ->
     """Train (or load) one stage in place; returns its history, one row per epoch."""
     cfg, epochs = method.cfg, method.cfg.optim.epochs[stage - 1]
     with stage_file(cfg, stage_key(method, stage, domains.data_key)) as path:
-        state = read_checkpoint(path)
+        state = read_checkpoint(path, "epoch", "history", "model", "optimizer", "extra")
         if state:
             restore(method, stage, state, path)
             if state["epoch"] == epochs:
@@ -57,7 +59,8 @@ def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) ->
             torch.manual_seed(seed_of(cfg, stage, epoch))
             started = time.perf_counter()
             row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
-            row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
+            with refusing_ruin(method, row):
+                row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
             row["seconds"] = round(time.perf_counter() - started, 2)
             if due(method, stage, epoch):
                 row |= record(method, domains, fabric.device)
@@ -95,7 +98,8 @@ def run_epoch(
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         if cfg.optim.grad_clip:
-            fabric.clip_gradients(module, optimizer, max_norm=cfg.optim.grad_clip)
+            most = cfg.optim.grad_clip
+            fabric.clip_gradients(module, optimizer, max_norm=most, error_if_nonfinite=False)
         optimizer.step()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
@@ -121,10 +125,28 @@ def _refuse(loss: torch.Tensor, terms: dict, stage: int, epoch: int, i: int) -> 
     )
 
 
+@contextmanager
+def refusing_ruin(method: Method, row: dict[str, Any]) -> Iterator[None]:
+    """NbkitError after an epoch that left a network of NaN, or met a video that holds one."""
+    try:
+        yield
+        if not all(torch.isfinite(value).all() for value in method.state_dict().values()):
+            raise NbkitError(
+                f"the network is not finite after stage {row['stage']}, epoch {row['epoch']}; "
+                "lower LR or ALPHA, or set GRAD_CLIP"
+            )
+    except NbkitError:
+        for data in method.data.plain.values():
+            for batch in in_batches(data, torch.device("cpu")):
+                require_finite(batch, data.videos, "clips")
+        raise
+
+
 # --- seeds and optimisation ----------------------------------------------------------------------
 def seed_of(cfg: Any, stage: int, epoch: int) -> int:
     """One seed per (run seed, stage, epoch): resuming needs no stored random state."""
-    return (cfg.seed * 1009 + stage) * 10_007 + epoch + 1
+    # A step multiplies by 100,003, and torch takes 64 bits; seeds below 7 million are as they are.
+    return ((cfg.seed * 1009 + stage) * 10_007 + epoch + 1) % 2**46
 
 
 def make_optimizer(method: Method, stage: int) -> torch.optim.Optimizer:

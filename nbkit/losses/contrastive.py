@@ -229,20 +229,18 @@ class MemoryBank(nn.Module):
         An anchor's own slot is left out; the published codes draw it too. exclude_same_video
         leaves out all slots of the anchor's video.
         """
-        exclude = exclude.to(generator.device)
         width = self.slots_per_video if exclude_same_video else 1
         if width >= len(self):
             raise NbkitError(
                 f"a bank of {len(self)} slots has nothing left to draw after leaving out {width}"
             )
-        first = exclude // width * width  # (N,) first slot left out
+        first = exclude.to(self.memory.device) // width * width  # (N,) first slot left out
         # Drawn from a range with the left-out block cut out, then shifted over the gap: exactly
         # uniform.
-        size = (len(exclude), k)
-        device = generator.device
-        drawn = torch.randint(len(self) - width, size, generator=generator, device=device)  # (N, k)
-        drawn = drawn + width * (drawn >= first.unsqueeze(1))
-        return drawn.to(self.memory.device)
+        drawn = torch.randint(
+            len(self) - width, (len(exclude), k), generator=generator, device=generator.device
+        ).to(self.memory.device, non_blocking=True)  # (N, k)
+        return drawn + width * (drawn >= first.unsqueeze(1))
 
     def draw(self, exclude: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """Entries of `draw_indices`: exclude (N,) -> (N, k, dim), a copy without gradient."""
@@ -275,8 +273,6 @@ class MemoryBank(nn.Module):
                 f"got {tuple(features.shape)}"
             )
         slots = slots.to(self.memory.device)
-        unique, position = slots.unique(return_inverse=True)
-        order = torch.arange(len(slots), device=slots.device)
-        last = torch.zeros_like(unique)
-        last = last.scatter_reduce(0, position, order, "amax", include_self=False)
-        return unique, F.normalize(features.to(self.memory)[last], dim=-1)
+        order = slots.argsort(stable=True)
+        last = order[torch.searchsorted(slots[order], slots, right=True) - 1]  # (N,)
+        return slots, F.normalize(features.to(self.memory)[last], dim=-1)

@@ -39,7 +39,7 @@ def prepare(cfg: RunConfig) -> Prepared:
     run_key(cfg)  # refuses an unknown METHOD
     if cfg.watch.device == "cuda" and not torch.cuda.is_available():
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
-    fabric = Fabric(accelerator=cfg.watch.device, devices=1, precision=cfg.optim.precision)
+    fabric = Fabric(accelerator=cfg.watch.device, devices=1)
     make = method_class(cfg.method)
     domains = load_domains(cfg, make.labelled)
     torch.manual_seed(cfg.seed)

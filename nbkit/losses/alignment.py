@@ -257,7 +257,8 @@ def vca(
         classes = _numbers(_shared(y_source, y_target, num_classes), most)
         renumbered = torch.full((num_classes + 1,), -1, device=classes.device)
         renumbered[classes] = torch.arange(len(classes), device=classes.device)
-        y_source, y_target, num_classes = renumbered[y_source], renumbered[y_target], len(classes)
+        y_source, y_target = renumbered[y_source], renumbered[y_target]
+        num_classes = max(len(classes), 1)
     D = discrepancy(
         pair, y_source, y_target, num_classes, levels=levels, gamma_scope=gamma_scope
     )  # (C, C)

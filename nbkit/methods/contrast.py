@@ -196,13 +196,14 @@ class Contrast(nn.Module):
         b, k = v.shape[:2]
         kinds = []
         if "order" in self.cfg.stcl.video_neg and self.cfg.model.aggregation != "mean":
-            order = wrong_order(k, b, generator).to(v.device)  # (B, K)
+            order = wrong_order(k, b, generator).to(v.device, non_blocking=True)  # (B, K)
             kinds.append(stream.aggregate(v.gather(1, order[..., None].expand_as(v))))
         if "clip" in self.cfg.stcl.video_neg:
             swap = torch.rand(b, k, generator=generator) < 0.5
             at_least = torch.randint(k, (b,), generator=generator)
             swap[torch.arange(b), at_least] = True
-            kinds.append(stream.aggregate(torch.where(swap.to(v.device)[..., None], v_neg, v)))
+            swap = swap.to(v.device, non_blocking=True)  # (B, K)
+            kinds.append(stream.aggregate(torch.where(swap[..., None], v_neg, v)))
         return torch.stack(kinds, dim=1)
 
     # --- banks -----------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ class Contrast(nn.Module):
             neg_bank.unflatten(0, slots.shape),
             tau=stcl.tau,
             multi_pos=stcl.multi_pos,
+            unit_banks=True,
         )
 
     def chance(self, views: Views) -> dict[str, float]:

@@ -58,9 +58,11 @@ def test_every_method_has_the_gradients_of_the_whole_batch(name, bn_mode, tiny):
     method.load_state_dict(state)
 
 
-def test_a_second_view_and_both_losses_of_a_single_stream(tiny):
-    method = built(tiny(modalities="rgb", bn_mode="group")).double().train()
-    assert method.views(2)["second_view"]
+@pytest.mark.parametrize("single_view2", ["augment", "residual"])
+def test_a_second_view_of_a_single_stream(single_view2, tiny):
+    cfg = tiny(modalities="rgb", bn_mode="group", single_view2=single_view2)
+    method = built(cfg).double().train()
+    assert method.views(2)["second_view"] == single_view2
     kept = {k: v.clone() for k, v in method.state_dict().items()}
     whole = gradients(method, None, 2)
     method.load_state_dict(kept)
@@ -142,8 +144,9 @@ def test_less_is_kept_and_evaluation_is_chunked_too(tiny):
     assert kept[2] < kept[None] / 4
 
 
-def test_bytes_give_what_floats_give(tiny):
-    method = built(tiny(clips_at_once=4))
+@pytest.mark.parametrize("modalities", ["rgb", "flow", "rgb+flow"])
+def test_bytes_give_what_floats_give(modalities, tiny):
+    method = built(tiny(clips_at_once=4, modalities=modalities))
     sides = {}
     for name in ("raw", "batch"):
         sides[name] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -155,11 +156,11 @@ class Contrast(nn.Module):
         stream = model.streams[m]
         if self.cfg.stcl.single_view2 == "augment":
             return stream.clip_features(batch[f"{m}_2"])
-        clips = batch.get(f"{m}_2")  # cached features have the residual's, too
-        if clips is None:
-            clips = residual_view(batch[m], self.cfg.stcl.residual_scale)  # (B, K, C, T, H, W)
         with keep_statistics(model):  # no test video looks like this
-            return stream.clip_features(clips)
+            if f"{m}_2" in batch:  # cached features have the residual's, too
+                return stream.clip_features(batch[f"{m}_2"])
+            residual = partial(residual_view, scale=self.cfg.stcl.residual_scale)
+            return stream.clip_features(batch[m], residual)  # (B, K, C, T, H, W) -> (B, K, D)
 
     def negative_clips(
         self, model: TwoStream, batch: Batch, m: str, generator: Generator

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nbkit.config.recognition import RunConfig
 
 Attention = Callable[[Tensor], Tensor]
+View = Callable[[Tensor], Tensor]
 SUBSAMPLE = 3  # tuples of clips per scale, the value of TRN and TA3N
 
 
@@ -151,8 +152,8 @@ class Stream(nn.Module):
         if cfg.model.head == "mlp":
             self.head = ProjectionHead(dim, cfg.model.bn_mode)
 
-    def clip_features(self, x: Tensor) -> Tensor:
-        """Clips (B, K, ...), floats or bytes, -> v (B, K, D).
+    def clip_features(self, x: Tensor, view: View | None = None) -> Tensor:
+        """Clips (B, K, ...), floats or bytes, -> v (B, K, D); `view` changes their floats first.
 
         With `at_once`, chunks of so many clips pass one after the other.  A training pass keeps
         nothing of a chunk but its features, and computes it again on the way back.
@@ -160,28 +161,30 @@ class Stream(nn.Module):
         clips = x.flatten(0, 1)  # (B K, ...)
         grad = torch.is_grad_enabled()
         if self.at_once is None or (grad and not self.training):  # hooks of Grad-CAM see one pass
-            encoded = self.encode(clips)
+            encoded = self.encode(clips, view)
         else:
             chunks = clips.tensor_split(-(-len(clips) // self.at_once))
             run = self.encode_again if grad else self.encode
-            encoded = torch.cat([run(chunk) for chunk in chunks])  # (B K, out_features)
+            encoded = torch.cat([run(chunk, view) for chunk in chunks])  # (B K, out_features)
         return self.project(encoded).unflatten(0, x.shape[:2])
 
-    def encode(self, clips: Tensor) -> Tensor:
+    def encode(self, clips: Tensor, view: View | None) -> Tensor:
         """Clips (N, ...) -> (N, out_features), in float32 at least."""
         clips = floats(clips, self.modality)
+        if view is not None:
+            clips = view(clips)
         if not (self.half and self.training):
             return self.encoder(clips)
         with torch.autocast(clips.device.type, torch.bfloat16):
             return self.encoder(clips).float()
 
-    def encode_again(self, clips: Tensor) -> Tensor:
+    def encode_again(self, clips: Tensor, view: View | None) -> Tensor:
         """`encode`, which keeps its input alone and is computed again for the backward pass."""
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
             return nullcontext(), repeating(self.encoder)
 
-        return checkpoint(self.encode, clips, use_reentrant=False, context_fn=contexts)
+        return checkpoint(self.encode, clips, view, use_reentrant=False, context_fn=contexts)
 
     def forward(self, x: Tensor, attention: Attention | None = None) -> StreamOutput:
         """Clips (B, K, ...) through the stream; `attention` weighs the relations of 'trn'."""

@@ -140,7 +140,14 @@ class StageOptim(Section):
     weight_decay: float = Field(1e-7, ge=0, le=1e6)
     grad_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: off")
     batch: int = Field(64, ge=6, multiple_of=2, description="videos per step, half per domain")
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="of the encoders in training; everything behind them is float32"
+    )
+    clips_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="clips that an encoder holds in memory, computed twice; None: all, once",
+    )
 
 
 class TestPart(Section):

@@ -14,7 +14,8 @@ from torch import Tensor
 from nbkit.data.arrays import VideoArrays, key_of, require_space
 from nbkit.data.cache import VideoCache, square
 from nbkit.data.clips import VideoDataset
-from nbkit.data.flow import FLOW_LEVELS, dequantise
+from nbkit.data.flow import dequantise
+from nbkit.data.pixels import FLOW_LEVELS
 
 # raise it when the same pictures would give other features
 VERSION = 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from nbkit.methods.base import Batch, Method
 
 EVAL_BATCH = 64
+# threads that assemble batches, and batches that wait assembled
+AHEAD = 2
 
 
 class Features(NamedTuple):
@@ -26,6 +31,28 @@ class Features(NamedTuple):
     V: dict[str, Tensor]  # by stream (N, D)
     probs: dict[str, Tensor]  # by stream and 'fused' (N, C)
     labels: Tensor  # (N,), -1 where withheld
+
+
+def ahead(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`work(item)` of every item in order; threads do the next ones while the caller is busy."""
+    pool, waiting = ThreadPoolExecutor(AHEAD), deque[Future]()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def assembled(device: torch.device, dataset: Any, chosen: np.ndarray, **views: bool) -> Batch:
+    """A batch in bytes, in memory that a GPU can fetch by itself where `device` is one."""
+    batch = dataset.raw(chosen, **views)
+    if device.type != "cuda":
+        return batch
+    return {name: x.pin_memory() for name, x in batch.items()}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -56,9 +83,10 @@ def in_batches(dataset: Any, device: torch.device, size: int = EVAL_BATCH) -> It
 
     Only for evaluation mode: batch statistics would know the labels.
     """
-    for start in range(0, len(dataset), size):
-        chosen = np.arange(start, min(start + size, len(dataset)))
-        yield to_device(dataset.batch(chosen), device)
+    starts = range(0, len(dataset), size)
+    parts = [np.arange(start, min(start + size, len(dataset))) for start in starts]
+    for batch in ahead(partial(assembled, device, dataset), parts):
+        yield to_device(batch, device)
 
 
 def in_random_batches(
@@ -66,10 +94,11 @@ def in_random_batches(
 ) -> Iterator[Batch]:
     """All videos of `dataset` once, in a random order, in batches of equal size (+-1).
 
-    For whatever reads batch statistics.  `views` are arguments of `dataset.batch`.
+    For whatever reads batch statistics.  `views` are arguments of `dataset.raw`.
     """
-    for chosen in epoch_batches(len(dataset), EVAL_BATCH, seed + 5171, 0):
-        yield to_device(dataset.batch(chosen, **views), device)
+    parts = epoch_batches(len(dataset), EVAL_BATCH, seed + 5171, 0)
+    for batch in ahead(partial(assembled, device, dataset, **views), parts):
+        yield to_device(batch, device)
 
 
 @torch.no_grad()

@@ -171,7 +171,6 @@ def dataset_maker(
             part,
             stride=cfg.data.frame_stride,
             crop=cfg.data.crop,
-            flow_clip=cfg.data.flow_clip,
             **shape,
             **how,
         )

@@ -39,7 +39,7 @@ def prepare(cfg: RunConfig) -> Prepared:
     run_key(cfg)  # refuses an unknown METHOD
     if cfg.watch.device == "cuda" and not torch.cuda.is_available():
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
-    fabric = Fabric(accelerator=cfg.watch.device, devices=1, precision=cfg.optim.precision)
+    fabric = Fabric(accelerator=cfg.watch.device, devices=1)
     if fabric.device.type == "cpu":
         torch.set_num_threads(cfg.watch.threads)  # the numbers depend on it
     make = method_class(cfg.method)

@@ -78,6 +78,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())  # or a power cut leaves an empty file of that name
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -68,11 +69,7 @@ def _cost(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from nbkit.doctor import examine, report
-
-    lines = examine()
-    print(report(lines))
-    return int(any(remedy for _, _, remedy in lines))
+    return subprocess.call([sys.executable, ROOT / "tools" / "doctor.py"])
 
 
 def _parser() -> argparse.ArgumentParser:

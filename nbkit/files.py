@@ -29,8 +29,8 @@ def checked_name(name: str) -> str:
     """A name that becomes a file, a folder or an argument: it leads nowhere else."""
     if not re.fullmatch(r"\w[\w +-]{0,62}", name):
         raise NbkitError(
-            f"{name!r} cannot be a name: letters, digits, blanks, '_', '-' and '+' are allowed, "
-            "63 at most, a letter or a digit first"
+            f"{name!r} cannot be a name: letters, digits, blanks, '_', '-' and '+' are allowed, 63 "
+            "at most, a letter or a digit first. A file of data_manifests/ goes without .yaml"
         )
     return name
 
@@ -78,6 +78,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())  # or a power cut leaves an empty file of that name
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)

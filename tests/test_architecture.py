@@ -25,7 +25,6 @@ ROOMS = [
     "explain",
     "tables",
     "figures",
-    "doctor",
     "cli",
 ]
 # What two rooms may both call by the same name: the entry of a module that is used by its module's

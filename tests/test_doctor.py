@@ -4,17 +4,17 @@ import sys
 
 import pytest
 
-from nbkit import doctor
 from nbkit.cli import main
+from tools import doctor
 
 
 def line_of(lines, name):
     return next(line for line in lines if line[0] == name)
 
 
-def test_this_installation_fits_one_screen(capsys):
+def test_this_installation_fits_one_screen(capfd):
     code = main(["doctor"])
-    shown = capsys.readouterr().out.splitlines()
+    shown = capfd.readouterr().out.splitlines()
     assert code in (0, 1) and len(shown) <= 24 and all(len(line) < 160 for line in shown)
     said = "\n".join(shown)
     for name in ("Python", "packages", "OpenCV", "kernel", "GPU", "threads", "data", "runs"):

@@ -1,6 +1,7 @@
 """The localization loop and its runs: equal baselines, resume, shared stages, withheld labels."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, get_args, get_origin
 
@@ -240,6 +241,19 @@ def test_a_run_killed_before_its_folder_completes_from_the_checkpoint(runs, monk
     assert list(done.history["step"]) == [0, 1]
     columns = {"rpn_cls", "roi_reg", "t_img", "beta", "lam", "lr", "seconds"}
     assert columns <= set(done.history)
+
+
+def test_two_identical_runs_at_once_are_one(runs, monkeypatch, tmp_path):
+    cfg, steps, evaluated = runs(row="T_img", steps=3), [], []
+    step, evaluate = localization.train_step, localization.evaluate_localizer
+    monkeypatch.setattr(localization, "train_step", lambda *a: steps.append(0) or step(*a))
+    monkeypatch.setattr(
+        localization, "evaluate_localizer", lambda *a: evaluated.append(0) or evaluate(*a)
+    )
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, [cfg, cfg])
+    assert first.metrics == second.metrics and first.folder == second.folder
+    assert (len(steps), len(evaluated)) == (3, 1) and len(first.history) == 3
 
 
 def test_changed_data_are_trained_anew_in_a_folder_of_their_own(runs, monkeypatch):

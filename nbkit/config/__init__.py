@@ -78,16 +78,6 @@ class Configuration(Section):
     )
     watch: Watch = Watch()
 
-    @field_validator("benchmark", mode="before")
-    @classmethod
-    def _name_of_a_benchmark(cls, name: Any) -> Any:
-        if str(name).endswith((".yaml", ".yml")):
-            raise ValueError(
-                f"benchmark={name!r}: put the file into data_manifests/ and give its name "
-                "without .yaml"
-            )
-        return name
-
     @model_validator(mode="after")
     def _two_domains(self) -> Self:
         if self.source == self.target:

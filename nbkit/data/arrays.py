@@ -97,8 +97,6 @@ class VideoArrays:
         def save(part: Path) -> None:
             with open(part, "wb") as file:
                 np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())
 
         atomically(path, save)
         self.lengths[video] = len(array)

@@ -39,10 +39,10 @@ from nbkit.train.store import (
     commit,
     environment,
     finish,
-    finished,
     read_run,
     run_folder,
     run_key,
+    unfinished,
 )
 
 
@@ -76,9 +76,10 @@ def run(cfg: LocalizationConfig) -> Run:
     """Train (or reuse) the detector of `cfg`, test on the target, and return the `Run`."""
     data = load_data(cfg)
     folder = run_folder(cfg, data.key)
-    if not finished(folder):
-        model, state = _trained(cfg, data)
-        _write_run(folder, cfg, data, model.detector, state)
+    with unfinished(folder) as todo:
+        if todo:
+            model, state = _trained(cfg, data)
+            _write_run(folder, cfg, data, model.detector, state)
     return read_run(cfg, folder)
 
 

@@ -23,7 +23,7 @@ from nbkit.methods.passes import Features
 from nbkit.train.domains import Domains, load_domains
 from nbkit.train.selection import own_history, selected, target_features
 from nbkit.train.stages import History, train_stage
-from nbkit.train.store import Run, environment, finish, finished, read_run, run_folder, run_key
+from nbkit.train.store import Run, environment, finish, read_run, run_folder, run_key, unfinished
 
 
 class Prepared(NamedTuple):
@@ -53,10 +53,11 @@ def run(cfg: RunConfig) -> Run:
     """Train (or reuse) the stages of `cfg`, test on the target, and return the `Run`."""
     prepared = prepare(cfg)
     folder = run_folder(cfg, prepared.domains.data_key)
-    if not finished(folder):
-        made_with = environment(prepared.fabric.device)
-        history = train(prepared)
-        write_run(folder, prepared, history, made_with)
+    with unfinished(folder) as todo:
+        if todo:
+            made_with = environment(prepared.fabric.device)
+            history = train(prepared)
+            write_run(folder, prepared, history, made_with)
     return read_run(cfg, folder)
 
 

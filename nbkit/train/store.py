@@ -18,7 +18,8 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nbkit.config import Configuration, digest
 from nbkit.errors import NbkitError
-from nbkit.files import write_json
+from nbkit.files import held, write_json
 from nbkit.methods import METHODS
 
 if TYPE_CHECKING:
@@ -101,6 +102,16 @@ def find_run(cfg: Configuration) -> Path | None:
 def finished(folder: Path) -> bool:
     """Whether the run in `folder` is complete."""
     return read_metrics(folder) is not None
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[bool]:
+    """Whether the run in `folder` is still to be made; if so, no other process makes it now."""
+    if finished(folder):
+        yield False
+        return
+    with held(folder.with_name(f".{folder.name}.lock"), "this run"):
+        yield not finished(folder)
 
 
 def read_run(cfg: Configuration, folder: Path) -> Run:

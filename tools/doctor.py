@@ -1,4 +1,7 @@
-"""`nbkit doctor`: what of this installation is wrong, and what to do, on one screen."""
+"""`nbkit doctor`, or `python tools/doctor.py`: what of this installation is wrong, on one screen.
+
+It imports nothing of the package, so it also speaks where the package cannot be imported.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from nbkit.config import ROOT
-
+ROOT = Path(__file__).resolve().parents[1]
 # One line of the screen: a name, what is there, and what to do ('' where all is well).
 Finding = tuple[str, str, str]
 LEAST_PYTHON = (3, 11, 5)
@@ -170,3 +172,9 @@ def _places(data_root: Path, runs_dir: Path) -> Iterator[Finding]:
             f"{size:.0f} MB free; this suite works in threads and needs none of it",
             "",
         )
+
+
+if __name__ == "__main__":
+    lines = examine()
+    print(report(lines))
+    sys.exit(any(remedy for _, _, remedy in lines))

@@ -19,6 +19,8 @@ os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "2147483647")
 
 RUNS = config.get("runs_dir", "runs")
+# With profiles/gpus every run takes a GPU that no other one holds.
+ON = f"profiles/gpus/on_a_gpu {config['gpus']} " if "gpus" in config else ""
 NB = f"{RUNS}/notebooks"
 CALL = uuid.uuid4().hex[:8]
 DATA = f"{NB}/01_data_preparation.ipynb"
@@ -92,7 +94,7 @@ rule first_cell:
     params: table=lambda wildcards: CELLS[wildcards.key].table
     message: "{SAY:{wildcards.key}}"
     shell:
-        "{sys.executable:q} -m nbkit.cli run {params.table:q} --cell {wildcards.key:q} "
+        "{ON}{sys.executable:q} -m nbkit.cli run {params.table:q} --cell {wildcards.key:q} "
         "--runs-dir {RUNS:q}"
 
 use rule first_cell as cell with:

@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
 
-.PHONY: setup demo figures test lab notebooks clean
+.PHONY: setup demo figures test lab notebooks gpu clean
 
 setup: .venv/.ready
 
@@ -48,6 +48,10 @@ lab: setup
 notebooks: setup
 	$(PY) tools/notebooks.py
 	$(PY) tools/readme.py
+
+# Ten minutes on a GPU: whether the paper's batch trains, memory, clips per second, waiting for data.
+gpu:
+	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) benchmarks/gpu.py
 
 clean:
 	rm -rf runs data/cache data/features .snakemake

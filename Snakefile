@@ -7,6 +7,7 @@
 # A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook
 # and the rest goes on.
 import os
+import shlex
 import sys
 import uuid
 
@@ -22,6 +23,8 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "2147483647")
 RUNS = str(config.get("runs_dir", "runs"))
 if set("{}") & set(RUNS):
     raise NbkitError(f"runs_dir={RUNS!r}: braces mean something else to Snakemake; leave them out")
+# With profiles/gpus every run takes a GPU that no other one holds.
+ON = f"profiles/gpus/on_a_gpu {shlex.quote(str(config['gpus']))} " if "gpus" in config else ""
 NB = f"{RUNS}/notebooks"
 CALL = uuid.uuid4().hex[:8]
 DATA = f"{NB}/01_data_preparation.ipynb"
@@ -95,7 +98,7 @@ rule first_cell:
     params: table=lambda wildcards: CELLS[wildcards.key].table
     message: "{SAY:{wildcards.key}}"
     shell:
-        "{sys.executable:q} -m nbkit.cli run {params.table:q} --cell {wildcards.key:q} "
+        "{ON}{sys.executable:q} -m nbkit.cli run {params.table:q} --cell {wildcards.key:q} "
         "--runs-dir {RUNS:q}"
 
 use rule first_cell as cell with:

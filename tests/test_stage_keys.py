@@ -12,7 +12,8 @@ from nbkit.config.recognition import RunConfig
 from nbkit.methods import method_class
 from nbkit.methods.base import Step
 from nbkit.train.recognition import prepare
-from nbkit.train.stages import make_optimizer, stage_key
+from nbkit.train.stages import stage_key
+from nbkit.train.steps import make_optimizer
 
 ALWAYS = {"data", "model", "optim"}
 # Sections beyond ALWAYS that stages 1, 2 and 3 read, by the fields that make the row.

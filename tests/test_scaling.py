@@ -1,0 +1,98 @@
+"""More than one GPU or machine: profiles for existing engines, several workers on one folder."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nbkit.config import ROOT
+from nbkit.config.recognition import RunConfig
+
+PROFILES = {"gpus": None, "slurm": "slurm", "kubernetes": "kubernetes"}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_places_the_runs_of_a_table(name, tmp_path):
+    plugin = PROFILES[name]
+    if plugin and not importlib.util.find_spec(f"snakemake_executor_plugin_{plugin}"):
+        pytest.skip(f"snakemake-executor-plugin-{plugin} is not installed")
+    words = ["-m", "snakemake", "-n", "--profile", f"profiles/{name}", "table5", "-p"]
+    words += ["--config", f"runs_dir={tmp_path}", *(["gpus=4"] if name == "gpus" else [])]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    shown = done.stdout + done.stderr
+    assert done.returncode == 0, shown
+    assert "gpu=1" in shown
+    assert ("profiles/gpus/on_a_gpu 4 " in shown) == (name == "gpus")
+
+
+def test_every_run_gets_a_gpu_of_its_own(tmp_path):
+    """Four runs on two GPUs: no GPU has two at a time, and a killed run's GPU is free again."""
+    script = tmp_path / "run.sh"
+    script.write_text('echo "$CUDA_VISIBLE_DEVICES"; sleep "$1"\n')
+    place = [str(ROOT / "profiles/gpus/on_a_gpu"), "2", "bash", str(script)]
+    mine = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def start(seconds):
+        return subprocess.Popen([*place, seconds], env=mine, stdout=subprocess.PIPE, text=True)
+
+    first, second = start("60"), start("60")
+    held = [first.stdout.readline().strip(), second.stdout.readline().strip()]
+    assert sorted(held) == ["0", "1"]
+    third = start("0")
+    time.sleep(0.5)
+    assert third.poll() is None  # both are taken
+    first.send_signal(signal.SIGKILL)
+    subprocess.run(["pkill", "-P", str(first.pid)], check=False)
+    assert third.communicate(timeout=120)[0].strip() == held[0]
+    second.kill()
+
+
+def test_papers_values_for_a_bare_machine_are_the_profiles():
+    """benchmarks/gpu.py runs where pydantic is not installed."""
+    stored = json.loads((ROOT / "benchmarks/paper.json").read_text())
+    assert stored.pop("watch") == {"progress": False}
+    cfg = RunConfig.make(profile="paper").model_dump(mode="json", exclude={"watch"})
+    assert stored == cfg
+
+
+def test_a_killed_worker_costs_nothing_but_time(smoke, tmp_path):
+    """Three workers share a folder, one is killed in the middle: the runs equal those of one."""
+    cfg = smoke(runs_dir=str(tmp_path / "alone"))
+    program = tmp_path / "worker.py"
+    program.write_text(
+        "import sys\n"
+        "from nbkit.config.recognition import RunConfig\n"
+        "from nbkit.train.recognition import run\n"
+        "from nbkit.train.store import find_run\n"
+        "data, runs = sys.argv[1:3]\n"
+        "for method in ('source_only', 'adabn', 'mmd', 'stcda'):\n"
+        "    cfg = RunConfig.make(profile='smoke', method=method, data_root=data, runs_dir=runs)\n"
+        "    print('begins', flush=True)\n"
+        "    found = run(cfg)\n"
+    )
+
+    def start(runs):
+        words = [sys.executable, str(program), cfg.watch.data_root, str(tmp_path / runs)]
+        return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    workers = [start("shared") for _ in range(3)]
+    while not list((tmp_path / "shared").glob("stages/*.pt")):
+        time.sleep(0.05)
+        assert all(worker.poll() is None for worker in workers)
+    workers[0].kill()  # while it trains or waits for one that does
+    for worker in workers[1:]:
+        worker.communicate(timeout=900)
+        assert worker.returncode == 0
+    alone = start("alone")
+    alone.communicate(timeout=900)
+    assert alone.returncode == 0
+    found = {
+        runs: {p.parent.name: p.read_text() for p in (tmp_path / runs).glob("*/predictions.csv")}
+        for runs in ("shared", "alone")
+    }
+    assert len(found["alone"]) == 4 and found["shared"] == found["alone"]

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from nbkit.errors import NbkitError
-from nbkit.files import atomically, held
+from nbkit.files import atomically, held, remove_parts
 
 # bytes read from each end of a file for its fingerprint
 EDGE = 1 << 15
@@ -28,6 +28,8 @@ EDGE = 1 << 15
 MOST_NAMED = 20
 # array files kept open for reading
 OPEN = 128
+# seconds after which nobody writes a half-written file any more
+ABANDONED = 3600.0
 
 
 def fingerprint(path: str | Path) -> str:
@@ -124,6 +126,7 @@ class VideoArrays:
             self.write(video, array)
             return ""
 
+        remove_parts(self.folder, ABANDONED)
         pool = ThreadPoolExecutor(workers)
         results = map(attempt, videos) if workers == 1 else pool.map(attempt, videos)
         done = len(self) - len(videos)
@@ -223,5 +226,12 @@ def one_at_a_time(data_root: str | Path, benchmark: str) -> Iterator[None]:
 
     A second process waits, and after a few seconds says for what.
     """
-    with held(Path(data_root) / f".making-{benchmark}.lock", f"the data of {benchmark}"):
+    root = Path(data_root)
+    if root.exists() and not os.access(root, os.W_OK):
+        raise NbkitError(
+            f"{root}: cannot be written. Caches of the decoded videos are made there. Give a folder "
+            "of your own as DATA_ROOT, with a link to the videos in it: "
+            f"ln -s /the/share/{benchmark} DATA_ROOT/{benchmark}"
+        )
+    with held(root / f".making-{benchmark}.lock", f"the data of {benchmark}"):
         yield

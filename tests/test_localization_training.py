@@ -151,7 +151,7 @@ def test_wrong_use_is_refused(squares, tmp_path):
         config(row="T-img")
     with pytest.raises(NbkitError, match="LAMBDA"):
         config(lambda_=1)
-    with pytest.raises(NbkitError, match="AdaBN.*per_domain"):
+    with pytest.raises(NbkitError, match="AdaBN.*none"):
         config(row="AdaBN", norm="group")
 
 

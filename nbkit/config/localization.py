@@ -89,6 +89,12 @@ class StepOptim(Section):
         "step", description="step: divided by 10 at 5/7 of the steps"
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    source_steps: int = Field(
+        0,
+        ge=0,
+        description="first steps without adaptation, trained once for all rows; NORM='frozen' "
+        "keeps their statistics",
+    )
     grad_clip: float = Field(0.0, ge=0, description="largest gradient norm per branch; 0: off")
 
 
@@ -134,8 +140,10 @@ class LocalizationConfig(Configuration):
     def _coherent(self) -> LocalizationConfig:
         if self.row not in ROWS:
             raise ValueError(f"row={self.row!r}: choose one of {', '.join(ROWS)}")
-        if self.row == "AdaBN" and self.detector.norm != "per_domain":
-            raise ValueError("AdaBN re-estimates batch statistics: it needs norm='per_domain'")
+        if self.row == "AdaBN" and self.detector.norm == "group":
+            raise ValueError("AdaBN re-estimates batch statistics: norm='group' has none")
+        if self.optim.source_steps >= self.optim.steps:
+            raise ValueError("source_steps: leave some of the steps to the adaptation")
         return self
 
     @property

@@ -143,7 +143,7 @@ class LocalizationConfig(Configuration):
         if self.row == "AdaBN" and self.detector.norm == "group":
             raise ValueError("AdaBN re-estimates batch statistics: norm='group' has none")
         if self.optim.source_steps >= self.optim.steps:
-            raise ValueError("source_steps: leave some of the steps to the adaptation")
+            raise ValueError("source_steps must be below steps: lower SOURCE_STEPS, or raise STEPS")
         return self
 
     @property

@@ -174,6 +174,8 @@ def test_the_ramp_of_the_reversal_begins_with_the_adaptation():
     assert reversal(late, 80) == pytest.approx(late.adaptation.beta * ramp(0.5))
     with pytest.raises(NbkitError, match="lower SOURCE_STEPS, or raise STEPS"):
         config(steps=3, source_steps=3)
+    with pytest.raises(NbkitError, match="frozen.*SOURCE_STEPS"):
+        config(norm="frozen")
 
 
 def test_frozen_statistics_are_those_of_the_source_steps(squares):
@@ -318,7 +320,7 @@ OTHER |= {"keyframe_weights": "a.pt", "temporal_weights": "a.pt"}
 
 @pytest.mark.parametrize("row, reads", [("I3D+RPN", False), ("all three", True)])
 def test_the_key_of_a_stage_changes_with_what_its_training_reads(row, reads):
-    cfg = config(row=row, norm="shared")
+    cfg = config(row=row, norm="frozen", source_steps=1)
     read = {"": True, "data": True, "detector": True, "optim": True, "adaptation": reads}
     for name, place in LocalizationConfig.places().items():
         section = getattr(cfg, place) if place else cfg

@@ -241,6 +241,20 @@ def test_laptop_benchmarks_resolve_from_real_folders(name):
     assert table.equals(again)
 
 
+def test_two_classes_of_the_localization_benchmark_resolve_from_real_folders():
+    real_path("ucf101_24", "pyannot.pkl")
+    real_path("jhmdb", "puppet_mask")
+    table = resolve(load_manifest("jhmdb_ucf101_two"), real_path("ucf101_24").parent)
+    sizes = table.groupby(["domain", "split"]).size().to_dict()
+    assert sizes == {
+        ("jhmdb", "train"): 58,
+        ("jhmdb", "test"): 23,
+        ("ucf101", "train"): 186,
+        ("ucf101", "test"): 71,
+    }
+    assert (table["boxes"] != "").all()
+
+
 def test_jhmdb_source_of_the_localization_benchmark():
     real_path("jhmdb", "puppet_mask")
     table = resolve(load_manifest("jhmdb_ucf101"), real_path("jhmdb").parent, allow_partial=True)

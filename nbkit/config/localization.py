@@ -47,9 +47,7 @@ class Detector(Section):
     """The two-branch detector."""
 
     size: Literal["small", "laptop", "paper"] = "small"
-    norm: Literal["group", "per_domain", "shared", "frozen"] = Field(
-        "group", description="of the small size"
-    )
+    norm: Literal["group", "per_domain", "frozen"] = Field("group", description="of the small size")
     temporal_pool: Literal["before_roi", "after_tf2"] = "before_roi"
     tf1_end: Literal["Mixed_4e", "Mixed_4f"] = "Mixed_4e"
     tf2_pool5a: bool = False
@@ -104,6 +102,12 @@ class StepOptim(Section):
         "step", description="step: divided by 10 at 5/7 of the steps"
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    source_steps: int = Field(
+        0,
+        ge=0,
+        description="first steps without adaptation, trained once for all rows; NORM='frozen' "
+        "keeps their statistics",
+    )
     grad_clip: float = Field(0.0, ge=0, description="largest gradient norm per branch; 0: off")
 
 
@@ -149,8 +153,12 @@ class LocalizationConfig(Configuration):
     def _coherent(self) -> LocalizationConfig:
         if self.row not in ROWS:
             raise ValueError(f"row={self.row!r}: choose one of {', '.join(ROWS)}")
-        if self.row == "AdaBN" and self.detector.norm != "per_domain":
-            raise ValueError("AdaBN re-estimates batch statistics: it needs norm='per_domain'")
+        if self.row == "AdaBN" and self.detector.norm == "group":
+            raise ValueError("AdaBN re-estimates batch statistics: norm='group' has none")
+        if self.detector.norm == "frozen" and not self.optim.source_steps:
+            raise ValueError("norm='frozen' keeps the statistics of SOURCE_STEPS steps: set them")
+        if self.optim.source_steps >= self.optim.steps:
+            raise ValueError("source_steps must be below steps: lower SOURCE_STEPS, or raise STEPS")
         return self
 
     @property

@@ -6,7 +6,7 @@ In video domain adaptation this choice has the largest single effect.  Modes:
   domain and is normalised by itself.
 - `per_domain`: one set per domain, shared affine parameters, as in AdaBN (Li et al., ICLR-W 2017)
   and CAN (Kang et al., CVPR 2019).
-- `frozen`: always the running statistics, which never change.
+- `frozen`: always the running statistics, which change within `learning_statistics` only.
 - `group`: GroupNorm, no statistics at all.
 """
 
@@ -39,6 +39,7 @@ class DomainNorm(nn.Module):
         self.domain = 0  # row of the statistics in force
         self.updates = True  # whether training passes change the running statistics
         self.repeats = False  # whether this pass has changed them once before
+        self.learning = False  # whether the mode `frozen` trains like `shared`
         self.averaged: int | None = None  # batches in a plain mean; None: exponential mean
         self.groups = min(8, channels)  # of the mode `group`
         while channels % self.groups:
@@ -55,7 +56,7 @@ class DomainNorm(nn.Module):
         row = self.domain if self.mode == "per_domain" else 0
         # (C,) views: batch_norm updates them in place
         mean, var = self.running_mean[row], self.running_var[row]
-        if not self.training or self.mode == "frozen":
+        if not self.training or (self.mode == "frozen" and not self.learning):
             return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
         momentum = self.momentum
         if not self.updates:  # batch statistics normalise, the running ones stay
@@ -105,6 +106,11 @@ def repeating(model: nn.Module) -> AbstractContextManager[None]:
     return _setting(model, repeats=True, **now)
 
 
+def learning_statistics(model: nn.Module, learning: bool = True) -> AbstractContextManager[None]:
+    """Within the block, `frozen` layers train as `shared` ones do, if `learning`."""
+    return _setting(model, learning=learning)
+
+
 @contextmanager
 def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
     """Within the block, forward passes estimate the statistics of `domain` anew.
@@ -112,7 +118,8 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
     The statistics become the plain mean over batches.  AdaBN (Li et al. 2018) is this block around
     one pass over the target's training clips.  Inside, the model is in training mode but without
     dropout, because the statistics serve the network as it is tested; afterwards it is back in its
-    former mode.  The modes `group` and `frozen` ignore the block.
+    former mode.  The mode `group` ignores the block, and so does `frozen` outside of
+    `learning_statistics`.
     """
     was_training = model.training
     model.train()

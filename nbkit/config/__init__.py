@@ -65,7 +65,7 @@ class Configuration(Section):
     source: str = Field("studio", description="labelled domain")
     target: str = Field("street", description="unlabelled domain")
     seed: int = Field(0, ge=0)
-    split_seed: int = Field(0, ge=0, description="which grouped split, if none is official")
+    split_seed: int = Field(0, ge=0, description="which split: a grouped draw, or official list 1+")
     watch: Watch = Watch()
 
     @field_validator("benchmark")

@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 from nbkit.errors import NbkitError
 
 FAMILIES = ("spatial", "temporal", "both", "repeat")
+# contrast of the difference of neighbouring frames as a picture
+RESIDUAL_SCALE = 2.0
 
 # What a spatial negative does to one frame: picture (..., H, W) -> same shape.  Flow vectors keep
 # their sign: a flow picture that contradicts its neighbours is the purpose, while negating u as
@@ -142,13 +144,34 @@ def clip_negative(clips: Tensor, family: str, generator: Generator) -> Tensor:
     return out
 
 
-def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
-    """`clip_negative` on cached features: a turned frame is the feature of another view.
+def clip_variants(clips: Tensor, generator: Generator) -> Tensor:
+    """What is computed of every clip for a frozen video network, in the order of VARIANTS.
 
-    Shapes: views (N, T, V, F), view 0 is the clip itself -> (N, T, F).
+    Shapes: clips (N, C, T, H, W) -> (N, 5, C, T, H, W).  Channels: 3 are RGB in [0, 1], 2 are flow.
+    """
+    mirrored, residual = clips.flip(-1), RESIDUAL_SCALE * clips.diff(dim=2)
+    if clips.shape[1] == 2:
+        mirrored[:, 0].neg_()  # u points the other way
+    else:
+        residual = (residual + 0.5).clamp(0, 1)
+    residual = torch.cat(
+        [residual, residual[:, :, -1:]], dim=2
+    )  # T - 1 differences, the last twice
+    spatial, temporal = spatial_negative(clips, generator), temporal_negative(clips, generator)
+    return torch.stack([clips, mirrored, spatial, temporal, residual], dim=1)
+
+
+def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
+    """`clip_negative` on cached features.
+
+    Features of frames, views (N, T, V, F): a turned frame is the feature of another view.  Features
+    of clips, views (N, 1, 3, F): the clip, its spatial and its temporal negative are stored.
+    View 0 is the clip itself.  Returns (N, T, F).
     """
     _check_family(family)
     n, frames, count = views.shape[:3]
+    if frames == 1:
+        return _stored_negative(views, family, generator)
     if count < 2 and family in ("spatial", "both"):
         raise NbkitError("a spatial negative needs features of at least 2 views.")
     view = torch.zeros(n, frames, dtype=torch.long)  # (N, T)
@@ -166,6 +189,20 @@ def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor
         time = torch.where(spatial, torch.arange(frames), time)
     rows = torch.arange(n, device=views.device)[:, None]
     return views[rows, time.to(views.device), view.to(views.device)]  # (N, T, F)
+
+
+def _stored_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
+    """(N, 1, 3, F) -> (N, 1, F): one of the two negatives that are stored of every clip."""
+    if family == "repeat":
+        raise NbkitError(
+            "CLIP_NEG='repeat' with features of clips: stored are 'spatial' and 'temporal' "
+            "negatives (and 'both'); choose one of them"
+        )
+    if family == "both":
+        kind = torch.randint(1, 3, (len(views),), generator=generator)
+    else:
+        kind = torch.full((len(views),), 1 if family == "spatial" else 2)
+    return views[torch.arange(len(views)), :, kind.to(views.device)]
 
 
 def _check_family(family: str) -> None:

@@ -91,10 +91,10 @@ class FeatureCache:
         frames, size: at most so many frames of a video, seen as pictures of this side.
         views: names of the stored views; the first is 'identity'.
         orders: by whether a video is mirrored, its stored views in the order of a batch.
-        second: the stored view that is a batch's second view; None: another draw of frames.
+        residual: the stored view that is the residual of its frames; None: there is none.
     """
 
-    second: int | None = None
+    residual: int | None = None
 
     def __init__(self, arrays: VideoArrays, videos: VideoCache, frames: int, size: int):
         self.arrays, self.videos, self.frames, self.size = arrays, videos, frames, size
@@ -160,7 +160,7 @@ class ClipFeatures:
     """
 
     orders = {False: [0, 2, 3], True: [1, 2, 3]}  # the clip, its spatial and temporal negative
-    second = VARIANTS.index("residual")
+    residual = VARIANTS.index("residual")
 
     def __init__(self, arrays: dict[str, VideoArrays], key: str):
         self.arrays, self.modalities, self.key = arrays, tuple(arrays), key
@@ -201,6 +201,7 @@ def build_clip_features(
     cache_dir: str | Path,
     networks: dict[str, Any],
     variants: Callable[[Tensor, str, str], Tensor],
+    residual_scale: float,
     *,
     size: int,
     frames: int = 16,
@@ -214,7 +215,8 @@ def build_clip_features(
         cache_dir: the files become cache_dir/features-<settings>/<video>.npy, one folder a stream.
         networks: by stream, what has `clip_features`, (N, C, T, H, W) -> (N, F), `out_features`
             and `key`, which stands for its weights.
-        variants: (clips (N, C, T, H, W), stream, video) -> (N, V, C, T, H, W), the VARIANTS.
+        variants: (clips (N, C, T, H, W), stream, video) -> (N, V, C, T, H, W), the VARIANTS, of
+            which the last one is made with `residual_scale`.
         size: side of the centre square that the network sees, in pixels.
         frames, stride: a clip has `frames` frames, `stride` apart.
     """
@@ -228,7 +230,7 @@ def build_clip_features(
             "backbone": network.key,
             "clips": [GRID, frames, stride],
             "size": size,
-            "variants": VARIANTS,
+            "variants": [VARIANTS, residual_scale],
             "flow": flow if modality == "flow" else None,
         }
         names = {v: key_of({"video": v, "content": p, **settings}) for v, p in prints.items()}
@@ -281,28 +283,44 @@ class FeatureClipDataset(VideoDataset):
         chosen, rng = self._draw(index, shift)
         return chosen, rng is not None and bool(rng.random() < 0.5)
 
+    def batch(
+        self, indices: Sequence[int], *, second_view: str = "none", negatives: bool = False
+    ) -> dict[str, Tensor]:
+        """As in `VideoDataset`; 'residual' adds the stored residuals, where there are any."""
+        batch = super().batch(indices, second_view=second_view, negatives=negatives)
+        residual = self.features.residual
+        if second_view == "residual" and residual is not None:
+            for modality in self.features.modalities:
+                order = {False: [residual], True: [residual]}
+                views = self._views(batch["index"].numpy(), 0, modality, order)
+                batch[f"{modality}_2"] = views[:, :, :, 0]
+        return batch
+
     def _load(self, indices: np.ndarray, shift: int, negatives: bool) -> dict[str, Tensor]:
         """rgb and flow (B, K, T, F); `negatives` adds rgb_views and flow_views (B, K, T, V, F).
 
-        View 0 is the one that rgb and flow show, the others are turned against it.  A `shift`
-        asks for the second view.
+        View 0 is the one that rgb and flow show, the others are turned against it.
         """
         labels = torch.from_numpy(self.labels[indices])
         batch = {"label": labels, "index": torch.from_numpy(indices)}
-        plans = [self.plan(int(index), shift) for index in indices]
+        orders = self.features.orders
+        if not negatives:
+            orders = {mirrored: order[:1] for mirrored, order in orders.items()}
         for modality in self.features.modalities:
-            rows = []
-            for index, (chosen, mirrored) in zip(indices, plans):
-                order = self.features.orders[mirrored]
-                if shift and self.features.second is not None:
-                    order = [self.features.second]
-                if not negatives:
-                    order = order[:1]
-                stored = self.features.get(self.videos[index], modality)
-                # in two steps: the order in memory decides how sums over it are rounded later
-                rows.append(stored[chosen][:, :, order])  # (K, T, V, F)
-            views = torch.from_numpy(np.stack(rows)).float()  # (B, K, T, V, F)
+            views = self._views(indices, shift, modality, orders)
             batch[modality] = views[:, :, :, 0]
             if negatives:
                 batch[f"{modality}_views"] = views
         return batch
+
+    def _views(
+        self, indices: np.ndarray, shift: int, modality: str, orders: dict[bool, list[int]]
+    ) -> Tensor:
+        """Stored views (B, K, T, V, F) of the planned frames, V of them in `orders`' order."""
+        rows = []
+        for index in indices:
+            chosen, mirrored = self.plan(int(index), shift)
+            stored = self.features.get(self.videos[index], modality)
+            # in two steps: the order in memory decides how sums over it are rounded later
+            rows.append(stored[chosen][:, :, orders[mirrored]])  # (K, T, V, F)
+        return torch.from_numpy(np.stack(rows)).float()

@@ -14,8 +14,6 @@ from torch import Generator, Tensor
 from nbkit.errors import NbkitError
 
 FAMILIES = ("spatial", "temporal", "both", "repeat")
-# contrast of the difference of neighbouring frames as a picture
-RESIDUAL_SCALE = 2.0
 
 # What a spatial negative does to one frame: picture (..., H, W) -> same shape.  Flow vectors keep
 # their sign: a flow picture that contradicts its neighbours is the purpose, while negating u as
@@ -144,21 +142,17 @@ def clip_negative(clips: Tensor, family: str, generator: Generator) -> Tensor:
     return out
 
 
-def clip_variants(clips: Tensor, generator: Generator) -> Tensor:
+def clip_variants(clips: Tensor, scale: float, generator: Generator) -> Tensor:
     """What is computed of every clip for a frozen video network, in the order of VARIANTS.
 
     Shapes: clips (N, C, T, H, W) -> (N, 5, C, T, H, W).  Channels: 3 are RGB in [0, 1], 2 are flow.
+    `scale` is that of `residual_view`.
     """
-    mirrored, residual = clips.flip(-1), RESIDUAL_SCALE * clips.diff(dim=2)
+    mirrored = clips.flip(-1)
     if clips.shape[1] == 2:
         mirrored[:, 0].neg_()  # u points the other way
-    else:
-        residual = (residual + 0.5).clamp(0, 1)
-    residual = torch.cat(
-        [residual, residual[:, :, -1:]], dim=2
-    )  # T - 1 differences, the last twice
     spatial, temporal = spatial_negative(clips, generator), temporal_negative(clips, generator)
-    return torch.stack([clips, mirrored, spatial, temporal, residual], dim=1)
+    return torch.stack([clips, mirrored, spatial, temporal, residual_view(clips, scale)], dim=1)
 
 
 def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor:

@@ -235,13 +235,15 @@ def _clip_feature_maker(
 
     def variants(clips: torch.Tensor, stream: str, video: str) -> torch.Tensor:
         seed = int(digest([stream, video], 8), 16)  # the same whatever is made before it
-        return clip_variants(clips, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        return clip_variants(clips, cfg.stcl.residual_scale, generator)
 
     features = build_clip_features(
         table,
         Path(cfg.watch.data_root) / "features",
         {m: FrozenI3D(channels[m], weights, device) for m in cfg.streams},
         variants,
+        cfg.stcl.residual_scale,
         size=cfg.data.crop,
         frames=cfg.data.frames,
         stride=cfg.data.frame_stride,

@@ -219,10 +219,11 @@ class Manifest(Strict):
         return self
 
     def with_split_number(self, number: int) -> Manifest:
-        """A copy that uses another official split in every domain (e.g. 2 or 3 of UCF101)."""
+        """A copy that uses another of the official splits (e.g. 2 or 3 of UCF101) where it can."""
         data = self.model_dump()
         for spec in data["domains"].values():
-            spec["split"]["number"] = number
+            if spec["split"]["rule"] == "official":
+                spec["split"]["number"] = number
         return Manifest.model_validate(data)
 
 

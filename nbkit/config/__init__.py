@@ -74,7 +74,7 @@ class Configuration(Section):
     target: Name = Field("street", description="unlabelled domain")
     seed: int = Field(0, ge=0, lt=2**32)
     split_seed: int = Field(
-        0, ge=0, lt=2**32, description="which grouped split, if none is official"
+        0, ge=0, lt=2**32, description="which split: a grouped draw, or official list 1+"
     )
     watch: Watch = Watch()
 

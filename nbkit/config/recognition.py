@@ -37,11 +37,12 @@ class ClipData(Section):
 class Network(Section):
     """The two-stream network."""
 
-    backbone: Literal["small", "mobilenet_features", "mobilenet", "bn_inception", "i3d"] = (
-        "bn_inception"
-    )
+    backbone: Literal[
+        "small", "mobilenet_features", "i3d_features", "mobilenet", "bn_inception", "i3d"
+    ] = "bn_inception"
     weights: str | None = Field(
-        None, description="a file of published weights; None: the backbone's own; random: none"
+        None,
+        description="published weights by name or file; None: the backbone's own; random: none",
     )
     feature_dim: int = Field(512, ge=2, description="D, size of v and V")
     aggregation: Literal["mean", "concat_fc", "gru", "trn"] = Field(

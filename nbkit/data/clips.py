@@ -148,8 +148,9 @@ class VideoDataset(Dataset):
         batch = self._load(numbers, 0, negatives)
         if second_view == "augment":
             second = self._load(numbers, SECOND_VIEW, False)
-            batch["rgb_2"] = second["rgb"]
-            batch["flow_2"] = second["flow"]
+            for name in ("rgb", "flow"):
+                if name in second:
+                    batch[f"{name}_2"] = second[name]
         return batch
 
     def _load(self, indices: np.ndarray, shift: int, negatives: bool) -> dict[str, Tensor]:

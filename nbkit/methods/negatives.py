@@ -150,13 +150,30 @@ def _positions(chosen: Tensor, clips: Tensor) -> tuple[Tensor, ...]:
     return tuple(i.to(clips.device, non_blocking=True) for i in chosen.nonzero(as_tuple=True))
 
 
-def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
-    """`clip_negative` on cached features: a turned frame is the feature of another view.
+def clip_variants(clips: Tensor, scale: float, generator: Generator) -> Tensor:
+    """What is computed of every clip for a frozen video network, in the order of VARIANTS.
 
-    Shapes: views (N, T, V, F), view 0 is the clip itself -> (N, T, F).
+    Shapes: clips (N, C, T, H, W) -> (N, 5, C, T, H, W).  Channels: 3 are RGB in [0, 1], 2 are flow.
+    `scale` is that of `residual_view`.
+    """
+    mirrored = clips.flip(-1)
+    if clips.shape[1] == 2:
+        mirrored[:, 0].neg_()  # u points the other way
+    spatial, temporal = spatial_negative(clips, generator), temporal_negative(clips, generator)
+    return torch.stack([clips, mirrored, spatial, temporal, residual_view(clips, scale)], dim=1)
+
+
+def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
+    """`clip_negative` on cached features.
+
+    Features of frames, views (N, T, V, F): a turned frame is the feature of another view.  Features
+    of clips, views (N, 1, 3, F): the clip, its spatial and its temporal negative are stored.
+    View 0 is the clip itself.  Returns (N, T, F).
     """
     _check_family(family)
     n, frames, count = views.shape[:3]
+    if frames == 1:
+        return _stored_negative(views, family, generator)
     if count < 2 and family in ("spatial", "both"):
         raise NbkitError("a spatial negative needs features of at least 2 views.")
     view = torch.zeros(n, frames, dtype=torch.long)  # (N, T)
@@ -175,6 +192,20 @@ def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor
     rows = torch.arange(n, device=views.device)[:, None]
     time, view = (x.to(views.device, non_blocking=True) for x in (time, view))
     return views[rows, time, view]  # (N, T, F)
+
+
+def _stored_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
+    """(N, 1, 3, F) -> (N, 1, F): one of the two negatives that are stored of every clip."""
+    if family == "repeat":
+        raise NbkitError(
+            "CLIP_NEG='repeat' with features of clips: stored are 'spatial' and 'temporal' "
+            "negatives (and 'both'); choose one of them"
+        )
+    if family == "both":
+        kind = torch.randint(1, 3, (len(views),), generator=generator)
+    else:
+        kind = torch.full((len(views),), 1 if family == "spatial" else 2)
+    return views[torch.arange(len(views)), :, kind.to(views.device)]
 
 
 def _check_family(family: str) -> None:

@@ -240,6 +240,10 @@ def make_encoder(stream: str, cfg: RunConfig) -> nn.Module:
         from nbkit.models.small import FrameFeatureEncoder
 
         return FrameFeatureEncoder(bn_mode=mode, dropout=cfg.model.dropout)
+    if kind == "i3d_features":
+        from nbkit.models.i3d import ClipFeatureEncoder
+
+        return ClipFeatureEncoder(mode, cfg.model.dropout)
     if kind == "mobilenet":
         from nbkit.models.mobilenet import MobileNetEncoder
 

@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
 
-.PHONY: setup demo figures test lab notebooks gpu clean
+.PHONY: setup demo figures test lab notebooks site gpu clean
 
 setup: .venv/.ready
 
@@ -52,6 +52,16 @@ notebooks: setup
 # Ten minutes on a GPU: whether the paper's batch trains, memory, clips per second, waiting for data.
 gpu:
 	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) benchmarks/gpu.py
+
+# The executed notebooks and the pages of docs/ as a site in .site/html; what it needs has an environment of its own.
+site: .site/.ready
+	.site/venv/bin/sphinx-build --quiet -c site . .site/html
+	@echo "Open .site/html/site/index.html"
+
+.site/.ready: site/requirements.txt
+	$(PYTHON) -m venv .site/venv
+	.site/venv/bin/python -m pip install --quiet --disable-pip-version-check -r site/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf runs data/cache data/features .snakemake

@@ -13,18 +13,17 @@ def tube(frames, score=1.0):
     return Tube(0, 0, frames, np.tile(BOX, (len(frames), 1)), score)
 
 
-def test_detected_tubes_are_stretched_by_the_stride_and_the_truth_is_not():
+def test_tubes_lie_on_the_truth_and_say_how_well_they_fit():
+    right, wrong = tube([2, 3, 4], 0.5), Tube(0, 1, [0, 1], np.tile(BOX, (2, 1)), 0.4)
     fig = tubes_figure(
-        {"model": [tube([2, 3, 4], 0.5)], "silent": []},
-        [tube(range(8, 20))],
-        0,
-        40,
-        ["walk"],
-        stride=4,
+        {"model": [wrong, right], "silent": []}, [tube([2, 3, 4, 5])], 0, 40, ["walk", "run"], 4
     )
-    bars = [(p.get_x(), p.get_width()) for p in fig.axes[0].patches]
-    assert bars == [(8, 12), (8, 12)]  # frames 8 to 19, both
-    assert "no tube" in [t.get_text() for t in fig.axes[0].texts]
+    ax = fig.axes[0]
+    bars = [(p.get_x(), p.get_width()) for p in ax.patches]
+    assert bars == [(8, 16), (8, 12), (0, 8), (8, 16)]  # truth, both tubes, truth again
+    words = [t.get_text() for t in ax.texts]
+    assert words == ["walk 0.50, IoU 0.75", "run 0.40, IoU 0.00", "no tube"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["model", "silent"]
     plt.close(fig)
 
 

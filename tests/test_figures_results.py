@@ -7,9 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import table_drawings
 
 from nbkit.figures import localization, results
 from nbkit.figures.style import GREY, STREAM_COLOURS
+from nbkit.tables.right_wrong import VIDEO_COLUMNS
 from nbkit.tables.table import Table
 
 
@@ -48,9 +50,55 @@ def test_every_run_is_a_dot_in_the_colour_of_its_stream():
     assert sorted(dots[0]) == [40, 44] and dots[1] == [60]
     colours = [matplotlib.colors.to_hex(c.get_facecolors()[0]) for c in ax.collections[:2]]
     assert colours == [STREAM_COLOURS["fused"], STREAM_COLOURS["flow"].lower()]
-    # the gain of the flow row is counted from the flow of the base row
     dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
-    assert [line.get_xdata()[0] for line in dotted] == [32]
+    assert [line.get_xdata()[0] for line in dotted] == [42]
+
+
+def some_runs():
+    """base against 'flow alone', which is 20 above it in flow in five seeds, and -1 or +1 fused."""
+    lines = []
+    for seed in range(5):
+        noise = (-1) ** seed
+        lines.append({"row": "base", "seed": seed, "flow": 30.0 + seed, "fused": 50.0})
+        more = {"flow": 50.0 + seed, "fused": 50.0 + noise}
+        lines.append({"row": "flow alone", "seed": seed, **more})
+    return pd.DataFrame(lines).assign(column="s→t", split=0)
+
+
+def heads(ax):
+    """Faces of the large dots."""
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    return [matplotlib.colors.to_hex(dot.get_markerfacecolor()) for dot in dots]
+
+
+def test_a_difference_is_green_where_it_is_clear_and_hollow_where_it_is_not():
+    both = table()
+    both.rows.append(both.row("flow alone").model_copy(update={"name": "same", "measure": ""}))
+    found, lines = some_runs(), pd.DataFrame(columns=VIDEO_COLUMNS)
+    found = pd.concat([found, found[found["row"] == "flow alone"].assign(row="same")])
+    chosen = [("flow alone", "base"), ("same", "base"), ("absent", "base")]
+    (ax,) = results.difference_figure(both, found, lines, chosen).axes
+    # an interval of fused - fused around zero; flow alone reads flow, its base is read fused
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["flow alone", "same", "absent"]
+    assert heads(ax)[1] == "#ffffff" and len(heads(ax)) == 2
+    (ax,) = table_drawings.comparison_figure(both, found, lines).axes
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert names == ["from base, its flow", "flow alone", "from base", "same"]
+    assert heads(ax) == [results.GAIN.lower(), "#ffffff"]
+    few = found[found["seed"] < 3]
+    assert heads(table_drawings.comparison_figure(both, few, lines).axes[0])[0] == GREY.lower()
+
+
+def test_dots_are_coloured_by_split_where_there_are_several():
+    split = table().model_copy(update={"splits": [0, 1]})
+    found = pd.concat([some_runs().assign(split=k) for k in (0, 1)])
+    fig = results.table_dots(split, found)
+    fig.canvas.draw()
+    faces = {
+        matplotlib.colors.to_hex(f) for c in fig.axes[0].collections for f in c.get_facecolors()
+    }
+    assert {"#0072b2", "#e69f00"} <= faces
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["split 0", "split 1"]
 
 
 def test_curves_of_terms_and_borders_of_stages():
@@ -75,14 +123,6 @@ def test_confusion_is_in_percent_of_the_true_class():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a b", "c"]
 
 
-def test_ticks_around_a_printed_number():
-    line = {"row": "r", "column": "c", "printed": 99.3, "videos": 189}
-    (ax,) = results.between_the_ticks(pd.DataFrame([line])).axes
-    words = [t.get_text() for t in ax.texts]
-    assert words[::2] == [f"{k} of 189" for k in (186, 187, 188, 189)]
-    assert words[-1] == "100.00"
-
-
 def test_losses_keep_the_colour_of_their_run():
     history = pd.DataFrame({"step": [0, 1], "rpn_cls": [1.0, 0.5], "t_img": [1.4, 1.4]})
     fig = localization.loss_figure({"a": history, "b": None, "c": history}, {"t_img": 1.386})
@@ -92,8 +132,12 @@ def test_losses_keep_the_colour_of_their_run():
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["a", "c"]
 
 
-def test_bars_of_the_parts_of_a_gain():
-    metrics = {m: 10.0 * i for i, m in enumerate(localization.GAIN_LABELS)}
-    (ax,) = localization.sources_of_gain({"one": metrics, "two": metrics}).axes
+def test_units_of_losses_and_bars_of_the_parts_of_a_gain():
+    history = pd.DataFrame({"step": [0, 1], "rpn_cls": [1.0, 0.5], "rpn_reg": [1.4, 1.4]})
+    first, second = localization.loss_figure({"a": history}, {}).axes[:2]
+    assert "(nats)" in first.get_title() and "(smooth L1)" in second.get_title()
+    measures = {m: 10.0 * i for i, m in enumerate(localization.GAIN_LABELS)}
+    found = pd.DataFrame([{"row": "one", **measures}, {"row": "two", **measures}, {"row": "no"}])
+    (ax,) = localization.sources_of_gain(found, ["one", "two"]).axes
     assert [bar.get_height() for bar in ax.containers[0]] == [0, 10, 20, 30, 40]
     assert [t.get_text() for t in ax.texts[:2]] == ["0", "10"]

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from nbkit.evaluate.statistics import paired_bootstrap
-from nbkit.tables.gains import difference, interval_text, starred
+from nbkit.tables.gains import difference, in_words, interval_text, starred
 from nbkit.tables.report import side_by_side, tidy
 from nbkit.tables.right_wrong import VIDEO_COLUMNS, pack
 from nbkit.tables.table import Table
@@ -91,6 +91,24 @@ def test_splits_are_counted_for_a_star_and_named():
     assert starred(difference(table(range(5)), *runs(5, 2), "flow only", "base", "a", "flow"))
     one = difference(table(), *runs(1, 5), "flow only", "base", "a", "flow")
     assert starred(one) and one.splits == 0 and interval_text(one).endswith("(5) *")
+
+
+def test_seeds_are_counted_per_direction_for_a_star():
+    both = table()
+    both.columns.append(both.columns[0].model_copy(update={"name": "b"}))
+    found, lines = runs(1, 3)
+    twice = [pd.concat([part, part.assign(column="b")]) for part in (found, lines)]
+    gap = difference(both, *twice, "flow only", "base", None, "flow")
+    assert gap.clear and (gap.n, gap.least) == (6, 3)
+    assert not starred(gap) and interval_text(gap).endswith("(3 per direction)")
+    assert in_words(gap) == "higher, from too few runs"
+    found, lines = runs(1, 5)
+    twice = [pd.concat([part, part.assign(column="b")]) for part in (found, lines)]
+    gap = difference(both, *twice, "flow only", "base", None, "flow")
+    assert starred(gap) and in_words(gap) == "clearly higher"
+    assert in_words(difference(both, *twice, "base", "flow only", "a", "flow")) == "clearly lower"
+    assert in_words(difference(both, *twice, "base", "base", "a", "flow")) == "not clear"
+    assert in_words(None) == "not run"
 
 
 def test_runs_of_several_splits_without_their_videos_have_no_interval():

@@ -1,88 +1,121 @@
-"""The graders of notebooks 01, 02, 03 and 05 accept the solutions and refuse likely mistakes."""
+"""The graders accept the solutions that the notebooks fold away, and help with known mistakes."""
 
-import math
+import re
 
 import graders
+import nbformat
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
+
+from nbkit.config import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+CALL = re.compile(r"^graders\.(\w+)\((\w+)\);?$", re.M)
 
 
-def area(hits, n_truth, start=1.0):
-    total, recall, precision, right = 0.0, 0.0, start, 0
-    for i, hit in enumerate(hits, 1):
-        right += hit
-        r, q = right / n_truth, right / i
-        total += (r - recall) * (q + precision) / 2
-        recall, precision = r, q
-    return total
+def exercises():
+    """(grader, name of the reader's function, its notebook) for every graded function."""
+    found = []
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                found += [(*match, path) for match in CALL.findall(cell.source)]
+    return found
 
 
-def starts(n_frames, clips, frames):
-    segment = n_frames / clips
-    return [int(k * segment + (segment - frames) / 2 + 0.5) for k in range(clips)]
+def folded(name, path):
+    """The function `name` as the notebook's folded solutions define it."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for code in re.findall(r"```python\n(.*?)```", cell.source, re.S):
+            if re.search(rf"^def {name}\(", code, re.M):
+                space = {}
+                exec("import math\nimport numpy as np\nimport torch\n" + code, space)
+                return space[name]
+    raise AssertionError(f"{path.name}: no folded solution defines {name}")
 
 
-def fused(V, centres):
-    return sum((centres[m] - V[m]).norm(dim=1) for m in V)
+EXERCISES = exercises()
 
 
-def relation(kernel, Y):
-    n = Y.sum(0)
-    others = Y.T @ kernel @ Y
-    return (others.diagonal() - Y.T @ kernel.diagonal()) / (n * (n - 1))
-
-
-# by grader: the solution that the notebook folds away, and a likely mistake
-CASES = {
-    "centred_starts": (starts, lambda n, k, t: [int(i * n / k) for i in range(k)]),
-    "mirrored_flow": (
-        lambda flow: flow[..., ::-1] * np.array([-1.0, 1.0]).reshape(2, 1, 1, 1),
-        lambda flow: flow[..., ::-1],
-    ),
-    "cache_bytes": (lambda v, n, s: v * n * s * s * 5, lambda v, n, s: v * n * s * s * 3),
-    "own_slot_probability": (lambda n, k: 1 - (1 - 1 / n) ** k, lambda n, k: k / n),
-    # the mistake overflows
-    "mean_of_logs": (
-        lambda p, n: torch.logsumexp(torch.cat([p, n]), dim=0) - p.mean(),
-        lambda p, n: -(p.exp() / (p.exp().sum() + n.exp().sum())).log().mean(),
-    ),
-    "order_negatives": (lambda k: math.factorial(k) - 1, math.factorial),
-    "unbiased_relation": (
-        relation,
-        lambda kernel, Y: (Y.T @ kernel @ Y).diagonal() / Y.sum(0) ** 2,
-    ),
-    "spherical_centre": (
-        lambda V: F.normalize(F.normalize(V, dim=1).sum(0), dim=0),
-        lambda V: V.mean(0),
-    ),
-    "fused_label": (
-        lambda V, centres: fused(V, centres).argmin(),
-        lambda V, centres: fused(V, centres).argmax(),
-    ),
-    "focal_factor": (lambda p, gamma: (1 - p) ** gamma, lambda p, gamma: p**gamma),
-    "ranked_area": (area, lambda hits, n: sum(hits) / n),
-    "tube_overlap": (
-        lambda a, b, iou: iou * len(a & b) / len(a | b),
-        lambda a, b, iou: iou * len(a & b) / len(a),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_grader(name, capsys):
-    grade, (solution, mistake) = getattr(graders, name), CASES[name]
-    assert grade(solution) is True
-    assert "correct" in capsys.readouterr().out
-    assert grade(mistake) is False
-    assert "not yet" in capsys.readouterr().out
+@pytest.mark.parametrize("grader, name, path", EXERCISES, ids=[e[0] for e in EXERCISES])
+def test_the_folded_solution_is_accepted_and_an_empty_one_is_no_answer(grader, name, path, capsys):
+    grade = getattr(graders, grader)
+    assert grade(folded(name, path)) is True, capsys.readouterr().out
     assert grade(lambda *arguments: None) is None
     assert "no answer yet" in capsys.readouterr().out
 
 
-def test_starting_the_curve_at_zero_precision_is_wrong():
-    assert graders.ranked_area(lambda hits, n: area(hits, n, start=0.0)) is False
+def test_every_grader_is_asked_by_a_notebook_and_knows_mistakes():
+    assert {e[0] for e in EXERCISES} == graders.MISTAKES.keys()
+    assert all(len(known) >= 3 for known in graders.MISTAKES.values())
+
+
+@pytest.mark.parametrize(
+    "grader, place", [(g, i) for g, known in graders.MISTAKES.items() for i in range(len(known))]
+)
+def test_a_known_mistake_is_refused_with_its_sentence(grader, place, capsys):
+    mistake, sentence = graders.MISTAKES[grader][place]
+    assert getattr(graders, grader)(mistake) is False
+    said = capsys.readouterr().out
+    assert sentence in said and "not yet" in said
+    assert "largest difference" in said or "has shape" in said or "not finite" in said
+
+
+def test_another_wrong_answer_gets_no_wrong_hint(capsys):
+    assert graders.order_negatives(lambda k: 17) is False
+    assert capsys.readouterr().out.rstrip().endswith("the largest difference is 12.")
+
+
+def test_the_expected_values_are_not_printed(capsys):
+    graders.spherical_centre(lambda V: 0 * V[0])
+    graders.unbiased_relation(lambda kernel, Y: Y.sum(0))
+    said = capsys.readouterr().out
+    assert "[" not in said and "tensor" not in said
+
+
+def test_a_half_goes_up_in_exercise_1_1():
+    """27 frames in three segments of 9: the clips of 8 frames start at 0.5, 9.5 and 18.5."""
+    assert (
+        graders.centred_starts(
+            lambda n, k, t: [round(i * n / k + (n / k - t) / 2) for i in range(k)]
+        )
+        is False
+    )
+
+
+@pytest.mark.parametrize("exercise", graders.CHOICES)
+def test_choices(exercise, capsys):
+    right, others = graders.CHOICES[exercise]
+    assert right not in others and set("abc") <= {right, *others}
+    assert graders.choice(exercise, right.upper()) is True
+    assert graders.choice(exercise, None) is None and graders.choice(exercise, "z") is False
+    for letter, sentence in others.items():
+        capsys.readouterr()
+        assert graders.choice(exercise, letter) is False
+        assert sentence in capsys.readouterr().out
+    asked = [
+        p
+        for p in NOTEBOOKS
+        for c in nbformat.read(p, as_version=4).cells
+        if f'graders.choice("{exercise}"' in c.source
+    ]
+    assert len(asked) == 1, "one notebook asks it"
+
+
+def test_there_are_thirty_exercises_marked_by_difficulty_and_of_all_kinds():
+    text = "\n".join(
+        c.source
+        for path in NOTEBOOKS
+        for c in nbformat.read(path, as_version=4).cells
+        if c.cell_type == "markdown"
+    )
+    marked = re.findall(
+        r"^\*\*(\d\.\d) (★+) \((code|predict[^)]*|explain[^)]*|proof)\)\*\*", text, re.M
+    )
+    assert len({number for number, *_ in marked}) >= 30
+    assert {len(stars) for _, stars, _ in marked} == {1, 2, 3}
+    assert {kind.split(",")[0] for *_, kind in marked} == {"code", "predict", "explain", "proof"}
 
 
 def test_an_exception_in_the_answer_is_reported_not_raised(capsys):
@@ -94,3 +127,11 @@ def test_an_exception_in_the_answer_is_reported_not_raised(capsys):
 def test_an_answer_of_another_form_is_reported_not_raised(answer, capsys):
     assert graders.centred_starts(lambda n, k, t: answer) is False
     assert "not yet" in capsys.readouterr().out
+
+
+def test_an_answer_cannot_change_the_case_it_is_compared_with():
+    def spoils(flow):
+        flow[:] = 0
+        return np.zeros_like(flow)
+
+    assert graders.mirrored_flow(spoils) is False

@@ -11,7 +11,7 @@ from nbkit.config import ROOT
 from nbkit.config.localization import LocalizationConfig
 from nbkit.errors import NbkitError
 from nbkit.tables import batch
-from nbkit.tables.gains import gains
+from nbkit.tables.gains import difference, interval_text
 from nbkit.tables.report import by_measure, printed_by_measure, side_by_side, summary
 from nbkit.tables.results import committed, export, results
 from nbkit.tables.right_wrong import VIDEO_COLUMNS
@@ -41,15 +41,16 @@ def test_every_table_loads_and_names_real_classes():
 
 @pytest.mark.parametrize("name", ["ucfsports_ucf101", "jhmdb_ucf101"])
 def test_printed_frame_map_is_the_mean_of_the_printed_classes(name):
-    """One row deviates by more than rounding: S_img of Table 1 (41.625, printed as 41.7)."""
+    """Up to rounding: the classes may each be off by 0.05, so their mean may, and so may what is
+    printed.  No row is further off; the farthest is S_img of Table 1 (41.625, printed as 41.7).
+    """
     table = load_table(name)
     (column,) = table.column_names
     for row in table.rows:
         if row.printed:
             classes = [row.number(column, f"ap_{label}") for label in table.classes]
-            odd = (name, row.name) == ("ucfsports_ucf101", "S_img")
             off = abs(np.mean(classes) - row.number(column, "frame_map"))
-            assert off <= (0.08 if odd else 0.0501), row.name
+            assert off <= 0.05 + 0.05 + 1e-9, row.name
     assert [row.name for row in table.rows if not row.printed] == ["T_img + T_ins"]
 
 
@@ -182,12 +183,15 @@ def test_gains_are_paired_by_seed_and_their_interval_is_over_runs():
         [("T_img", 0, 13.0), ("T_img", 1, 64.0)],
     )
     lines = found([*base, *own, ("T_img", 2, 0.0)])  # seed 2 has no baseline
-    told = gains(table, lines, NO_LINES, "studio→street", ["I3D+RPN"], MEAN_PRECISIONS)
-    texts = told["I3D+RPN", "Fr. mAP"].tolist()
-    assert texts == ["–", "+3.5 [+3.0, +4.0] (2)", "not run"]
-    assert told["I3D+RPN", "Vid. mAP"]["T_img"] == "-3.5 [-4.0, -3.0] (2)"
+
+    def told(row, base="I3D+RPN", measure=""):
+        gap = difference(table, lines, NO_LINES, row, base, "studio→street", measure)
+        return interval_text(gap)
+
+    assert told("T_img") == "+3.5 [+3.0, +4.0] (2)" and told("oracle") == "not run"
+    assert told("T_img", measure="video_map_0.5") == "-3.5 [-4.0, -3.0] (2)"
     with pytest.raises(NbkitError, match="has no row 'AdaBN'"):
-        gains(table, lines, NO_LINES, "studio→street", ["AdaBN"], MEAN_PRECISIONS)
+        told("T_img", "AdaBN")
 
 
 def test_the_paper_stands_beside_ours():
@@ -195,7 +199,7 @@ def test_the_paper_stands_beside_ours():
     rows = [line("I3D+RPN", printed={"studio→street": numbers}), line("T_img")]
     table = tiny(rows=rows, against="I3D+RPN")
     wide = side_by_side(table, found([("I3D+RPN", 0, 10.0), ("T_img", 0, 15.0)]), NO_LINES)
-    assert wide["studio→street"].loc["I3D+RPN"].tolist() == ["30.0", "10.0 (1)", "-20.0", "–", "–"]
+    assert wide["studio→street"].loc["I3D+RPN"].tolist() == ["30.0", "10.0 (1)", "-20.0", "–"]
     assert wide["studio→street"].loc["T_img", "our gain"] == "+5.0 (one run)"
 
 
@@ -265,6 +269,8 @@ def test_a_table_runs_what_is_missing_and_survives_a_failing_row(
     for module in ("batch", "results"):
         monkeypatch.setattr(f"nbkit.tables.{module}.load_table", lambda name: table)
     monkeypatch.setattr("nbkit.tables.results.ROOT", tmp_path)
+    for module in ("store", "localization"):
+        monkeypatch.setattr(f"nbkit.train.{module}.commit", lambda: "1234abc")
     run = batch.run
 
     def run_or_fail(cfg):

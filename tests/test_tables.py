@@ -15,9 +15,16 @@ from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.files import write_json
 from nbkit.methods import METHODS
-from nbkit.tables.gains import difference, differences, disagreements, interval_text
-from nbkit.tables.report import has_selection, printed, selection, side_by_side, summary, tidy
-from nbkit.tables.results import added, committed, export, refuse_losses, results
+from nbkit.tables.gains import difference, disagreements, interval_text
+from nbkit.tables.report import printed, side_by_side, summary, tidy
+from nbkit.tables.results import (
+    added,
+    committed,
+    export,
+    refuse_losses,
+    refuse_uncommitted,
+    results,
+)
 from nbkit.tables.right_wrong import (
     VIDEO_COLUMNS,
     committed_right_wrong,
@@ -108,18 +115,12 @@ def test_summary_prints_mean_sample_sd_and_n_and_never_a_number_for_what_did_not
 
 
 def test_differences_pair_the_seeds():
-    text = differences(toy(), lines([50.0, 70.0], [53.0, 73.0]), NO_LINES, [("high", "low")])
-    assert text.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (2)"  # too few for a star
-    many = differences(toy(), lines([50.0] * 5, [53.0] * 5), NO_LINES, [("high", "low")])
-    assert many.loc["high − low", "a"] == "+3.0 [+3.0, +3.0] (5) *"
-    assert (
-        differences(toy(), lines([50.0], []), NO_LINES, [("high", "low")]).loc["high − low", "all"]
-        == "not run"
-    )
-    assert (
-        interval_text(difference(toy(), lines([50.0], [53.0]), NO_LINES, "high", "low"))
-        == "+3.0 (one run)"
-    )
+    def told(low, high):
+        return interval_text(difference(toy(), lines(low, high), NO_LINES, "high", "low", "a"))
+
+    assert told([50.0, 70.0], [53.0, 73.0]) == "+3.0 [+3.0, +3.0] (2)"  # too few for a star
+    assert told([50.0] * 5, [53.0] * 5) == "+3.0 [+3.0, +3.0] (5) *"
+    assert told([50.0], []) == "not run" and told([50.0], [53.0]) == "+3.0 (one run)"
 
 
 def videos(low, high):
@@ -157,8 +158,8 @@ def test_intervals_cover_videos_where_the_right_and_wrong_ones_are_known():
 
 def test_paper_beside_ours():
     wide = side_by_side(toy(), lines([60.0, 64.0], [61.0, 66.0]), NO_LINES)["a"]
-    assert wide.loc["low"].tolist() == ["75.0", "62.0 ± 2.8 (2)", "-13.0", "–", "–"]
-    assert wide.loc["high"].tolist() == ["–", "63.5 ± 3.5 (2)", "–", "–", "+1.5 [+1.0, +2.0] (2)"]
+    assert wide.loc["low"].tolist() == ["75.0", "62.0 ± 2.8 (2)", "-13.0", "–"]
+    assert wide.loc["high"].tolist() == ["–", "63.5 ± 3.5 (2)", "–", "+1.5 [+1.0, +2.0] (2)"]
     numbers = tidy(toy(), lines([60.0, 60.0], []), NO_LINES).set_index("row")
     assert (
         numbers.loc["low", "gap"] == -15.0
@@ -191,14 +192,23 @@ def test_a_row_that_shares_a_run_reads_its_own_stream_and_the_mean_needs_every_c
     ]
 
 
-def test_rows_in_another_order_than_the_papers_are_named():
+def test_rows_in_another_order_than_the_papers_are_named(monkeypatch):
+    monkeypatch.setattr("nbkit.tables.gains.printed_videos", lambda table, column: 100)
     rows = [{"name": n, "printed": {"a": v}} for n, v in (("low", 50.0), ("high", 60.0))]
     table = Table(name="toy", title="toy", set={}, seeds=[0], columns=[{"name": "a"}], rows=rows)
     found = disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES)
     assert (
-        found.iloc[0].tolist() == ["high", "low", "+10.0", "-3.0 [-3.0, -3.0] (5) *"]
+        found.iloc[0].tolist() == ["high", "low", "+10.0 (10 videos)", "-3.0 [-3.0, -3.0] (5) *"]
         and len(found) == 1
     )
+    # too few runs of ours, too few videos of the paper's, a row of another work: not claimed
+    assert disagreements(table, lines([53.0] * 4, [50.0] * 4), NO_LINES).empty
+    monkeypatch.setattr("nbkit.tables.gains.printed_videos", lambda table, column: 50)
+    assert disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES).empty
+    monkeypatch.setattr("nbkit.tables.gains.printed_videos", lambda table, column: 100)
+    table.row("low").copied = True
+    assert disagreements(table, lines([53.0] * 5, [50.0] * 5), NO_LINES).empty
+    table.row("low").copied = False
     assert disagreements(table, lines([50.0], [53.0]), NO_LINES).empty
     assert disagreements(table, lines([53.0], []), NO_LINES).empty
     two = Table(
@@ -212,27 +222,6 @@ def test_rows_in_another_order_than_the_papers_are_named():
     assert disagreements(
         two, lines([53.0] * 5, [50.0] * 5), NO_LINES
     ).empty  # the paper's mean is over both columns
-
-
-def test_other_choices_of_the_epoch_are_shown_beside_the_result_of_the_same_runs():
-    found = lines([60.0, 64.0, 99.0], [61.0])
-    assert not has_selection(found) and selection(toy(), found).empty
-    found["fused_source_val"], found["fused_oracle"] = (
-        [58.0, 60.0, None, None],
-        [66.0, 68.0, None, None],
-    )
-    text = selection(toy(), found)["a"]
-    assert text.loc["low"].tolist() == [
-        "62.0 ± 2.8 (2)",
-        "59.0 ± 1.4 (2)",
-        "67.0 ± 1.4 (2)",
-    ]  # not the third run's 99
-    assert list(text.index) == ["low"]  # no run of the other row recorded anything
-    found["fused_source_val"] = None  # as of a method that learns from no source label
-    assert selection(toy(), found)["a"].loc["low"].tolist()[1:] == [
-        "not recorded",
-        "67.0 ± 1.4 (2)",
-    ]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=80))
@@ -379,6 +368,17 @@ def test_find_run_matches_the_whole_configuration_and_takes_the_latest(tmp_path)
     assert find_run(cfg) != finished(cfg, "after", 200) == find_run(cfg)
 
 
+def test_an_export_refuses_new_lines_of_a_tree_that_differs_from_its_commit(tmp_path):
+    new = pd.DataFrame(
+        {"row": ["a", "b"], "column": "c", "seed": 0, "split": 0, "commit": ["12ab+", "12ab+"]}
+    )
+    words = r"1 of the new lines .* ends in '\+' \(b\).* Commit, then run"
+    with pytest.raises(NbkitError, match=words):
+        refuse_uncommitted(new[:1], new)
+    refuse_uncommitted(new, new)  # what the file already holds is its own affair
+    refuse_uncommitted(new[:0], new.assign(commit=["12ab", None]))
+
+
 def test_an_export_never_drops_results_unasked(tmp_path):
     def lines(rows, values):
         return pd.DataFrame({"row": rows, "column": "c", "seed": 0, "split": 0, "fused": values})
@@ -417,6 +417,12 @@ def test_committed_videos_give_the_committed_accuracies(name):
                 assert 100 * unpack(line[f"{m}_bits"], line["videos"]).mean() == pytest.approx(
                     line[m], abs=1e-3
                 )
+
+
+@pytest.fixture(autouse=True)
+def clean_tree(monkeypatch):
+    """Runs of these tests are exported, whatever the checkout that they run in is like."""
+    monkeypatch.setattr("nbkit.train.store.commit", lambda: "1234abc")
 
 
 def test_results_are_empty_where_nothing_ran(tmp_path):

@@ -16,7 +16,8 @@ TAIL = 50.0 * (1 - 0.95)  # percent beyond either end of an interval
 class Interval(NamedTuple):
     """A mean difference with the ends of its 95 % interval.
 
-    `n` pairs of runs, in so many `splits` (0: one).
+    `n` pairs of runs, in so many `splits` (0: one).  `least`: pairs of the direction that has the
+    fewest; 0 where there is one direction.
     """
 
     mean: float
@@ -24,6 +25,7 @@ class Interval(NamedTuple):
     high: float
     n: int
     splits: int = 0
+    least: int = 0
 
     @property
     def clear(self) -> bool:

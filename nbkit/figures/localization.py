@@ -1,4 +1,4 @@
-"""Figures of action localization: boxes, tubes over time, domain maps, losses, parts of a gain."""
+"""Figures of action localization: boxes, tubes, domain maps, losses, parts of a gain."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from nbkit.evaluate.detections import Detections, Tube
+from nbkit.evaluate.tubes import tube_iou
 from nbkit.figures.style import (
-    DOMAIN_COLOURS,
     GREY,
     PAGE,
     bare,
     class_colour,
     outline,
     page,
-    scatter_domain,
 )
 
 LEAST_SCORE, MOST_TUBES = 0.3, 3
@@ -57,7 +57,9 @@ def draw_box(ax: Axes, box: np.ndarray, colour: str, text: str = "", width: floa
     if y0 < 7:
         y, edge = y0 + 1, "top"
     card = {"fc": colour, "ec": "none", "pad": 0.8, "alpha": 0.9}
-    ax.text(x, y, text, fontsize=7, ha=side, va=edge, bbox=card, zorder=5, in_layout=False)
+    ink = "white" if sum(to_rgb(colour)) < 1 else "black"
+    place = {"ha": side, "va": edge, "zorder": 5, "in_layout": False}
+    ax.text(x, y, text, fontsize=7, color=ink, bbox=card, **place)
 
 
 def show_frame(ax: Axes, frame: np.ndarray, title: str = "") -> None:
@@ -112,6 +114,12 @@ def detections_figure(
     return fig
 
 
+def _bar(ax: Axes, y: float, tube: Tube, stride: int, height: float, **look) -> None:
+    """The time of a tube as a bar around `y`, on the video's own frames."""
+    first, last = tube.frames[0] * stride, (tube.frames[-1] + 1) * stride
+    ax.barh(y, last - first, left=first, height=height, **look)
+
+
 def tubes_figure(
     models: Mapping[str, Sequence[Tube]],
     truth: Sequence[Tube],
@@ -120,32 +128,34 @@ def tubes_figure(
     classes: Sequence[str],
     stride: int = 1,
 ) -> Figure:
-    """Time runs right: ground-truth tubes, then the three best per model; colour = class.
+    """One lane per model, time runs right: its three best tubes over the ground truth (grey).
 
-    Detected tubes are on frame numbers in steps of `stride`, ground truth on the video's own;
-    scores stand behind the bars.
+    Behind each tube stand its class, its score and the 3-D IoU with the ground truth of its class
+    that it fits best.  All tubes are on frame numbers in steps of `stride`.
     """
-    groups = [("ground truth", [t for t in truth if t.video == video], 1, "{}")]
-    for name, tubes in models.items():
-        here = [t for t in tubes if t.video == video]
-        best = sorted(here, key=lambda t: -t.score)[:MOST_TUBES]
-        groups.append((name, best, stride, "{} {:.2f}"))
-    rows = [max(len(tubes), 1) for _, tubes, _, _ in groups]
-    ends = np.cumsum(rows)
-    fig, ax = page(1, 1, 0.55 + 0.34 * ends[-1])
-    for (_, tubes, step, form), first_row in zip(groups, ends - rows):
-        for y, tube in enumerate(tubes, first_row):
-            first, last = tube.frames[0] * step, (tube.frames[-1] + 1) * step
-            ax.barh(y, last - first, left=first, height=0.7, color=class_colour(tube.label))
-            word = form.format(classes[tube.label].replace("_", " "), tube.score)
-            ax.text(min(last, n_frames) + 0.6, y, word, va="center", fontsize=8)
-        if not tubes:
-            ax.text(0, first_row, "no tube", va="center", color=GREY, fontsize=8)
-    for y in ends - 0.5:
-        ax.axhline(y, color="#DDDDDD", lw=0.8)
+    truth = [tube for tube in truth if tube.video == video]
+    fig, ax = page(1, 1, 0.6 + 0.24 * (MOST_TUBES + 0.6) * len(models))
+    ticks, y = {}, 0.0
+    for model, tubes in models.items():
+        best = sorted((t for t in tubes if t.video == video), key=lambda t: -t.score)[:MOST_TUBES]
+        rows = max(len(best), 1)
+        ticks[y + (rows - 1) / 2] = model
+        for tube in truth:
+            _bar(ax, y + (rows - 1) / 2, tube, stride, rows, color="#E2E2E2", zorder=0)
+        for tube in best:
+            _bar(ax, y, tube, stride, 0.6, color=class_colour(tube.label))
+            fits = [tube_iou(tube, other) for other in truth if other.label == tube.label]
+            name = classes[tube.label].replace("_", " ")
+            words = f"{name} {tube.score:.2f}, IoU {max(fits, default=0):.2f}"
+            ax.text((tube.frames[-1] + 1) * stride + 0.6, y, words, va="center", fontsize=8)
+            y += 1
+        if not best:
+            ax.text(0, y, "no tube", va="center", color=GREY, fontsize=8)
+            y += 1
+        y += 0.6
     ax.axvline(n_frames, color=GREY, lw=0.8, ls=":")
-    ax.set(xlim=(0, n_frames * 1.22), ylim=(ends[-1] - 0.5, -0.5), xlabel="frame of the video")
-    ax.set_yticks(ends - (np.array(rows) + 1) / 2, [name for name, *_ in groups])
+    ax.set(xlim=(0, n_frames * 1.3), ylim=(y - 0.9, -0.7), xlabel="frame of the video")
+    ax.set_yticks(list(ticks), ticks.values())
     ax.tick_params(axis="y", length=0)
     return fig
 
@@ -160,7 +170,7 @@ def domain_map_figure(
     fig, axes = page(1 + len(maps), len(frames), PAGE / len(frames) * 0.9, squeeze=False)
     for ax, frame, title in zip(axes[0], frames, titles):
         show_frame(ax, frame, title)
-    heat = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1, "alpha": 0.62, "interpolation": "bilinear"}
+    heat = {"cmap": "RdBu_r", "vmin": 0, "vmax": 1, "alpha": 0.62}
     for row, (name, some) in zip(axes[1:], maps.items()):
         for ax, frame, q in zip(row, frames, some):
             height, width = frame.shape[:2]
@@ -168,25 +178,6 @@ def domain_map_figure(
             image = ax.imshow(q, extent=(-0.5, width - 0.5, height - 0.5, -0.5), **heat)
         row[0].set_ylabel(name)
     fig.colorbar(image, ax=list(axes[1:].flat), label="P(target)", fraction=0.03, pad=0.01)
-    return fig
-
-
-def reversal_figure(
-    points: Mapping[str, np.ndarray], steps: Mapping[str, Mapping[str, np.ndarray]]
-) -> Figure:
-    """Features of two domains in the plane, one panel per entry of `steps`, an arrow per point.
-
-    points: 'source' and 'target' -> (n, 2); steps: title -> the same keys -> (n, 2) descent steps.
-    """
-    fig, axes = page(1, len(steps), 2.7, sharex=True, sharey=True, squeeze=False)
-    in_data = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006}
-    for ax, (title, arrows) in zip(axes[0], steps.items()):
-        for domain, colour in DOMAIN_COLOURS.items():
-            ax.quiver(*points[domain].T, *arrows[domain].T, color=colour, **in_data)
-            scatter_domain(ax, points[domain], domain, size=14, linewidths=0, label=domain)
-        ax.set(title=title, xlabel="feature 1", aspect="equal")
-    axes[0][0].set_ylabel("feature 2")
-    axes[0][0].legend(loc="upper left")
     return fig
 
 
@@ -201,39 +192,42 @@ def loss_figure(
     trained = {name: h for name, h in histories.items() if h is not None}
     colours = {name: class_colour(i) for i, name in enumerate(histories)}
     terms = [term for term in LOSS_LABELS if any(term in h for h in trained.values())]
-    fig, axes = page(math.ceil(len(terms) / 4), 4, 1.75, squeeze=False, sharex=True)
+    rows = math.ceil(len(terms) / 4)
+    fig, axes = page(rows, 4, 1.9, squeeze=False, sharex=True)
     for ax in axes.flat[len(terms) :]:
         ax.axis("off")
     for ax, term in zip(axes.flat, terms):
         for name, history in trained.items():
             if term in history:
-                smooth = history[term].rolling(5, min_periods=1, center=True).mean()
-                look = {"label": name, "color": colours[name], "lw": 1.3, "legend": False}
+                smooth = history[term].rolling(9, min_periods=1, center=True).mean()
+                look = {"label": name, "color": colours[name], "lw": 1.5, "legend": False}
                 sns.lineplot(x=history["step"], y=smooth, ax=ax, **look)
         if term in guessing:
             ax.axhline(guessing[term], color=GREY, lw=1, ls=":")
-        ax.set_title(LOSS_LABELS[term], fontsize=9)
+        unit = "smooth L1" if term.endswith("_reg") else "nats"
+        ax.set_title(f"{LOSS_LABELS[term]} ({unit})", fontsize=8.5)
         ax.set(ylim=(0, 1.08 * ax.get_ylim()[1]), xlabel="", ylabel="")
-    for ax in axes[-1]:
+        ax.grid(axis="y")
+    for ax in axes.flat[len(terms) - 4 : len(terms)]:
         ax.set_xlabel("step")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("loss (nats)")
+        ax.tick_params(labelbottom=True)
     fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
 
 
-def sources_of_gain(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Bars in percent, a group per measure: both mAPs, and what a right detection needs."""
-    lines = []
-    for name, values in metrics.items():
-        for measure, label in GAIN_LABELS.items():
-            lines.append({"model": name, "measure": label, "percent": values[measure]})
-    fig, ax = page(1, 1, 2.5)
-    colours = [class_colour(i) for i in range(len(metrics))]
-    bars = {"hue": "model", "palette": colours, "saturation": 1}
-    sns.barplot(pd.DataFrame(lines), x="measure", y="percent", ax=ax, **bars)
+def sources_of_gain(found: pd.DataFrame, rows: Sequence[str]) -> Figure:
+    """Bars in percent, a group per measure: both mAPs, and what a right detection needs.
+
+    found: the results of one column.  The bar is the mean of a row's runs, its whisker one s.d.
+    """
+    own = found[found["row"].isin(rows)].rename(columns=GAIN_LABELS)
+    lines = own.melt("row", list(GAIN_LABELS.values()), "measure", "percent")
+    fig, ax = page(1, 1, 2.6)
+    colours = [class_colour(i) for i in range(len(rows))]
+    bars = {"hue": "row", "hue_order": rows, "palette": colours, "saturation": 1}
+    sns.barplot(lines, x="measure", y="percent", ax=ax, errorbar="sd", err_kws={"lw": 1}, **bars)
     for group in ax.containers:
-        ax.bar_label(group, fmt="%.0f", fontsize=7, padding=1)
+        ax.bar_label(group, fmt="%.0f", fontsize=7, label_type="center", color="white")
     ax.set(xlabel="", ylabel="%", ylim=(0, 112))
-    ax.legend(ncols=len(metrics), loc="lower left", bbox_to_anchor=(0, 1.0))
+    ax.legend(ncols=len(rows), loc="lower left", bbox_to_anchor=(0, 1.0))
     return fig

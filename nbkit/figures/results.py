@@ -1,16 +1,23 @@
-"""Figures of a run and of a table: training curves, accuracy, confusion, a dot per run."""
+"""Figures of a run and of a table: training curves, accuracy, confusion, dots, differences."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, page
+from nbkit.evaluate.statistics import Interval
+from nbkit.figures.style import CLASS_COLOURS, GREY, NEGATIVE, PAGE, STREAM_COLOURS, page
+from nbkit.tables.gains import difference, paired, starred
 from nbkit.tables.report import values_of
 from nbkit.tables.table import Table, heading
+
+GAIN = "#009E73"
 
 # raw terms of the history, as the methods return them
 TERM_LABELS = {
@@ -80,90 +87,135 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
 
 
 def _runs_of(table: Table, found: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Every run of a table: row, column, what the row reads, value."""
-    lines = []
+    """Every run of a table: row, column, split, what the row reads, value."""
+    parts = []
     for row in table.rows:
         stream = row.measure or measure
-        for column in table.columns:
-            for value in values_of(table, found, row.name, column.name, measure):
-                lines.append((row.name, column.name, stream, value))
-    return pd.DataFrame(lines, columns=["row", "column", "stream", "value"])
+        own = found[found["row"] == row.run_row].dropna(subset=[stream])
+        lines = own[["column", "split"]].assign(row=row.name, stream=stream, value=own[stream])
+        parts.append(lines)
+    return pd.concat(parts, ignore_index=True)
 
 
-def _axis(table: Table, measure: str) -> str:
+def _split_colours(table: Table) -> dict[int, str]:
+    return dict(zip(table.splits, CLASS_COLOURS))
+
+
+def axis_label(table: Table, measure: str) -> str:
+    """What an axis of results is labelled with."""
     if table.task == "recognition":
         return f"target test accuracy, {measure} (%)"
     return f"{heading(measure)} (%)"
 
 
-def _bases(ax: Axes, table: Table, found: pd.DataFrame, column: str, measure: str, rows: list[str]):
-    """Mark in each row the mean of the row that its gain is counted from."""
-    for place, name in enumerate(rows):
-        row = table.row(name)
-        against = table.against_of(row)
-        if against:
-            base = values_of(table, found, against, column, row.measure or measure)
-            if len(base):
-                x = [base.mean()] * 2
-                ax.plot(x, [place - 0.5, place + 0.5], color=GREY, lw=1.2, ls=":", zorder=0)
+def _look(table: Table) -> dict[str, Any]:
+    """Colours of dots: by split, where there are several, else by the stream that is read."""
+    if len(table.splits) > 1:
+        return {"hue": "split", "palette": _split_colours(table)}
+    return {"hue": "stream", "palette": STREAM_COLOURS}
 
 
-def table_dots(table: Table, found: pd.DataFrame, *measures: str) -> Figure:
-    """One panel per column and measure: a dot per run, a bar at the mean, whiskers of one s.d.
+def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Figure:
+    """One panel per column: a dot per run, a bar at the mean, whiskers of one s.d.
 
-    Dotted: the mean of the row that the gain is counted from. Rows from top to bottom as in the
-    table, those that have runs. A row that reads one stream has that stream's colour.
+    Rows from top to bottom as in the table, those that have runs.  Dots have the colour of their
+    split, where there are several, else of the stream that the row reads.  Dotted: the mean of the
+    row that the table's gains are counted from.
 
     Args:
         found: the results of the table, as `committed` and `results` give them.
-        measures: columns of `found`, by default the table's own.
     """
-    measures = measures or table.measures[:1]
-    runs = {measure: _runs_of(table, found, measure) for measure in measures}
-    there = set(pd.concat(runs.values())["row"])
-    rows = [row.name for row in table.rows if row.name in there]
-    colours = dict.fromkeys(measures, STREAM_COLOURS["fused"]) | STREAM_COLOURS
-    panels = [(column.name, measure) for column in table.columns for measure in measures]
-    height = 0.32 * len(rows) + 0.9
-    fig, axes = page(1, len(panels), height, sharey=True, sharex=True, squeeze=False)
-    for ax, (column, measure) in zip(axes[0], panels):
-        every = runs[measure]
-        here = every[every["column"] == column]
-        place = {"data": here, "x": "value", "y": "row", "order": rows, "ax": ax}
-        dots = {"hue": "stream", "palette": colours, "size": 4.2, "alpha": 0.7}
-        sns.swarmplot(**place, **dots, legend=False, warn_thresh=1)
+    runs = _runs_of(table, found, measure)
+    rows = [row.name for row in table.rows if row.name in set(runs["row"])]
+    fig, axes = page(
+        1, len(table.columns), 0.3 * len(rows) + 0.9, sharey=True, sharex=True, squeeze=False
+    )
+    for ax, column in zip(axes[0], table.column_names):
+        place = {"data": runs[runs["column"] == column], "x": "value", "y": "row", "ax": ax}
+        dots = {**_look(table), "size": 4, "alpha": 0.8, "legend": False, "warn_thresh": 1}
+        sns.swarmplot(**place, order=rows, **dots)
         bars = {"marker": "|", "markersize": 13, "color": "black", "linestyle": "none"}
-        sns.pointplot(**place, **bars, errorbar="sd", err_kws={"lw": 1})
-        _bases(ax, table, found, column, measure, rows)
-        ax.set(
-            title=column, xlabel=_axis(table, measure), ylabel="", ylim=(len(rows) - 0.45, -0.55)
-        )
+        sns.pointplot(**place, order=rows, **bars, errorbar="sd", err_kws={"lw": 1})
+        if table.against in rows:
+            start = values_of(table, found, table.against, column, measure).mean()
+            ax.axvline(start, color=GREY, lw=1.2, ls=":", zorder=0)
+        ax.set(title=column, xlabel=axis_label(table, measure), ylabel="")
+        ax.set_ylim(len(rows) - 0.45, -0.55)
         ax.grid(axis="x")
     # a whisker may reach below what an accuracy can be
     ax.set_xlim(left=max(ax.get_xlim()[0], -1.5))
+    legend_of_dots(fig, table)
     return fig
 
 
-def between_the_ticks(numbers: pd.DataFrame) -> Figure:
-    """Printed numbers among the accuracies that whole numbers of right videos give.
+def legend_of_dots(fig: Figure, table: Table, standings: bool = False) -> None:
+    """Below a figure, what its dots mean: splits and, with `standings`, how clear they are."""
+    looks = {"clear gain": GAIN, "clear loss": NEGATIVE}
+    looks |= {"too few runs": GREY, "no clear difference": "white"}
+    dots, names = [], []
+    for name, colour in looks.items() if standings else ():
+        dots.append(Line2D([], [], marker="o", ls="none", ms=6, mec="black", mfc=colour))
+        names.append(name)
+    for split, colour in _split_colours(table).items() if len(table.splits) > 1 else ():
+        dots.append(Line2D([], [], marker="o", ls="none", ms=4, mew=0, color=colour))
+        names.append(f"split {split}")
+    if dots:
+        fig.legend(dots, names, loc="outside lower right", ncols=7, columnspacing=1, fontsize=8)
 
-    numbers: rows of `nbkit.tables.report.marked`. One line per number: a tick for every k right of
-    n within two videos of it, a cross at the printed value.
+
+def difference_figure(
+    table: Table,
+    found: pd.DataFrame,
+    lines: pd.DataFrame,
+    chosen: Sequence[tuple[str, str]],
+    measures: Sequence[str] = ("",),
+) -> Figure:
+    """One panel per column and measure: row a - row b of every chosen pair, around a zero line.
+
+    A small dot per paired run, a large one at the mean, whiskers of the 95 % interval.  The large
+    dot is green or wine red where a star stands in the tables, grey where the interval holds no
+    zero but the runs are too few, and hollow where it holds zero.  A pair that did not run has an
+    empty line.  found, lines: as in `nbkit.tables.gains.difference`.
     """
-    fig, ax = page(1, 1, 0.62 * len(numbers) + 0.7, PAGE)
-    names = []
-    for i, line in enumerate(numbers.to_dict("records")):
-        n, printed = line["videos"], line["printed"]
-        names.append(f"{line['row']}, {line['column']}:\nprinted {printed:.1f}")
-        here = printed * n / 100
-        ax.plot([-2.1, 2.1], [i, i], color=GREY, lw=0.6, zorder=0)
-        for k in range(max(0, int(np.ceil(here - 2))), min(n, int(here + 2)) + 1):
-            x = k - here
-            ax.plot([x, x], [i - 0.15, i + 0.15], color=GREY, lw=1.6)
-            ax.text(x, i - 0.19, f"{k} of {n}", ha="center", va="bottom")
-            ax.text(x, i + 0.19, f"{100 * k / n:.2f}", ha="center", va="top", color="#666666")
-        ax.plot(0, i, marker="x", color="black", ms=8, mew=2)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_xlabel("distance from the printed number, in test videos")
-    ax.set(xlim=(-2.3, 2.3), ylim=(len(names) - 0.4, -0.6))
+    panels = [(column, measure) for column in table.column_names for measure in measures]
+    names, colours = [f"{a} − {b}" for a, b in chosen], _split_colours(table)
+    against = {b for _, b in chosen}
+    if len(against) == 1:
+        names = [a for a, _ in chosen]
+    elif max(map(len, names)) > 40:
+        names = [f"{a}\n− {b}" for a, b in chosen]
+    height = (0.36 if "\n" in names[0] else 0.27) * len(chosen) + 1.1
+    fig, axes = page(1, len(panels), height, sharey=True, sharex=len(measures) == 1, squeeze=False)
+    for ax, (column, measure) in zip(axes[0], panels):
+        ax.axvline(0, color="black", lw=1)
+        for y, (a, b) in enumerate(chosen):
+            stream = table.row(a).measure or measure
+            gap = difference(table, found, lines, a, b, column, stream)
+            if gap is None:
+                continue
+            first, second = paired(table, found, a, b, column, stream)
+            split = first.index.get_level_values("split")
+            own = [colours[s] for s in split] if len(colours) > 1 else GREY
+            ax.scatter(first - second, np.full(len(first), y + 0.27), s=7, c=own, lw=0, zorder=2)
+            if np.isfinite(gap.low):
+                ax.plot([gap.low, gap.high], [y, y], color="black", lw=1)
+            ax.plot(
+                gap.mean, y, "o", ms=6, mec="black", mew=0.8, mfc=standing_colour(gap), zorder=3
+            )
+        title = column if len(measures) == 1 else f"{column}\n{heading(measure)}"
+        ax.set(title=title, xlabel="difference (points)", ylim=(len(chosen) - 0.45, -0.55))
+        ax.grid(axis="x")
+    if len(against) == 1:
+        fig.supylabel(f"minus {against.pop()}", fontsize=9)
+    axes[0][0].set_yticks(range(len(names)), names)
+    legend_of_dots(fig, table, standings=True)
     return fig
+
+
+def standing_colour(gap: Interval) -> str:
+    """The colour of a difference's dot: see `difference_figure`."""
+    if not gap.clear:
+        return "white"
+    if not starred(gap):
+        return GREY
+    return GAIN if gap.mean > 0 else NEGATIVE

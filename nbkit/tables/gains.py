@@ -8,18 +8,44 @@ over paired runs only; that is narrower than the truth where the test set is sma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from nbkit.evaluate.statistics import Interval, paired_bootstrap, paired_runs
 from nbkit.tables.right_wrong import pairs
-from nbkit.tables.table import Table, heading
+from nbkit.tables.table import Table, printed_videos
 
-# Runs, or splits where there are several: a bootstrap over fewer is too narrow for a star.
+# Runs per direction, or splits where there are several: fewer make an interval too narrow.
 STARRED_FROM = 5
+# The fewest videos by which two rows can differ clearly: of six that only one of them has right,
+# a sign test says p = 2 / 2**6 = 0.03, of five p = 0.06.
+CLEAR_VIDEOS = 6
 NOT_RUN, NOTHING = "not run", "–"
+
+
+def paired(
+    table: Table, found: pd.DataFrame, a: str, b: str, column: str | None = None, measure: str = ""
+) -> tuple[pd.Series, pd.Series]:
+    """The values of two rows in the runs that pair, both by (column, seed, split).
+
+    column: None takes all of them.  measure: what rows without a stream of their own are read in;
+    '': the table's own.
+    """
+    first, second = (_by_run(table, found, name, column, measure) for name in (a, b))
+    both = first.index.intersection(second.index)
+    return first.loc[both], second.loc[both]
+
+
+def _by_run(
+    table: Table, found: pd.DataFrame, name: str, column: str | None, measure: str
+) -> pd.Series:
+    row = table.row(name)
+    stream = row.measure or measure or table.measures[0]
+    own = found[found["row"] == row.run_row].reindex(columns=["column", "seed", "split", stream])
+    if column is not None:
+        own = own[own["column"] == column]
+    return own.dropna(subset=[stream]).set_index(["column", "seed", "split"])[stream]
 
 
 def difference(
@@ -39,39 +65,31 @@ def difference(
             in localization, the bootstrap is over runs only; a single run, and runs of several
             splits, then have no interval.
         column: None pairs over all columns, and needs pairs in each.
-        measure: what rows without a stream of their own are read in; '': the table's own.
+        measure: as in `paired`.
     """
-    measure = measure or table.measures[0]
-    first, second = (_by_run(table, found, name, column, measure) for name in (a, b))
-    both = first.index.intersection(second.index)
-    covered = set(both.get_level_values("column"))
-    if both.empty or (column is None and covered < set(table.column_names)):
+    first, second = paired(table, found, a, b, column, measure)
+    directions = first.index.get_level_values("column").value_counts()
+    if first.empty or (column is None and len(directions) < len(table.columns)):
         return None
-    paired = pairs(table, lines, a, b, column, measure)
-    if len(paired.right_a) == len(both):
-        return paired_bootstrap(*paired)
-    gaps = (first.loc[both] - second.loc[both]).to_numpy()
-    if both.get_level_values("split").nunique() > 1:
-        return Interval(float(gaps.mean()), -math.inf, math.inf, len(gaps))
-    return paired_runs(gaps, np.zeros(len(gaps)))
-
-
-def _by_run(
-    table: Table, found: pd.DataFrame, name: str, column: str | None, measure: str
-) -> pd.Series:
-    """The values of a row by (column, seed, split)."""
-    row = table.row(name)
-    stream = row.measure or measure
-    own = found[found["row"] == row.run_row].reindex(columns=["column", "seed", "split", stream])
-    if column is not None:
-        own = own[own["column"] == column]
-    return own.dropna(subset=[stream]).set_index(["column", "seed", "split"])[stream]
+    videos = pairs(table, lines, a, b, column, measure or table.measures[0])
+    gaps = (first - second).to_numpy()
+    if len(videos.right_a) == len(gaps):
+        gap = paired_bootstrap(*videos)
+    elif first.index.get_level_values("split").nunique() > 1:
+        gap = Interval(float(gaps.mean()), -math.inf, math.inf, len(gaps))
+    else:
+        gap = paired_runs(gaps, np.zeros(len(gaps)))
+    return gap._replace(least=int(directions.min()) if len(directions) > 1 else 0)
 
 
 # --- as text -------------------------------------------------------------------------------------
 def starred(found: Interval | None) -> bool:
-    """Whether zero lies outside the interval of five paired runs or more (splits, if several)."""
-    return found is not None and found.clear and (found.splits or found.n) >= STARRED_FROM
+    """Whether zero lies outside the interval of five paired runs per direction or more (or of five
+    splits, where there are several).
+    """
+    if found is None or not found.clear:
+        return False
+    return (found.splits or found.least or found.n) >= STARRED_FROM
 
 
 def interval_text(found: Interval | None) -> str:
@@ -89,10 +107,24 @@ def interval_text(found: Interval | None) -> str:
         runs = f"{found.n} in {found.splits} splits"
     elif found.n == 1:
         runs = "one run: videos only"
+    elif found.least:
+        runs = f"{found.least} per direction"
     text = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}] ({runs})"
     if starred(found):
         text += " *"
     return text
+
+
+def in_words(found: Interval | None) -> str:
+    """What may be said of a difference: 'not run', 'clearly higher', 'clearly lower', 'higher, from
+    too few runs' (or lower), 'not clear'.
+    """
+    if found is None:
+        return NOT_RUN
+    if not found.clear:
+        return "not clear"
+    way = "higher" if found.mean > 0 else "lower"
+    return f"clearly {way}" if starred(found) else f"{way}, from too few runs"
 
 
 def signed(value: float) -> str:
@@ -102,74 +134,34 @@ def signed(value: float) -> str:
     return f"{value:+.1f}"
 
 
-# --- tables of differences -----------------------------------------------------------------------
-def differences(
-    table: Table,
-    found: pd.DataFrame,
-    lines: pd.DataFrame,
-    chosen: Sequence[tuple[str, str]],
-    measure: str = "",
-) -> pd.DataFrame:
-    """Differences of chosen pairs of rows as text, by column and over all of them."""
-    grid = {}
-    for name in [*table.column_names, None]:
-        gaps = [difference(table, found, lines, a, b, name, measure) for a, b in chosen]
-        grid[name or "all"] = [interval_text(gap) for gap in gaps]
-    return pd.DataFrame(grid, index=[f"{a} − {b}" for a, b in chosen])
-
-
-def gains(
-    table: Table,
-    found: pd.DataFrame,
-    lines: pd.DataFrame,
-    column: str,
-    against: Sequence[str],
-    measures: Sequence[str],
-) -> pd.DataFrame:
-    """Difference of every row to the rows `against` in one column, as text.
-
-    The frame's columns are (row of `against`, heading of the measure).
-    """
-    names = [row.name for row in table.rows]
-    grid = {}
-    for base in against:
-        for measure in measures:
-            texts = []
-            for name in names:
-                gap = difference(table, found, lines, name, base, column, measure)
-                texts.append(NOTHING if name == base else interval_text(gap))
-            grid[base, heading(measure)] = texts
-    return pd.DataFrame(grid, index=names)
-
-
+# --- orders -------------------------------------------------------------------------------------
 def disagreements(
     table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = ""
 ) -> pd.DataFrame:
-    """Pairs of rows that the paper prints in one order and we measure in the other.
+    """Pairs of rows that the paper prints in one order and we measure clearly in the other.
 
-    Both orders are those of the means over the columns; a star says that ours is clear.
+    An order counts only where it is more than noise on both sides: ours has a star, and the paper's
+    rows are at least `CLEAR_VIDEOS` of its test videos apart.  Rows that it copied from other works
+    are left out, because they follow other protocols.
     """
-    paper = _printed_means(table)
-    orders = [(a, b) for a in paper for b in paper if paper[a] > paper[b]]
-    out = []
-    for better, worse in sorted(orders, key=lambda pair: paper[pair[1]] - paper[pair[0]]):
+    columns, out = table.column_names, []
+    tested = [printed_videos(table, name) for name in columns]
+    own = {}
+    for row in table.rows:
+        numbers = [row.number(name, table.measures[0]) for name in columns]
+        if not row.copied and not any(map(math.isnan, numbers)) and all(tested):
+            own[row.name] = np.array(numbers)
+    for better, worse in ((a, b) for a in own for b in own):
+        gap = own[better] - own[worse]
+        videos = round(float(gap @ np.array(tested)) / 100)
+        if gap.mean() <= 0 or videos < CLEAR_VIDEOS:
+            continue
         ours = difference(table, found, lines, better, worse, None, measure)
-        if ours is not None and ours.mean < 0:
-            gap = signed(paper[better] - paper[worse])
-            out.append((better, worse, gap, interval_text(ours)))
+        if starred(ours) and ours.mean < 0:
+            paper = f"{gap.mean():+.1f} ({videos} videos)"
+            out.append((better, worse, paper, interval_text(ours)))
     names = ["the paper's better row", "its worse row", "paper", "ours"]
     return pd.DataFrame(out, columns=names)
-
-
-def _printed_means(table: Table) -> dict[str, float]:
-    """Mean of the printed numbers of each row that has one in every column."""
-    means = {}
-    for row in table.rows:
-        numbers = [row.number(name, table.measures[0]) for name in table.column_names]
-        mean = sum(numbers) / len(numbers)
-        if not math.isnan(mean):
-            means[row.name] = mean
-    return means
 
 
 # --- repeated runs -------------------------------------------------------------------------------
@@ -191,10 +183,7 @@ def repeats(
     both = both[both["finished"] != both["finished_here"]]
     both = both.dropna(subset=[measure, f"{measure}_here"])
     out = {}
-    for name in table.column_names:
-        part = both[both["column"] == name]
-        if part.empty:
-            continue
+    for name, part in both.groupby("column", sort=False):
         gaps = part[f"{measure}_here"] - part[measure]
         rows = committed[(committed["column"] == name) & committed["row"].isin(part["row"])]
         between = rows.groupby(["row", "split"])[measure].var(ddof=1).mean()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +20,42 @@ from nbkit.errors import NbkitError
 from nbkit.evaluate.statistics import Interval, grim_neighbours, grim_test
 from nbkit.files import atomically
 from nbkit.tables.gains import NOT_RUN, NOTHING, difference, interval_text, signed, starred
-from nbkit.tables.results import CHOICES, committed
+from nbkit.tables.results import committed
 from nbkit.tables.right_wrong import committed_right_wrong
 from nbkit.tables.table import Line, Table, heading, load_table, printed_videos
 
-UNREACHABLE, COPIED, MEAN_OFF = "†", "‡", "§"
+UNREACHABLE, COPIED = "†", "‡"
 FLAGS = {
     UNREACHABLE: "no number of right videos gives this: not a single evaluation on the test list "
     "of this benchmark",
     COPIED: "a method or baseline of another work, under that work's protocol",
-    MEAN_OFF: "not the mean of the numbers printed beside it",
-}
-COPIED_TEXT = {True: "yes", False: ""}
-CHOICE_LABELS = {
-    "fused": "last epoch (the result)",
-    "fused_source_val": "source-val selected",
-    "fused_oracle": "oracle selected (reads target test labels)",
 }
 
 
-def _grid(
-    table: Table, names: Sequence[str], text: Callable[[Line, str], str], rows: list | None = None
-) -> pd.DataFrame:
-    rows = table.rows if rows is None else rows
-    columns = {name: [text(row, name) for row in rows] for name in names}
-    return pd.DataFrame(columns, index=[row.name for row in rows])
+def _grid(table: Table, names: Sequence[str], text: Callable[[Line, str], str]) -> pd.DataFrame:
+    columns = {name: [text(row, name) for row in table.rows] for name in names}
+    return pd.DataFrame(columns, index=[row.name for row in table.rows])
 
 
 # --- the paper's numbers -------------------------------------------------------------------------
+def paper_heading(table: Table, column: str) -> str:
+    """The heading of the paper's numbers beside `column`: a twin's are of another pair of domains,
+    and say of which.
+    """
+    pair = {own.name: own.printed_as for own in table.columns}.get(column)
+    return f"paper, {pair}" if pair else "paper"
+
+
 def flags_of(table: Table, row: Line, column: str) -> str:
     """The marks of a printed accuracy, '' for none; computed, apart from `copied`."""
     if table.task != "recognition" or column not in row.printed:
         return ""
-    marks = ""
+    marks = COPIED if row.copied else ""
     if column != table.mean:
         videos = printed_videos(table, column)
         if videos and not grim_test(row.number(column), videos):
-            marks = UNREACHABLE
-    if row.copied:
-        marks += COPIED
-    if column == table.mean and not _mean_agrees(table, row):
-        marks += MEAN_OFF
+            marks = UNREACHABLE + marks
     return marks
-
-
-def _mean_agrees(table: Table, row: Line) -> bool:
-    """Whether the printed mean is that of the printed columns, a half rounded either way."""
-    mean = sum(row.number(name) for name in table.column_names) / len(table.columns)
-    return math.isnan(mean) or abs(mean - row.number(table.mean)) <= 0.05 + 1e-9
 
 
 def printed(table: Table, measure: str = "") -> pd.DataFrame:
@@ -97,17 +86,14 @@ def footnotes(table: Table) -> list[str]:
 
 def marked(table: Table) -> pd.DataFrame:
     """The printed numbers that no number of right videos gives, with the accuracies beside them."""
-    names = ["table", "row", "column", "printed", "videos", "below", "above", "of another work"]
     out = []
-    for row in table.rows:
-        for column in table.column_names:
-            if UNREACHABLE not in flags_of(table, row, column):
-                continue
-            videos = printed_videos(table, column)
-            low, high = grim_neighbours(row.number(column), videos)
-            line = (table.name, row.name, column, row.number(column), videos)
-            line += (round(low, 2), round(high, 2), COPIED_TEXT[row.copied])
-            out.append(dict(zip(names, line)))
+    for row, column in product(table.rows, table.column_names):
+        if UNREACHABLE in flags_of(table, row, column):
+            number, videos = row.number(column), printed_videos(table, column)
+            low, high = grim_neighbours(number, videos)
+            line = {"table": table.name, "row": row.name, "column": column, "printed": number}
+            line |= {"videos": videos, "below": round(low, 2), "above": round(high, 2)}
+            out.append({**line, "of another work": row.copied})
     return pd.DataFrame(out)
 
 
@@ -187,44 +173,16 @@ def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> bool:
     return bool(own["partial"].fillna("").ne("").any())
 
 
-def has_selection(found: pd.DataFrame) -> bool:
-    """Whether any finished run recorded another choice of its epoch."""
-    return bool(found.reindex(columns=[f"fused_{name}" for name in CHOICES]).notna().any(axis=None))
-
-
-def selection(table: Table, found: pd.DataFrame) -> pd.DataFrame:
-    """The result beside what two other choices of the epoch would have given, for information only.
-
-    All columns of a row stand on the same runs, those that recorded the choices (EVAL_EVERY).
-    """
-    found = found.reindex(columns=[*found.columns.union(list(CHOICE_LABELS))])
-    chosen = found.dropna(subset=[f"fused_{name}" for name in CHOICES], how="all")
-    rows = [r for r in table.rows if not r.measure and (chosen["row"] == r.run_row).any()]
-    grids = {}
-    for column in table.column_names:
-        grid = _grid(
-            table,
-            list(CHOICE_LABELS),
-            lambda row, name, at=column: mean_text(values_of(table, chosen, row.name, at, name)),
-            rows,
-        )
-        grids[column] = grid.replace(NOT_RUN, "not recorded").rename(columns=CHOICE_LABELS)
-    return pd.concat(grids, axis=1)
-
-
 # --- both ----------------------------------------------------------------------------------------
 def tidy(table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = "") -> pd.DataFrame:
     """One line per cell, in numbers: the paper's, ours, the gap, gains over the row's reference.
 
-    A row that reads one stream gains over that stream of its reference; the paper prints no such
-    gain.
+    A twin has no gap, because the paper's numbers beside it are of other data.  A row that reads
+    one stream gains over that stream of its reference; the paper prints no such gain.
     """
     measure = measure or table.measures[0]
-    out = []
-    for column in table.all_columns:
-        for row in table.rows:
-            out.append(_entry(table, found, lines, row, column, measure))
-    return pd.DataFrame(out)
+    cells = product(table.all_columns, table.rows)
+    return pd.DataFrame([_entry(table, found, lines, row, at, measure) for at, row in cells])
 
 
 def _entry(
@@ -247,11 +205,12 @@ def _entry(
         "row": row.name,
         "column": column,
         "paper": paper,
+        "of": paper_heading(table, column).removeprefix("paper, ") if table.twin_of else column,
         "marks": flags_of(table, row, column),
         "ours": ours,
         "sd": sd,
         "runs": len(values),
-        "gap": ours - paper,
+        "gap": math.nan if table.twin_of else ours - paper,
         "against": against,
         "paper_gain": paper - theirs,
         "gain": shown.mean,
@@ -268,30 +227,34 @@ def _entry(
 def side_by_side(
     table: Table, found: pd.DataFrame, lines: pd.DataFrame, measure: str = ""
 ) -> pd.DataFrame:
-    """Paper, ours, gap, and both gains over the reference row, for every column, as text."""
+    """Paper, ours, gap, and both gains over the reference row, for every column, as text.
+
+    Columns in which nothing stands are left out.
+    """
     numbers = tidy(table, found, lines, measure)
     paper, ours = printed(table, measure), summary(table, found, measure)
     grid = {}
     for column in table.all_columns:
         part = numbers[numbers["column"] == column].set_index("row")
-        grid[column, "paper"] = paper[column]
+        grid[column, paper_heading(table, column)] = paper[column]
         grid[column, "ours"] = ours[column]
         grid[column, "gap"] = part["gap"].map(signed)
         grid[column, "paper's gain"] = part["paper_gain"].map(signed)
         grid[column, "our gain"] = part["gain_text"]
-    return pd.DataFrame(grid)
+    wide = pd.DataFrame(grid)
+    return wide.loc[:, (wide != NOTHING).any()]
 
 
 # --- files ---------------------------------------------------------------------------------------
 FORMATS = ("md", "tex", "csv")
 # What plain LaTeX has no letter for; the rest of escaping is pandas' business.
 LATEX = {"±": r"$\pm$", "−": "$-$", "→": r"$\rightarrow$", "α": r"$\alpha$", "β": r"$\beta$"}
-LATEX |= {"†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$", "–": "--"}
+LATEX |= {"†": r"$^\dagger$", "‡": r"$^\ddagger$", "–": "--"}
 READING = (
     "In %. ours: mean ± sample s.d. (runs), last epoch. gap: ours − paper. gain: over the row's "
     "reference; [95 % interval of a paired bootstrap over runs and, where they are right or wrong, "
-    "test videos] (paired runs), * where it holds no zero and there are five pairs or more (with "
-    "several splits: five splits)."
+    "test videos] (paired runs), * where it holds no zero and there are five pairs per direction "
+    "or more (with several splits: five splits)."
 )
 
 
@@ -324,8 +287,7 @@ def export_formatted(
 
 
 def _latex(table: Table, wide: pd.DataFrame, notes: list[str]) -> str:
-    r"""A table for `\usepackage{booktabs}`; columns in which nothing stands are left out."""
-    wide = wide.loc[:, (wide != NOTHING).any()]
+    r"""A table for `\usepackage{booktabs}`."""
     caption = " ".join([f"{table.title}.", *notes])
     for character in "&%_":
         caption = caption.replace(character, f"\\{character}")

@@ -45,6 +45,9 @@ def result_columns(table: Table) -> list[str]:
 def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
     """One line per finished cell: its place, its measures in percent, and where it comes from.
 
+    `commit` ends in '+' where the code differed from the commit that it names.  `device` is the
+    GPU, or the processor and its threads; lines written before the processor was recorded say CPU.
+
     `fused_source_val` and `fused_oracle` are accuracies at another epoch than the last, empty
     where the run did not record them.  `partial` says what an incomplete copy of the data lacked.
     `scored_at` is the commit of the evaluation, `commit` that of the training.  `cell` is the key
@@ -81,7 +84,7 @@ def _line(table: Table, cell: Cell, folder: Path) -> dict[str, Any]:
         "commit": env["commit"],
         "scored_at": env.get("scored_at", env["commit"]),
         "torch": env["versions"]["torch"],
-        "device": env["gpu"] or f"CPU, {env['threads']} thread",
+        "device": env["gpu"] or f"{env['cpu'] or 'CPU'}, {env['threads']} thread",
         "finished": metrics["finished"],
         "cell": cell.key,
     }
@@ -140,13 +143,15 @@ def export(name: str, runs_dir: str | Path = "runs", existing: Existing = "refus
             they are dropped.
 
     Raises:
-        NbkitError: there is no finished cell, or `existing` refuses.
+        NbkitError: there is no finished cell, `existing` refuses, or a new line is of a tree that
+            differs from its commit.
     """
     table = load_table(name)
     old, new = committed(name), results(table, runs_dir)
     if new.empty:
         raise NbkitError(f"no finished cell of {name} in {runs_dir}/: run `snakemake {name}` first")
     refuse_losses(old, new, f"results/{name}.csv", runs_dir, existing)
+    refuse_uncommitted(old, new)
     files = {"csv": new}
     if table.task == "recognition":
         files["videos.csv"], files["tests.csv"] = right_wrong(table, runs_dir)
@@ -171,6 +176,22 @@ def refuse_losses(
             f"{path} holds {len(old)} results, and {runs_dir}/ lacks {len(lost)} of them: run "
             "what is missing, pass --add to keep the file's lines and add what they lack, or "
             "--replace to write these runs only"
+        )
+
+
+def refuse_uncommitted(old: pd.DataFrame, new: pd.DataFrame) -> None:
+    """Raise NbkitError where a line of `new` that `old` lacks is of code that nobody can check out.
+
+    Lines that were committed before this rule keep their '+'.
+    """
+    known = set(_places(old))
+    fresh = _where(new, [place not in known for place in _places(new)])
+    dirty = fresh[fresh["commit"].astype(str).str.endswith("+")]
+    if len(dirty):
+        rows = ", ".join(sorted(set(dirty["row"])))
+        raise NbkitError(
+            f"{len(dirty)} of the new lines are of a run whose commit ends in '+' ({rows}): the "
+            "code, a table or a manifest differed from that commit. Commit, then run these again"
         )
 
 

@@ -257,10 +257,14 @@ def _processor() -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with '+' when files differ from it; None outside a checkout."""
+    """The checkout's commit, with '+' when the package, a table or a manifest differs from it.
+
+    None outside a checkout.  Pages and notebooks change no number, and do not count.
+    """
     try:
         head = _git("rev-parse", "--short", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "-uno") else "")
+        read = [f":/{folder}" for folder in ("nbkit", "tables", "data_manifests")]
+        return head + ("+" if _git("status", "--porcelain", "-uno", "--", *read) else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -44,10 +44,11 @@ test: setup
 lab: setup
 	$(PY) -m jupyterlab --notebook-dir notebooks
 
-# Execute the committed notebooks again, in place, in the demo profile; write the README's generated blocks anew.
+# Execute the committed notebooks again, in place, in the demo profile; write the generated blocks of README and docs/RESULTS.md anew.
 notebooks: setup
 	$(PY) tools/notebooks.py
-	$(PY) tools/readme.py
+	$(PY) -m tools.results_page
+	$(PY) -m tools.readme
 
 # Ten minutes on a GPU: whether the paper's batch trains, memory, clips per second, waiting for data.
 gpu:

@@ -74,7 +74,7 @@ rule all:
 
 rule demo:
     input:
-        DATA, f"{NB}/02_stcl.ipynb", f"{NB}/03_vca.ipynb",
+        f"{NB}/00_domain_adaptation.ipynb", DATA, f"{NB}/02_stcl.ipynb", f"{NB}/03_vca.ipynb",
         f"{NB}/04_full_adaptation.ipynb", f"{NB}/08_tables.ipynb"
 
 rule figures:
@@ -107,7 +107,7 @@ use rule first_cell as cell with:
 
 rule data_preparation:
     output: f"{NB}/{{name}}.ipynb"
-    wildcard_constraints: name="01_.*"
+    wildcard_constraints: name="00_.*|01_.*"
     priority: 20
     shell: "{sys.executable:q} tools/notebooks.py {wildcards.name:q} --runs-dir {RUNS:q}"
 

@@ -4,7 +4,6 @@ import cv2
 import matplotlib
 
 matplotlib.use("agg")
-import graders
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -382,26 +381,21 @@ class OneClip(nn.Module):
         return self.encoder(x.transpose(0, 1)[None])
 
 
-# --- figures and graders -------------------------------------------------------------------------
+# --- figures -------------------------------------------------------------------------------------
 def test_figures():
     rng = np.random.default_rng(0)
     assert np.allclose(drawn.overlay(np.full((2, 2), 0.4), np.zeros((2, 2))), 0.4)
-    frames = np.arange(12).reshape(2, 6)
-    assert drawn.in_time(frames, 2).tolist() == [1, 4, 7, 10]
     clips = {"rgb": rng.random((3, 3, 4, 10, 10)), "flow": rng.random((3, 2, 4, 10, 10)) - 0.5}
     masks = np.zeros((3, 4, 10, 10), bool)
     masks[..., 2:6, 3:5] = True
     heats = [(m, f"row {i}", rng.random((3, 4, 10, 10))) for m in clips for i in range(2)]
     fig = drawn.video_figure(clips, heats, "a title", masks)
-    # a strip of pictures for each stream and for each row's heat over it
-    assert [ax.get_ylabel() for ax in fig.axes] == [
-        "RGB as seen",
-        "row 0",
-        "row 1",
-        "flow as seen",
-        "row 0",
-        "row 1",
+    # two frames per stream, three columns: what was seen, and the heat of both networks
+    titles = [ax.get_title() for ax in fig.axes if ax.get_title()]
+    assert titles == [
+        t for m in ("RGB", "flow") for t in (f"What the {m} stream saw", "row 0", "row 1")
     ]
+    assert len(fig.axes) == 2 * 2 * 3 + 1  # and a colour bar
     fig.canvas.draw()
     plt.close("all")
     lines = [
@@ -442,28 +436,7 @@ def test_examples_follow_their_rule():
         "not fixed": [3, 2],
         "broken": [4, 5],
     }
-    assert drawn.verdict(np.array([0.2, 0.7, 0.1]), 1, ["a", "b_c", "d"]) == "b c 0.70"
-    assert drawn.verdict(np.array([0.2, 0.7, 0.1]), 0, ["a", "b_c", "d"]) == "b c 0.70, a 0.20"
-
-
-def test_graders(capsys):
+    assert drawn.verdict(np.array([0.2, 0.7, 0.1]), 1, ["a", "b_c", "d"]) == "b c (70 %)"
     assert (
-        graders.cam_map(lambda A, dA: torch.relu((dA.mean((1, 2))[:, None, None] * A).sum(0)))
-        is True
+        drawn.verdict(np.array([0.2, 0.7, 0.1]), 0, ["a", "b_c", "d"]) == "b c (70 %), not a (20 %)"
     )
-    assert graders.cam_map(lambda A, dA: (dA.mean((1, 2))[:, None, None] * A).sum(0)) is False
-    assert graders.cam_map(lambda A, dA: None) is None
-
-    def centre(j, layers):
-        start, step = 0.0, 1
-        for k, s, p in layers:
-            start, step = start + ((k - 1) / 2 - p) * step, step * s
-        return start + j * step
-
-    assert graders.cell_centre(centre) is True
-    assert (
-        graders.cell_centre(lambda j, layers: (j + 0.5) * np.prod([s for _, s, _ in layers]) - 0.5)
-        is False
-    )
-    assert graders.cell_centre(lambda j, layers: None) is None
-    capsys.readouterr()

@@ -1,9 +1,8 @@
-"""Write the blocks of README.md that nobody types: `python tools/readme.py`.
+"""Write the blocks of README.md that nobody types: `python -m tools.readme`.
 
-`<!-- results:NAME -->` ... `<!-- end -->` holds a table of tables/ from its committed results,
-`<!-- notebooks -->` the notebooks, and `<!-- tables -->` all tables with the number of their
-committed cells.  `python tools/readme.py --times runs/notebooks` first writes
-results/notebook_minutes.csv from what papermill recorded there.
+`<!-- notebooks -->` ... `<!-- end -->` holds the path through the notebooks, and
+`<!-- results:NAME -->` a table from its committed results.  `python -m tools.readme --times
+runs/notebooks` first writes results/notebook_minutes.csv from what papermill recorded there.
 """
 
 from __future__ import annotations
@@ -18,89 +17,56 @@ import pandas as pd
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
 from nbkit.files import atomically
-from nbkit.tables import report
-from nbkit.tables import results as result_files
-from nbkit.tables.gains import NOT_RUN, NOTHING
-from nbkit.tables.table import MEAN_PRECISIONS, Table, heading, load_table, table_names
+from nbkit.tables.gains import NOTHING
+from tools import results_page
+from tools.results_page import markdown
 
 README = ROOT / "README.md"
 MINUTES = ROOT / "results" / "notebook_minutes.csv"
-BLOCK = re.compile(r"(<!-- (results:(\w+)|notebooks|tables) -->\n).*?(<!-- end -->)", re.S)
-
-
-def markdown(grid: pd.DataFrame, corner: str) -> str:
-    """A frame of texts as a Markdown table; `corner` heads the index."""
-    lines = [[corner, *map(str, grid.columns)], ["---"] * (len(grid.columns) + 1)]
-    lines += [[str(name), *map(str, values)] for name, values in zip(grid.index, grid.to_numpy())]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-# --- results -------------------------------------------------------------------------------------
-def results_block(name: str) -> str:
-    """The table `name`: the paper's numbers, where it printed any, beside ours."""
-    table, found = load_table(name), result_files.committed(name)
-    if table.task == "recognition":
-        unit = "accuracy in %, the streams of a row fused"
-        body = markdown(_beside(report.printed(table), report.summary(table, found)), "row")
-    else:
-        unit = "average precision in %, boxes at IoU 0.5"
-        body = "\n\n".join(_localization(table, found, column) for column in table.column_names)
-    head = f"**{table.title}.** Ours: {unit}, mean ± s.d. (runs)."
-    return f"{head}\n\n{body}\n\n`results/{name}.csv`"
-
-
-def _localization(table: Table, found: pd.DataFrame, column: str) -> str:
-    ours = report.by_measure(table, found, column, MEAN_PRECISIONS)
-    paper = report.printed_by_measure(table, column)[list(map(heading, MEAN_PRECISIONS))]
-    return f"{column}\n\n{markdown(_beside(paper, ours), 'row')}"
-
-
-def _beside(paper: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
-    """Columns 'A, paper' and 'A, ours' in turn; ours alone where the paper printed nothing."""
-    if (paper == NOTHING).all(axis=None):
-        return ours
-    both = {}
-    for name in ours.columns:
-        both[f"{name}, paper"] = paper[name]
-        both[f"{name}, ours"] = ours[name]
-    return pd.DataFrame(both)
-
-
-def tables_block() -> str:
-    """Every table: what it is, how many cells have a committed result, and its command."""
-    lines = {}
-    for name in sorted(table_names(), key=lambda name: load_table(name).task != "recognition"):
-        table = load_table(name)
-        texts = report.summary(table, result_files.committed(name)).to_numpy().ravel()
-        cells = [text for text in texts if text != NOTHING]
-        done = sum(text != NOT_RUN for text in cells)
-        command = f"`.venv/bin/snakemake --cores 2 {name}`"
-        lines[f"`{name}`"] = [table.title, f"{done} of {len(cells)}", command]
-    heads = ["what it holds", "cells with a result", "run it"]
-    return markdown(pd.DataFrame(lines, index=heads).T, "table")
+BLOCK = re.compile(r"(<!-- notebooks -->\n).*?(<!-- end -->)", re.S)
 
 
 # --- notebooks -----------------------------------------------------------------------------------
-def goal(notebook: nbformat.NotebookNode) -> str:
-    """The sentence after **Goal.** in a notebook's first cells."""
+# the order to read in: localization last, because it is a course of its own
+ORDER = ("00", "01", "02", "03", "04", "06", "07", "08", "05")
+
+
+def header(notebook: nbformat.NotebookNode, name: str) -> str:
+    """The text after **name.** in a notebook's first cells, "" where there is none."""
     text = "\n".join(c.source for c in notebook.cells[:3] if c.cell_type == "markdown")
-    found = re.search(r"\*\*Goal\.\*\*\s+(.+?)(?=\n\s*>?\s*\n|\Z)", text, re.S)
+    found = re.search(rf"\*\*{name}\.?\*\*\s+(.+?)(?=\n\s*>?\s*\n|\Z)", text, re.S)
     return " ".join(found[1].replace("\n>", "\n").split()) if found else ""
 
 
+def equations(notebook: nbformat.NotebookNode) -> str:
+    """The numbers of the published equations that stand in it: '1-4'."""
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    numbers = sorted({int(n) for n in re.findall(r"\\tag\{(\d+)\}", text)})
+    if not numbers:
+        return NOTHING
+    return f"{numbers[0]}–{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+
+
+def hours(notebook: nbformat.NotebookNode) -> str:
+    """A student's hours as the notebook's head estimates them."""
+    found = re.search(r"student: about (\d+) hours?", header(notebook, "Time"))
+    return found[1] if found else NOTHING
+
+
 def notebooks_block() -> str:
-    """What each notebook is for and, where they have been measured, its minutes."""
+    """The path: question, equations, a student's hours, and measured minutes of the machine."""
     minutes = {}
     if MINUTES.exists():
         minutes = pd.read_csv(MINUTES).set_index("notebook")["minutes"].to_dict()
+    paths = (ROOT / "notebooks").glob("[0-9]*.ipynb")
     lines = {}
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        line = [goal(nbformat.read(path, as_version=4))]
-        if minutes:
-            known = path.stem in minutes
-            line.append(f"{minutes[path.stem]:.1f}" if known else NOTHING)
+    for path in sorted(paths, key=lambda path: ORDER.index(path.name[:2])):
+        notebook = nbformat.read(path, as_version=4)
+        question = header(notebook, "Question") or header(notebook, "Goal")
+        spent = f"{minutes[path.stem]:.1f}" if path.stem in minutes else NOTHING
+        line = [question, equations(notebook), hours(notebook), spent]
         lines[f"[{path.stem}](notebooks/{path.name})"] = line
-    heads = ["what it is for", "minutes, demo profile"][: 2 if minutes else 1]
+    heads = ["question", "equations", "hours", "minutes"]
     return markdown(pd.DataFrame(lines, index=heads).T, "notebook")
 
 
@@ -123,17 +89,8 @@ def measure(folder: Path) -> None:
 # --- the file ------------------------------------------------------------------------------------
 def filled(text: str) -> str:
     """`text` with every block made anew; what stands between blocks is kept."""
-
-    def block(found: re.Match) -> str:
-        if found[2] == "notebooks":
-            made = notebooks_block()
-        elif found[2] == "tables":
-            made = tables_block()
-        else:
-            made = results_block(found[3])
-        return f"{found[1]}{made}\n{found[4]}"
-
-    return BLOCK.sub(block, text)
+    path = BLOCK.sub(lambda found: f"{found[1]}{notebooks_block()}\n{found[2]}", text)
+    return results_page.filled(path)
 
 
 if __name__ == "__main__":

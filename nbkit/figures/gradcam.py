@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from nbkit.figures.clips import in_a_row, pictures
+from nbkit.figures.clips import pictures
 from nbkit.figures.style import GREY, PAGE, STREAM_COLOURS, bare, page, row_label
 
 HEAT = mpl.colormaps["inferno"]
@@ -33,13 +33,6 @@ def grey_of(clips: np.ndarray) -> np.ndarray:
     speed = np.hypot(clips[:, 0], clips[:, 1])  # (K, T, H, W)
     top = max(np.percentile(speed, 99.5), 1e-6)
     return 0.15 + 0.7 * np.clip(speed / top, 0, 1)
-
-
-def in_time(frames: np.ndarray, moments: int) -> np.ndarray:
-    """(K, T, ...) -> (K * moments, ...): evenly spaced frames of every clip, in order of time."""
-    t = frames.shape[1]
-    chosen = ((np.arange(moments) + 0.5) * t / moments).astype(int)
-    return frames[:, chosen].reshape(-1, *frames.shape[2:])
 
 
 def examples(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,9 +63,9 @@ def examples(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[
 
 
 def verdict(probs: np.ndarray, label: int, classes: list[str]) -> str:
-    """'kick 0.81, throw 0.12': the predicted class and, where it differs, the true one."""
+    """'kick (81 %), not throw (12 %)': the prediction and, where it is wrong, the true class."""
     named = dict.fromkeys([int(probs.argmax()), int(label)])
-    return ", ".join(f"{classes[c].replace('_', ' ')} {probs[c]:.2f}" for c in named)
+    return ", not ".join(f"{classes[c].replace('_', ' ')} ({100 * probs[c]:.0f} %)" for c in named)
 
 
 def cells_figure(frame: np.ndarray, grids: dict[str, tuple]) -> Figure:
@@ -106,32 +99,37 @@ def video_figure(
     heats: list[tuple[str, str, np.ndarray]],
     title: str,
     masks: np.ndarray | None = None,
-    moments: int = 2,
 ) -> Figure:
-    """One video: for each stream what the network saw, then each row's heat; time runs right.
+    """One video: what each stream saw, and beside it the heat of every network.
 
-    clips: by stream (K, C, T, H, W); heats: (stream, label, (K, T, H, W) not negative), each scaled
-    by its own maximum over the frames that are shown; masks (K, T, H, W): the actor, outlined.
+    Two rows per stream: the middle frames of the first and of the last clip. clips: by stream
+    (K, C, T, H, W); heats: (stream, heading, (K, T, H, W) not negative), each scaled by its own
+    maximum over the frames that are shown; masks (K, T, H, W): the actor, outlined.
     """
-    lines = []
-    for stream, seen in clips.items():
-        frames = np.stack([pictures(clip) for clip in seen])  # (K, T, H, W, 3)
-        lines.append((f"{STREAM_NAMES[stream]} as seen", in_time(frames, moments), False))
-        grey = in_time(grey_of(seen), moments)
-        for _, label, heat in (line for line in heats if line[0] == stream):
-            shown = in_time(heat, moments)  # (K moments, H, W)
-            lines.append((label, overlay(grey, shown / max(shown.max(), 1e-12)), True))
-    fig, axes = page(len(lines), 1, 1.0, PAGE, squeeze=False)
-    for ax, (label, shown, warm) in zip(axes[:, 0], lines):
-        ax.imshow(np.clip(in_a_row(shown, 1), 0, 1))
-        if masks is not None and masks.any() and warm:
-            actor = in_a_row(in_time(masks, moments), 1, fill=0)
-            ax.contour(actor, [0.5], colors=OUTLINE, linewidths=0.9)
-        row_label(ax, label)
+    columns = 1 + max(sum(line[0] == stream for line in heats) for stream in clips)
+    height = PAGE / columns + 0.15  # room for a heading
+    fig, axes = page(2 * len(clips), columns, height, squeeze=False)
+    for ax in axes.flat:
         bare(ax)
-    for k in range(len(lines[0][1]) // moments):
-        x = k * moments * (lines[0][1].shape[2] + 1)
-        axes[0][0].text(x, -2, f"clip {k + 1}")
+    for block, (stream, seen) in zip(axes.reshape(len(clips), 2, columns), clips.items()):
+        shown = [(k, seen.shape[2] // 2) for k in (0, len(seen) - 1)]
+        grey = grey_of(seen)  # (K, T, H, W)
+        for ax, (k, t) in zip(block[:, 0], shown):
+            ax.imshow(pictures(seen[k])[t])
+            row_label(ax, f"clip {k + 1}")
+        block[0, 0].set_title(f"What the {STREAM_NAMES[stream]} stream saw")
+        own = [(heading, heat) for of, heading, heat in heats if of == stream]
+        for column, (heading, heat) in zip(block[:, 1:].T, own):
+            top = max(max(heat[k, t].max() for k, t in shown), 1e-12)
+            column[0].set_title(heading, fontsize=8.5)
+            for ax, (k, t) in zip(column, shown):
+                ax.imshow(np.clip(overlay(grey[k, t], heat[k, t] / top), 0, 1))
+                if masks is not None and masks[k, t].any():
+                    ax.contour(masks[k, t], [0.5], colors=OUTLINE, linewidths=1.2)
+    warm = mpl.colors.ListedColormap(HEAT(np.linspace(0.3, 1, 128)))
+    key = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 100), warm)
+    label = "evidence, % of the most in that column's two frames"
+    fig.colorbar(key, ax=axes, location="bottom", shrink=0.5, aspect=40, label=label)
     fig.suptitle(title, x=0.01, ha="left")
     return fig
 

@@ -50,7 +50,7 @@ _RC = {
     "lines.markersize": 5,
     "legend.frameon": False,
     "image.interpolation": "nearest",
-    "figure.dpi": 110,
+    "figure.dpi": 200,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
     "savefig.bbox": "tight",

@@ -11,7 +11,7 @@ from nbkit.benchmarks.manifest import load_manifest
 from nbkit.benchmarks.resolve import resolve
 from nbkit.data.cache import build_cache, square
 from nbkit.data.clips import ClipDataset
-from nbkit.data.decode import count_video_frames, read_video
+from nbkit.data.decode import look, read_video
 from nbkit.data.flow import compute_flow, dequantise
 from nbkit.data.safe_pickle import load_plain_pickle
 
@@ -56,7 +56,7 @@ def test_from_the_file_to_a_batch(source, count, tmp_path):
     for row in rows:
         frames = read_video(row["path"], FRAMES)
         assert frames.shape[1:3] == (240, 320) and len(frames) == cache.n_frames(row["video"])
-        assert count_video_frames(row["path"]) >= len(frames)
+        assert look(row["path"]).frames >= len(frames)
         small, scale = square(frames, SIZE)
         np.testing.assert_array_equal(cache.rgb(row["video"]), small)
         vectors = square(compute_flow(frames, "dis", clip=None), SIZE)[0] * scale
@@ -109,7 +109,7 @@ def test_flow_leads_from_each_frame_to_the_next(source):
 
 def test_as_many_frames_as_the_corrected_ucf101_boxes_state():
     stated = load_plain_pickle(real_path("ucf101_24", "pyannot.pkl"))
-    found = {row["video"]: count_video_frames(row["path"]) for row in ucf101()}
+    found = {row["video"]: look(row["path"]).frames for row in ucf101()}
     known = {video: stated[video]["numf"] for video in found if video in stated}
     assert known and all(found[video] == n for video, n in known.items())
 
@@ -120,4 +120,4 @@ def test_one_puppet_mask_a_frame():
         mask = loadmat(path)["part_mask"]  # (H, W, frames)
         file = real_path("jhmdb", "ReCompressed_Videos", own, f"{video}.avi")
         height, width = read_video(file, 1).shape[1:3]
-        assert mask.shape == (height, width, count_video_frames(file))
+        assert mask.shape == (height, width, look(file).frames)

@@ -8,6 +8,7 @@ docs/MANIFESTS.md says what every field means.
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,9 +19,18 @@ from nbkit.errors import NbkitError
 
 MANIFEST_DIR = Path(__file__).resolve().parents[2] / "data_manifests"
 Layout = Literal[
-    "arid", "demo", "epic", "hmdb51", "jhmdb", "olympic", "ucf101", "ucf101_24", "ucfsports"
+    "arid",
+    "demo",
+    "epic",
+    "folders",
+    "hmdb51",
+    "jhmdb",
+    "olympic",
+    "ucf101",
+    "ucf101_24",
+    "ucfsports",
 ]
-WITHOUT_LISTS = ("arid", "ucfsports")  # layouts of datasets that publish no split lists
+WITHOUT_LISTS = ("arid", "folders", "ucfsports")  # layouts of datasets that have no split lists
 
 
 class Strict(BaseModel):
@@ -35,11 +45,25 @@ class VideoOptions(Strict):
     flow_images: folder of precomputed flow below the dataset folder.
     mark: keep only clips with a static ('nm') or a moving ('cm') camera (HMDB51 and J-HMDB).
     boxes: every video must have boxes.
+    groups: which videos are of one recording; see `nbkit.benchmarks.groups`.
     """
 
     flow_images: str = ""
     mark: Literal["nm", "cm"] | None = None
     boxes: bool = False
+    groups: str = ""
+
+    @field_validator("groups")
+    @classmethod
+    def _file_or_pattern(cls, groups: str) -> str:
+        if groups not in ("", "file") and not groups.endswith(".csv"):
+            try:
+                names = re.compile(groups).groupindex
+            except re.error as error:
+                raise ValueError(f"no regular expression: {error}") from error
+            if "group" not in names:
+                raise ValueError("expected file, a .csv file, or a pattern with (?P<group>...)")
+        return groups
 
 
 class EpicOptions(Strict):

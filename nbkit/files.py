@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +25,18 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def remove_parts(folder: Path, age: float = 60.0) -> None:
+    """Delete the temporary files of `atomically` below a folder that a killed process left.
+
+    age: seconds since a file was changed; another process may still write a younger one.
+    """
+    for path in folder.rglob("*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            ours = re.search(r"\.[0-9a-f]{12}\.part$", path.name)
+            if ours and time.time() - path.stat().st_mtime >= age:
+                path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

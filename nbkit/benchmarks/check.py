@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from nbkit.benchmarks.resolve import CountRow, check_counts, scan
 from nbkit.config.profiles import RECOGNITION
 from nbkit.data.boxes import clean_boxes, fitting_tubes, tubes_of
 from nbkit.data.cache import require_usable
-from nbkit.data.decode import AGAIN
+from nbkit.data.decode import require_file
 from nbkit.data.flow import compute_flow
 from nbkit.data.sources import look, read_flow, read_frames, source_of
 from nbkit.errors import NbkitError
@@ -113,8 +112,7 @@ def _count_frames(row: dict, manifest: Manifest, quick: bool) -> int:
     """Frames of a video that a run would accept; NbkitError says why it would not."""
     source = source_of(row)
     if quick and not source.is_folder:
-        if os.stat(source.path).st_size == 0:
-            raise NbkitError(f"{source.path}: the file is empty (0 bytes). {AGAIN}")
+        require_file(source.path)
         return int(manifest.mean_frames)
     found = look(source)
     if manifest.task == "recognition":

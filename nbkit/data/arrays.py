@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from nbkit.errors import NbkitError
-from nbkit.files import atomically
+from nbkit.files import atomically, remove_parts
 
 # bytes read from each end of a file for its fingerprint
 EDGE = 1 << 15
@@ -31,6 +31,8 @@ EDGE = 1 << 15
 MOST_NAMED = 20
 # array files kept open for reading
 OPEN = 128
+# seconds after which nobody writes a half-written file any more
+ABANDONED = 3600.0
 # seconds of silent waiting for data that another process makes
 PATIENCE = 5.0
 
@@ -139,6 +141,7 @@ class VideoArrays:
             self.write(video, array)
             return ""
 
+        remove_parts(self.folder, ABANDONED)
         pool = ThreadPoolExecutor(workers)
         results = map(attempt, videos) if workers == 1 else pool.map(attempt, videos)
         done = len(self) - len(videos)
@@ -239,11 +242,18 @@ def one_at_a_time(data_root: str | Path, benchmark: str) -> Iterator[None]:
     A second process waits, and after a few seconds says for what.
     """
     path = Path(data_root) / f".making-{benchmark}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=PATIENCE)
-    except Timeout:
+    except OSError as error:
+        if isinstance(error, Timeout):
+            raise
+        raise NbkitError(
+            f"{data_root}: cannot be written ({error}). Caches of the decoded videos are made "
+            "there. Give a folder of your own as DATA_ROOT, with a link to the videos in it: "
+            f"ln -s /the/share/{benchmark} DATA_ROOT/{benchmark}"
+        ) from error
         told = f"waiting: another process makes the data of {benchmark} ({path})"
         print(told, file=sys.stderr, flush=True)
         lock.acquire()

@@ -26,6 +26,8 @@ VIDEO_NAME = re.compile(r"[^/\\.][^/\\]*/[^/\\.][^/\\]*")
 MAX_OUTSIDE = 0.5
 # bytes that the masks of a video may take: 40 frames of 320x240 take 3 million
 LARGEST_MASK = 1 << 28
+# of an annotation file; a small one may name the same boxes again and again
+MOST_BOXES = 1 << 22
 # corrected UCF101-24: one file in 260 has a frame more than its annotation counts
 SPARE = 1
 
@@ -189,8 +191,7 @@ def _ucf101_24(path: Path, _changed: int) -> dict[str, VideoTubes]:
     table = load_plain_pickle(path)
     if not isinstance(table, dict) or not table:
         raise NbkitError(f"{path}: expected a table of videos, found {type(table).__name__}")
-    # a box takes four bytes: more boxes are the same ones, named again and again
-    most = path.stat().st_size // 4
+    most = MOST_BOXES
     found: dict[str, VideoTubes] = {}
     for name, entry in table.items():
         if not VIDEO_NAME.fullmatch(str(name)):
@@ -213,7 +214,7 @@ def _ucf_video(name: str, entry: Mapping[str, Any], most: int) -> VideoTubes:
             raise TypeError("boxes that are no array")
         most -= item["boxes"].size // 4
         if most < 0:
-            raise ValueError("more boxes than the file has room for")
+            raise ValueError(f"more than {MOST_BOXES} boxes")
         # stored as uint8 or uint16, in which x + w would overflow
         xywh = np.asarray(item["boxes"]).astype(np.float64).reshape(-1, 4)
         start, end = int(item["sf"]), int(item["ef"])

@@ -13,7 +13,7 @@ import pandas as pd
 
 from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
 from nbkit.data.decode import Look
-from nbkit.data.flow import compute_flow, estimator, quantise
+from nbkit.data.flow import estimator, quantise
 from nbkit.data.sources import Source, frames_of, look, read_flow, source_of, source_print
 from nbkit.errors import NbkitError
 
@@ -22,9 +22,8 @@ VERSION = 1
 # flow that comes with a dataset
 STORED = "precomputed"
 RGB, FLOW = 3, 2  # channels
-# Pairs of frames whose flow is computed at once; a multiple of RAFT's batch, so that no batch of a
-# long video differs from one of the video as a whole.
-PAIRS = 16
+# a whole batch of RAFT's, so that no batch differs from one of the video as a whole
+RAFT_PAIRS = 8
 LEAST_FRAMES, LEAST_SIDE = 2, 16  # of a video whose flow can be computed
 
 
@@ -100,28 +99,32 @@ def prepare_video(
     """
     cv2.setNumThreads(1)
     source = source_of(video)
+    found = look(source)
+    require_usable(source.path, found)
+    flow_of = None if flow == STORED else estimator(flow, found.height, found.width)
+    pairs = RAFT_PAIRS if flow == "raft" else 1
     small, motion, waiting = [], [], []
 
     def take(vectors: np.ndarray) -> None:
         vectors, scale = square(vectors, size)
         motion.append(quantise(vectors * scale, flow_clip))
 
-    # the whole video at its own size may not fit the memory
+    # one after the other: the whole video at its own size may not fit the memory
     for frame in itertools.islice(frames_of(source), max_frames):
         small.append(square(frame[None], size)[0])
         waiting.append(frame)
-        if len(waiting) > PAIRS and flow != STORED:
-            take(compute_flow(np.stack(waiting), flow, clip=None)[:-1])
+        if flow_of is None:
+            waiting.pop()
+        elif len(waiting) > pairs:
+            take(flow_of(np.stack(waiting))[:-1])
             waiting = waiting[-1:]
-        elif flow == STORED:
-            waiting = [frame]
-    shape = (len(small), *frame.shape[:2])
-    require_usable(source.path, Look(*shape))
-    if flow == STORED:
+    if flow_of is None:
+        shape = (len(small), found.height, found.width)
         take(read_flow(source, shape, flow_rate, image_clip, whole=max_frames is None))
     elif len(waiting) > 1:
-        take(compute_flow(np.stack(waiting), flow, clip=None))
+        take(flow_of(np.stack(waiting)))
     else:
+        require_usable(source.path, found._replace(frames=len(small)))
         motion.append(motion[-1][-1:])  # the last one is repeated
     return np.concatenate(small), np.concatenate(motion)
 

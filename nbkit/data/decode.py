@@ -62,7 +62,7 @@ def look(path: str | Path, by_time: bool = False) -> Look:
                 count += 1
                 last = max(last, _number(packet, stream))
             for frame in packet.decode() if shape is None else ():
-                shape = _upright(frame, path).shape
+                shape = _upright(frame, _turn_of(frame, path)).shape
         if shape is None:
             raise NbkitError(f"{path}: not one frame could be decoded. {AGAIN}")
         if by_time:
@@ -81,13 +81,14 @@ def frames_of(path: str | Path, by_time: bool = False) -> Iterator[np.ndarray]:
     Raises:
         NbkitError: the file is missing, empty, truncated, damaged or not a video.
     """
-    before, count = None, 0
+    before, count, turn = None, 0, None
     with _opened(path) as (container, stream):
         for packet in _packets(path, container, stream):
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise NbkitError(f"{path}: frame {count} is damaged. {AGAIN}")
-                picture = _upright(frame, path)
+                turn = turn or _turn_of(frame, path)
+                picture = _upright(frame, turn)
                 if before is not None and picture.shape != before.shape:
                     raise NbkitError(
                         f"{path}: the frame size changes inside the video; encode it at one size."
@@ -111,8 +112,11 @@ def read_video(path: str | Path, max_frames: int | None = None) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A PyAV container and its video, decoding in one thread; what PyAV raises is explained."""
-    _check_file(path)
+    require_file(path)
     try:
+        fault = fault_of(path)
+        if fault:
+            raise NbkitError(f"{path}: the file {fault}. {AGAIN}")
         # a playlist in disguise may name files of this machine only
         options = {"protocol_whitelist": "file"}
         with av.open(str(path), options=options, metadata_errors="replace") as container:
@@ -130,8 +134,8 @@ def _opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise NbkitError(f"{path}: not a readable video, or damaged ({error}). {AGAIN}") from error
 
 
-def _check_file(path: str | Path) -> None:
-    """Raise NbkitError where the file cannot be a whole video, before FFmpeg sees it."""
+def require_file(path: str | Path) -> None:
+    """Raise NbkitError where there is no file, or nothing in it."""
     if os.path.islink(path) and not os.path.exists(path):
         raise NbkitError(
             f"{path}: a link to {os.readlink(path)}, which is not there. Mount or fetch what it "
@@ -141,14 +145,8 @@ def _check_file(path: str | Path) -> None:
         raise NbkitError(
             f"{path}: no such video file. Check the data folder, or run `nbkit check-data`."
         )
-    try:
-        if os.path.getsize(path) == 0:
-            raise NbkitError(f"{path}: the file is empty (0 bytes). {AGAIN}")
-        fault = fault_of(path)
-    except OSError as error:
-        raise NbkitError(f"{path}: cannot be read ({error}). Check its permissions.") from error
-    if fault:
-        raise NbkitError(f"{path}: the file {fault}. {AGAIN}")
+    if os.path.getsize(path) == 0:
+        raise NbkitError(f"{path}: the file is empty (0 bytes). {AGAIN}")
 
 
 def _packets(
@@ -192,18 +190,27 @@ def _repeated(picture: np.ndarray, times: int, path: str | Path) -> Iterator[np.
     return itertools.repeat(picture, times)
 
 
-def _upright(frame: av.VideoFrame, path: str | Path) -> np.ndarray:
-    """The picture (H, W, 3) as a player shows it: phones store portrait clips sideways."""
-    picture = frame.to_ndarray(format="rgb24")
+def _turn_of(frame: av.VideoFrame, path: str | Path) -> tuple[bool, int, int]:
+    """How a player turns a video: whether sides are swapped, and the steps down and right then.
+
+    Asked of the first frame only: PyAV keeps a frame that was asked until the garbage is collected.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return picture
+        return False, 1, 1
     # x' = a x + c y, y' = b x + d y
-    a, b, _, c, d = np.sign(np.frombuffer(bytes(matrix), np.int32)[:5])
-    if (a and d) and not (b or c):
-        flips = a, d
-    elif (b and c) and not (a or d):
-        picture, flips = picture.swapaxes(0, 1), (c, b)
-    else:
-        raise NbkitError(f"{path}: turned by {frame.rotation} degrees; encode it upright.")
-    return np.ascontiguousarray(picture[:: flips[1], :: flips[0]])
+    a, b, _, c, d = map(int, np.sign(np.frombuffer(bytes(matrix), np.int32)[:5]))
+    if a and d and not (b or c):
+        return False, d, a
+    if b and c and not (a or d):
+        return True, b, c
+    raise NbkitError(f"{path}: turned by {frame.rotation} degrees; encode it upright.")
+
+
+def _upright(frame: av.VideoFrame, turn: tuple[bool, int, int]) -> np.ndarray:
+    """The picture (H, W, 3) as a player shows it: phones store portrait clips sideways."""
+    swapped, down, right = turn
+    picture = frame.to_ndarray(format="rgb24")
+    if swapped:
+        picture = picture.swapaxes(0, 1)
+    return np.ascontiguousarray(picture[::down, ::right])

@@ -76,7 +76,7 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if f"{module}.{name}" not in CALLS:
             who = "plain data never needs"
-            if module.startswith(("pandas.", "pyarrow.")):
+            if module.partition(".")[0] in ("pandas", "pyarrow"):
                 who = "a table of a newer version of pandas needs"
             raise NbkitError(f"it asks for {module}.{name}, which {who}")
         return CALLS[f"{module}.{name}"]

@@ -246,17 +246,16 @@ def one_at_a_time(data_root: str | Path, benchmark: str) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        told = f"waiting: another process makes the data of {benchmark} ({path})"
+        print(told, file=sys.stderr, flush=True)
+        lock.acquire()
     except OSError as error:
-        if isinstance(error, Timeout):
-            raise
         raise NbkitError(
             f"{data_root}: cannot be written ({error}). Caches of the decoded videos are made "
             "there. Give a folder of your own as DATA_ROOT, with a link to the videos in it: "
             f"ln -s /the/share/{benchmark} DATA_ROOT/{benchmark}"
         ) from error
-        told = f"waiting: another process makes the data of {benchmark} ({path})"
-        print(told, file=sys.stderr, flush=True)
-        lock.acquire()
     try:
         yield
     finally:

@@ -63,7 +63,7 @@ def _avi_fault(file: BinaryIO, size: int) -> str:
         if end > size:
             return _truncated(size, end)
         position = end + length % 2
-    return ""
+    return _truncated(size, position + 8) if position < min(size, frames_end) else ""
 
 
 def _mp4_fault(file: BinaryIO, size: int) -> str:

@@ -4,9 +4,9 @@
 
 Takes a minute on one core and writes benchmarks/results/data_path.json.  Videos lie in memory, as
 in the page cache.  `in_floats` is what a training step did before: bytes, then floats, then the
-step; `in_bytes` is what a thread of nbkit/methods/passes.py does while the step runs.  The step is a
-wait of --step seconds, as for a GPU that works alone.  Seconds are processor time of one thread; the
-share of waiting is wall time, and other programs on the machine raise it: look at its load.
+step; `in_bytes` is what a thread of nbkit/methods/passes.py does while the step runs.  The step is
+a wait of --step seconds, as for a GPU that works alone.  Seconds are processor time of one thread;
+the share of waiting is wall time, which other programs on the machine raise: look at its load.
 """
 
 from __future__ import annotations

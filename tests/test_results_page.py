@@ -47,3 +47,20 @@ def test_printed_numbers_stand_under_the_papers_pair_of_domains(name):
 def test_links_exist():
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert link.startswith("http") or (ROOT / "docs" / link).resolve().exists(), link
+
+
+def test_a_line_says_where_its_runs_come_from():
+    lines = pd.DataFrame(
+        {
+            "run": ["a", "b", "b"],
+            "commit": ["12ab", "34cd+", "34cd+"],
+            "device": "some processor, 1 thread",
+            "torch": "2.0",
+            "train_seconds": [1800.0, 3600.0, 3600.0],
+            "finished": ["2026-01-02T10:00:00", "2026-01-01T10:00:00", "2026-01-01T10:00:00"],
+        }
+    )
+    text = results_page.provenance(lines)
+    assert text.startswith("2 runs of commits 12ab, 34cd+ (1 of them with `+`); some processor")
+    assert text.endswith("1.5 hours of training; 2026-01-01 to 2026-01-02.")
+    assert results_page.provenance(lines[:0]) == "No run."

@@ -16,7 +16,7 @@ from nbkit.files import atomically
 from nbkit.tables import report
 from nbkit.tables import results as result_files
 from nbkit.tables.gains import NOT_RUN, NOTHING
-from nbkit.tables.table import MEAN_PRECISIONS, Table, heading, load_table, table_names
+from nbkit.tables.table import Table, load_table, table_names
 
 PAGE = ROOT / "docs" / "RESULTS.md"
 BLOCK = re.compile(r"(<!-- (?:results:(\w+)|tables) -->\n).*?(<!-- end -->)", re.S)
@@ -39,12 +39,30 @@ def results_block(name: str) -> str:
         unit = "average precision in %, boxes at IoU 0.5"
         body = "\n\n".join(_localization(table, found, column) for column in table.column_names)
     head = f"**{table.title}.** Ours: {unit}, mean ± s.d. (runs)."
-    return f"{head}\n\n{body}\n\n`results/{name}.csv`"
+    return f"{head}\n\n{body}\n\n`results/{name}.csv`. {provenance(found)}"
+
+
+def provenance(found: pd.DataFrame) -> str:
+    """Where committed lines come from: runs, commits, machines, days; 'No run.' without lines."""
+    if "commit" not in found or found.empty:
+        return "No run."
+    once = found.drop_duplicates("run")
+    commits = once["commit"].astype(str)
+    days = pd.to_datetime(once["finished"]).dt.strftime("%Y-%m-%d")
+    text = f"{len(once)} runs of commits {', '.join(sorted(set(commits)))}"
+    dirty = int(commits.str.endswith("+").sum())
+    if dirty:
+        text += f" ({dirty} of them with `+`)"
+    devices, torch = sorted(set(once["device"])), sorted(set(once["torch"].astype(str)))
+    hours = once["train_seconds"].sum() / 3600
+    text += f"; {'; '.join(devices)}; torch {', '.join(torch)}; {hours:.1f} hours of training"
+    return f"{text}; {min(days)} to {max(days)}."
 
 
 def _localization(table: Table, found: pd.DataFrame, column: str) -> str:
-    ours = report.by_measure(table, found, column, MEAN_PRECISIONS)
-    paper = report.printed_by_measure(table, column)[list(map(heading, MEAN_PRECISIONS))]
+    """The AP of every class and both means, in one column of the table."""
+    ours = report.by_measure(table, found, column)
+    paper = report.printed_by_measure(table, column)
     return f"{column}\n\n{markdown(_beside(table, paper, ours), 'row')}"
 
 
@@ -55,10 +73,10 @@ def _beside(table: Table, paper: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFra
     """
     if (paper == NOTHING).all(axis=None):
         return ours
-    pairs = {column.name: column.printed_as for column in table.columns if column.printed_as}
     both = {}
     for name in ours.columns:
-        both[f"paper, {pairs.get(name, name)}"] = paper[name]
+        head = report.paper_heading(table, name)
+        both[head if "," in head else f"{head}, {name}"] = paper[name]
         both[f"ours, {name}"] = ours[name]
     return pd.DataFrame(both)
 

@@ -46,7 +46,8 @@ def write(folder: Path) -> list[Path]:
         target = folder / path.name
         atomically(target, lambda part, made=made: nbformat.write(made, part))
         written.append(target)
-    shutil.copy(ROOT / "notebooks" / "graders.py", folder)
+    for module in (ROOT / "notebooks").glob("*.py"):  # graders, and what else notebooks import
+        shutil.copy(module, folder)
     return written
 
 

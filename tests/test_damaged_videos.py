@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from video_files import sliding, texture, write_video
 
-from nbkit.data.decode import frames_of, look, read_video
+from nbkit.data.decode import look_at, read_video, video_frames
 from nbkit.errors import NbkitError
 
 ONE = 1 << 16
@@ -43,13 +43,13 @@ def test_frames_are_turned_as_players_show_them(tmp_path, matrix, suffix):
     set_matrix(path, *(ONE * x for x in matrix))
     turned = read_video(path)
     assert np.array_equal(turned, np.stack([TURNS[matrix](frame) for frame in plain]))
-    assert look(path) == turned.shape[:3]
+    assert look_at(path) == turned.shape[:3]
 
 
 def test_another_angle_is_refused(tmp_path):
     path = write_video(tmp_path / "a.mp4", sliding(4, 64))
     set_matrix(path, 46341, 46341, -46341, 46341)
-    for reader in (look, read_video):
+    for reader in (look_at, read_video):
         with pytest.raises(NbkitError, match="a.mp4: turned by -?45 degrees"):
             reader(path)
 
@@ -81,7 +81,7 @@ def whole(noisy, tmp_path_factory):
             for frame in noisy:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
-        assert len(read_video(path)) == look(path).frames == N
+        assert len(read_video(path)) == look_at(path).frames == N
         found[suffix] = path.read_bytes()
     return found
 
@@ -94,7 +94,7 @@ KINDS = ["avi", "mp4", "front.mp4", "mov", "mkv", "webm"]
 def test_a_cut_file_is_refused(tmp_path, whole, suffix, share):
     path, data = tmp_path / f"v.{suffix}", whole[suffix]
     path.write_bytes(data[: int(len(data) * share)])
-    for reader in (look, read_video):
+    for reader in (look_at, read_video):
         with pytest.raises(NbkitError, match=f"v.{suffix}"):
             reader(path)
 
@@ -106,7 +106,7 @@ def test_a_file_with_zeros_is_refused(tmp_path, whole, suffix, share):
     first, last = (int(len(data) * x) for x in share)
     data[first:last] = bytes(last - first)
     path.write_bytes(data)
-    for reader in (look, read_video):
+    for reader in (look_at, read_video):
         with pytest.raises(NbkitError, match=f"v.{suffix}"):
             reader(path)
 
@@ -130,7 +130,7 @@ def riff_size(data, size):
 def test_odd_avi_headers_are_no_reason_to_refuse(tmp_path, whole, change):
     path = tmp_path / "v.avi"
     path.write_bytes(change(whole["avi"]))
-    assert len(read_video(path)) == look(path).frames == N
+    assert len(read_video(path)) == look_at(path).frames == N
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_flipped_bits_are_mostly_noticed(tmp_path, whole, suffix, least):
             data[place] ^= 1 << rng.integers(8)
         path.write_bytes(data)
         try:
-            list(frames_of(path))
+            list(video_frames(path))
         except NbkitError as error:
             assert "v." in str(error)
             noticed += 1
@@ -194,7 +194,7 @@ def test_neither_covers_nor_playlists_nor_foreign_letters(tmp_path, whole):
     named = tmp_path / "v.avi"
     at = whole["avi"].find(b"ISFT") + 8
     named.write_bytes(whole["avi"][:at] + b"Caf\xe9" + whole["avi"][at + 4 :])
-    assert look(named).frames == N  # a title in Latin-1
+    assert look_at(named).frames == N  # a title in Latin-1
 
 
 def test_missing_linked_and_unreadable_files(tmp_path):
@@ -204,10 +204,10 @@ def test_missing_linked_and_unreadable_files(tmp_path):
     (tmp_path / "folder.avi").mkdir()
     for name, words in (("link", "a link to /nowhere"), ("loop", "a link"), ("folder", "no such")):
         with pytest.raises(NbkitError, match=f"{name}.avi: {words}"):
-            look(tmp_path / f"{name}.avi")
+            look_at(tmp_path / f"{name}.avi")
     os.mkfifo(tmp_path / "pipe.avi")
     with pytest.raises(NbkitError, match="pipe.avi: no such video file"):
-        look(tmp_path / "pipe.avi")
+        look_at(tmp_path / "pipe.avi")
 
 
 # --- frames that FFmpeg does not hand out --------------------------------------------------------
@@ -228,9 +228,9 @@ def held_video(path: Path, held: set[int], n=40):
 @pytest.mark.parametrize("held", [set(), {5}, set(range(10, 25)), {1, 3, 38}])
 def test_held_frames_are_repeated_where_the_layout_says_so(tmp_path, held):
     path = held_video(tmp_path / "v.avi", held)
-    decoded, by_time = read_video(path), list(frames_of(path, by_time=True))
-    assert len(decoded) == look(path).frames == 40 - len(held)
-    assert len(by_time) == look(path, by_time=True).frames == 40
+    decoded, by_time = read_video(path), list(video_frames(path, by_time=True))
+    assert len(decoded) == look_at(path).frames == 40 - len(held)
+    assert len(by_time) == look_at(path, by_time=True).frames == 40
     shown = 0
     for t, frame in enumerate(by_time):
         shown += t not in held and t > 0

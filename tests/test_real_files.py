@@ -12,7 +12,7 @@ from nbkit.benchmarks.resolve import resolve
 from nbkit.data.boxes import fitting_tubes, ucf101_24_tubes
 from nbkit.data.cache import build_cache, square
 from nbkit.data.clips import ClipDataset
-from nbkit.data.decode import frames_of, look, read_video
+from nbkit.data.decode import look_at, read_video, video_frames
 from nbkit.data.flow import compute_flow, dequantise
 
 SIZE, CLIP, FRAMES = 112, 20.0, 24  # pixels; pixels; frames of a video that are kept
@@ -56,7 +56,7 @@ def test_from_the_file_to_a_batch(source, count, tmp_path):
     for row in rows:
         frames = read_video(row["path"], FRAMES)
         assert frames.shape[1:3] == (240, 320) and len(frames) == cache.n_frames(row["video"])
-        assert look(row["path"]).frames >= len(frames)
+        assert look_at(row["path"]).frames >= len(frames)
         small, scale = square(frames, SIZE)
         np.testing.assert_array_equal(cache.rgb(row["video"]), small)
         vectors = square(compute_flow(frames, "dis", clip=None), SIZE)[0] * scale
@@ -114,7 +114,7 @@ def test_as_many_frames_as_the_corrected_ucf101_boxes_state():
     for path in sorted(real_path("ucf101", "UCF-101").glob("*/*.avi")):
         name = f"{path.parent.name}/{path.stem}"
         if name in videos:
-            count = look(path, by_time=True).frames
+            count = look_at(path, by_time=True).frames
             boxes = str(real_path("ucf101_24", "pyannot.pkl"))
             fitting_tubes({"video": f"u/{name}", "class_name": "x", "boxes": boxes}, count)
             more += [name] if count != videos[name].n_frames else []
@@ -123,7 +123,7 @@ def test_as_many_frames_as_the_corrected_ucf101_boxes_state():
 
 def test_held_frames_are_repeated():
     path = real_path("ucf101", "UCF-101", "Basketball", "v_Basketball_g13_c02.avi")
-    decoded, by_time = read_video(path), list(frames_of(path, by_time=True))
+    decoded, by_time = read_video(path), list(video_frames(path, by_time=True))
     assert (len(decoded), len(by_time)) == (324, 330)
     kept = [x for x, y in zip(by_time, [None, *by_time]) if x is not y]
     assert all((a == b).all() for a, b in zip(kept, decoded)) and len(kept) == 324
@@ -135,4 +135,4 @@ def test_one_puppet_mask_a_frame():
         mask = loadmat(path)["part_mask"]  # (H, W, frames)
         file = real_path("jhmdb", "ReCompressed_Videos", own, f"{video}.avi")
         height, width = read_video(file, 1).shape[1:3]
-        assert mask.shape == (height, width, look(file).frames)
+        assert mask.shape == (height, width, look_at(file).frames)

@@ -14,7 +14,7 @@ from nbkit.errors import NbkitError
 
 # (the dataset's own class, "<class>/<video>") -> recording group, "" for none
 GroupReader = Callable[[str, str], str]
-COLUMNS = ("video", "group")
+GROUP_COLUMNS = ("video", "group")
 
 
 def group_reader(option: str, base: Path, by_name: GroupReader) -> GroupReader:
@@ -50,9 +50,11 @@ def _read_groups(path: Path) -> dict[str, str]:
     delimiter = ";" if ";" in text.partition("\n")[0] else ","
     groups: dict[str, str] = {}
     for line in csv.DictReader(io.StringIO(text), delimiter=delimiter):
-        video, group = ((line.get(column) or "").strip() for column in COLUMNS)
+        video, group = ((line.get(column) or "").strip() for column in GROUP_COLUMNS)
         if not video or not group:
-            raise NbkitError(f"{path}: every line needs {' and '.join(COLUMNS)}, found {line}")
+            raise NbkitError(
+                f"{path}: every line needs {' and '.join(GROUP_COLUMNS)}, found {line}"
+            )
         if groups.setdefault(_key(video), group) != group:
             raise NbkitError(f"{path}: two groups for {video}")
     return groups

@@ -30,7 +30,7 @@ WALKED = ("avi", "mov,mp4,m4a,3gp,3g2,mj2")
 SEEN = ("video", "audio", "subtitle")
 COVER = Disposition.attached_pic
 # seconds, and part of the whole, by which a header's duration may be off
-SLACK = 0.25, 0.02
+HEADER_SLACK = 0.25, 0.02
 # frames that one picture may stand for; more is a broken time stamp
 LONGEST_HOLD = 10_000
 
@@ -43,14 +43,14 @@ class Look(NamedTuple):
     width: int
 
 
-def look(path: str | Path, by_time: bool = False) -> Look:
+def look_at(path: str | Path, by_time: bool = False) -> Look:
     """Walk through all packets of a video, and decode its first frame only.
 
     Headers of AVI files often announce more frames than there are; the packets are counted. A codec
     may still hand out fewer frames than packets, where a packet means "nothing changed".
 
     Args:
-        by_time: count as `frames_of` does.
+        by_time: count as `video_frames` does.
 
     Raises:
         NbkitError: the file is missing, empty, truncated, damaged or not a video.
@@ -70,7 +70,7 @@ def look(path: str | Path, by_time: bool = False) -> Look:
     return Look(count, *shape[:2])
 
 
-def frames_of(path: str | Path, by_time: bool = False) -> Iterator[np.ndarray]:
+def video_frames(path: str | Path, by_time: bool = False) -> Iterator[np.ndarray]:
     """Decode a video: uint8 (H, W, 3) RGB, one after the other, as a player shows them.
 
     Args:
@@ -105,8 +105,8 @@ def frames_of(path: str | Path, by_time: bool = False) -> Iterator[np.ndarray]:
 
 
 def read_video(path: str | Path, max_frames: int | None = None) -> np.ndarray:
-    """`frames_of` a video as one array, (N, H, W, 3); at most `max_frames`."""
-    return np.stack(list(itertools.islice(frames_of(path), max_frames)))
+    """`video_frames` a video as one array, (N, H, W, 3); at most `max_frames`."""
+    return np.stack(list(itertools.islice(video_frames(path), max_frames)))
 
 
 @contextlib.contextmanager
@@ -169,7 +169,7 @@ def _packets(
             raise NbkitError(f"{path}: a part is missing (packet {found}). {AGAIN}")
         yield packet
     said, end = (container.duration or 0) / 1e6, max(ends.values())
-    if not walked and end < said - max(SLACK[0], SLACK[1] * said):
+    if not walked and end < said - max(HEADER_SLACK[0], HEADER_SLACK[1] * said):
         raise NbkitError(
             f"{path}: the file is truncated: it ends after {end:.2f} s of the {said:.2f} s that it "
             f"announces. {AGAIN}"

@@ -84,7 +84,7 @@ def look(source: Source) -> decode.Look:
         NbkitError: a file that is missing, empty or truncated, or a gap in a folder of frames.
     """
     if not source.is_folder:
-        return decode.look(source.path, source.by_time)
+        return decode.look_at(source.path, source.by_time)
     images = source.images()
     if source.start > 0:
         for path in images:
@@ -96,7 +96,7 @@ def look(source: Source) -> decode.Look:
 def frames_of(source: Source) -> Iterator[np.ndarray]:
     """The pictures of a source one after the other, uint8 (H, W, 3) RGB."""
     if not source.is_folder:
-        return decode.frames_of(source.path, source.by_time)
+        return decode.video_frames(source.path, source.by_time)
     return one_by_one(source.images())
 
 

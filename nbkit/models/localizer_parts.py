@@ -64,7 +64,7 @@ class SmallTemporal(nn.Module):
             _block(nn.Conv3d(6, 16, 3, (1, 2, 2), 1, bias=False), norm),
             _block(nn.Conv3d(16, 32, 3, 2, 1, bias=False), norm),
             _block(nn.Conv3d(32, 64, (1, 3, 3), 1, (0, 1, 1), bias=False), norm),
-        ).to(memory_format=torch.channels_last_3d)  # two thirds of the time
+        )
         self.second = _block(nn.Conv2d(64, 64, 3, 2, 1, bias=False), norm)  # 7 x 7 -> 4 x 4
         self.fc = nn.Linear(64 * 16, self.features)
 

@@ -111,7 +111,7 @@ def report(backbone: str) -> dict[str, Any]:
     fits = {}
     for card in CARDS:
         room = USABLE * (card * GIB - CONTEXT - sum(parts.values()))
-        n = int(room / (slope * scaled))
+        n = int(room / (max(slope, 1.0) * scaled))  # a peak holds at least what was kept
         fits[f"{card} GiB"] = min(n, everything) if n >= 1 else None
     return {
         "kept_per_clip_gib": round(scaled / GIB, 3),

@@ -28,7 +28,7 @@ def test_a_profile_places_the_runs_of_a_table(name, tmp_path):
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown
-    assert shown.count("nbkit.cli run table5 --cell") == len(
+    assert shown.count("nbkit.cli run table") == len(
         {cell.key for cell in load_table("table5").cells()}
     )
     profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())

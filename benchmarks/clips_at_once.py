@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -66,11 +66,17 @@ def kept_per_clip(backbone: str, crop: int) -> float:
     return float(sum(found.values()))
 
 
+def largest() -> float:
+    """Largest memory of this process so far, in bytes; not that of the one which started it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024.0 * int(found[1]) if found else float("nan")
+
+
 def peak(backbone: str, crop: int, n: int) -> float:
     """Largest memory of a process, in bytes, that passes n clips forward and backward."""
     stream = TwoStream(paper(backbone, clips_at_once=n), 12).train().streams["rgb"]
     stream.clip_features(clips("rgb", n, crop).unsqueeze(0)).sum().backward()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return largest()
 
 
 def in_a_process(*words: str) -> Any:
@@ -105,7 +111,7 @@ def report(backbone: str) -> dict[str, Any]:
     fits = {}
     for card in CARDS:
         room = USABLE * (card * GIB - CONTEXT - sum(parts.values()))
-        n = int(room / (slope * scaled))
+        n = int(room / (max(slope, 1.0) * scaled))  # a peak holds at least what was kept
         fits[f"{card} GiB"] = min(n, everything) if n >= 1 else None
     return {
         "kept_per_clip_gib": round(scaled / GIB, 3),
@@ -158,7 +164,7 @@ def train(backbone: str, crop: int, at_once: int | None, steps: int) -> dict[str
         "terms": {name: round(value, 4) for name, value in terms.items()},
         "parameters_moved": moved,
         "seconds_per_step": round(seconds / steps, 1),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, 2),
+        "peak_gib": round(largest() / GIB, 2),
     }
 
 

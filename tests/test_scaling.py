@@ -9,9 +9,11 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from nbkit.config import ROOT
 from nbkit.config.recognition import RunConfig
+from nbkit.tables.table import load_table
 
 PROFILES = {"gpus": None, "slurm": "slurm", "kubernetes": "kubernetes"}
 
@@ -26,14 +28,19 @@ def test_a_profile_places_the_runs_of_a_table(name, tmp_path):
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown
-    assert "gpu=1" in shown
+    assert shown.count("nbkit.cli run table") == len(
+        {cell.key for cell in load_table("table5").cells()}
+    )
+    profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+    resources = profile["default-resources"]
+    assert resources == ["gpu=1"] if name == "gpus" else resources["gpu"] == 1
     assert ("profiles/gpus/on_a_gpu 4 " in shown) == (name == "gpus")
 
 
 def test_every_run_gets_a_gpu_of_its_own(tmp_path):
     """Four runs on two GPUs: no GPU has two at a time, and a killed run's GPU is free again."""
     script = tmp_path / "run.sh"
-    script.write_text('echo "$CUDA_VISIBLE_DEVICES"; sleep "$1"\n')
+    script.write_text('echo "$CUDA_VISIBLE_DEVICES"; exec sleep "$1"\n')
     place = [str(ROOT / "profiles/gpus/on_a_gpu"), "2", "bash", str(script)]
     mine = {**os.environ, "TMPDIR": str(tmp_path)}
 
@@ -47,7 +54,6 @@ def test_every_run_gets_a_gpu_of_its_own(tmp_path):
     time.sleep(0.5)
     assert third.poll() is None  # both are taken
     first.send_signal(signal.SIGKILL)
-    subprocess.run(["pkill", "-P", str(first.pid)], check=False)
     assert third.communicate(timeout=120)[0].strip() == held[0]
     second.kill()
 

@@ -36,6 +36,7 @@ ROWS = {
 }
 # Other values that are valid for every row, where the type of the field does not give one.
 OTHER = {
+    "clips_at_once": 4,
     "benchmark": "ucf_olympic",
     "source": "beach",
     "target": "beach",

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nbkit.data.pixels import floats
 from nbkit.errors import NbkitError
 from nbkit.models.norm import DomainNorm, convert_batchnorm, repeating
 
@@ -170,6 +169,8 @@ class Stream(nn.Module):
 
     def encode(self, clips: Tensor, view: View | None) -> Tensor:
         """Clips (N, ...) -> (N, out_features), in float32 at least."""
+        from nbkit.data.pixels import floats  # here: methods stay quick to import
+
         clips = floats(clips, self.modality)
         if view is not None:
             clips = view(clips)

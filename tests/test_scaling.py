@@ -102,3 +102,29 @@ def test_a_killed_worker_costs_nothing_but_time(smoke, tmp_path):
         for runs in ("shared", "alone")
     }
     assert len(found["alone"]) == 4 and found["shared"] == found["alone"]
+
+
+def test_the_gpu_script_needs_torch_and_numpy_alone():
+    """It takes a step of stage 3 where nothing else that the package asks for is installed."""
+    program = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "hidden = {'pydantic', 'cv2', 'pandas', 'lightning_fabric', 'tqdm', 'filelock', 'yaml'}\n"
+        "class Hide:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name.split('.')[0] in hidden:\n"
+        "            return None\n"
+        "        return PathFinder.find_spec(name, path, target)\n"
+        "sys.meta_path = [Hide if f is PathFinder else f for f in sys.meta_path]\n"
+        "sys.path.insert(0, 'benchmarks')\n"
+        "import gpu\n"
+        "small = dict(crop=32, cache_size=36, frames=2, batch=6, nce_k=4, cas_classes=3)\n"
+        "small['cas_per_class'] = 1\n"
+        "bench = gpu.Bench('cpu', 9)\n"
+        "found = gpu.epochs(bench, 'bn_inception', (3,), 9, '32-true', 3, small)\n"
+        "print(sorted(found['stage 3']['terms']))\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == "['ce', 'contrast', 'inter', 'intra', 'vca']".split()

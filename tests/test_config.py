@@ -111,7 +111,7 @@ def test_digest_does_not_depend_on_key_order():
 
 
 def test_a_manifest_path_is_no_benchmark_of_a_run():
-    with pytest.raises(NbkitError, match="put the file into data_manifests/ and give its name"):
+    with pytest.raises(NbkitError, match="A file of data_manifests/ goes without .yaml"):
         RunConfig.make(benchmark="mine/own.yaml")
 
 

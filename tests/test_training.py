@@ -163,7 +163,7 @@ def test_rows_share_the_stages_they_have_in_common(smoke):
 def test_beta_grows_over_stage_3_on_request_and_only_then_enters_the_stage(smoke):
     ramp = prepare(smoke(beta_schedule="ramp")).method
     constant = prepare(smoke(beta_schedule="constant")).method
-    steps = [stages.Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
+    steps = [Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
     beta = ramp.cfg.vca.beta
     assert [ramp.beta(s) for s in steps] == [0.0, beta / 2, beta]
     assert [constant.beta(s) for s in steps] == [beta] * 3

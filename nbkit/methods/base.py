@@ -101,7 +101,7 @@ class Method(nn.Module):
             found["method"] = [self.cfg.method, METHODS[self.cfg.method].version]
         return found
 
-    def views(self, stage: int) -> dict[str, bool]:
+    def views(self, stage: int) -> dict[str, Any]:
         """Keyword arguments for a training data set's `batch`."""
         return {}
 

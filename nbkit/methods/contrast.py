@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -233,7 +233,7 @@ class Contrast(nn.Module):
             self.negatives[m].update(slots.flatten(), own["v_neg"].flatten(0, 1))
 
     @torch.no_grad()
-    def fill_banks(self, model: TwoStream, data: TrainingData, kinds: dict[str, bool]) -> None:
+    def fill_banks(self, model: TwoStream, data: TrainingData, kinds: dict[str, Any]) -> None:
         """bank_init='forward': a first pass puts real features into every row.
 
         The first losses then mean something.  `kinds` are arguments of a data set's `batch`.

@@ -27,8 +27,8 @@ class MMSADA(Adapting):
     pairs that do not match are made from the batch's features (a clip's RGB with the flow of the
     next video), so that every clip is in a pair of each kind, where the code gives half of the
     batch foreign flow; one cross-entropy per stream, where the paper sums the streams' logits.
-    Hyper-parameters: trade_off (lambda) = 1,
-    grl_max = 0.2. With one stream there is no correspondence, and only the adversary is left.
+    Hyper-parameters: trade_off (lambda) = 1, grl_max = 0.2. With one stream there is no
+    correspondence, and only the adversary is left.
     """
 
     first_stage = 2

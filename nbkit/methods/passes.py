@@ -90,7 +90,7 @@ def in_batches(dataset: Any, device: torch.device, size: int = EVAL_BATCH) -> It
 
 
 def in_random_batches(
-    dataset: Any, seed: int, device: torch.device, **views: bool
+    dataset: Any, seed: int, device: torch.device, **views: Any
 ) -> Iterator[Batch]:
     """All videos of `dataset` once, in a random order, in batches of equal size (+-1).
 

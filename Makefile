@@ -24,7 +24,7 @@ setup: .venv/.ready
 	.venv/bin/uv pip install --quiet --python $(PY) --no-deps -e .
 	@touch $@
 
-# Renders the demo domains, trains rows of the demo's Table 4, executes notebooks 01-04 and 08.
+# Renders the demo domains, trains rows of the demo's Table 4, executes notebooks 00-04 and 08.
 demo: setup
 	$(SNAKEMAKE) demo
 	@echo "Executed notebooks: runs/notebooks/   Table: runs/notebooks/08_tables.ipynb"

@@ -89,8 +89,6 @@ def _hours_of(cell: Cell, cfg: Configuration) -> tuple[float, str]:
     if cfg.task == "localization" or not expected or "train" not in expected.counts:
         return math.nan, ""
     like = {**cell.parameters, "BENCHMARK": "demo", "PROFILE": "demo"}
-    if cfg.flat().get("modalities") == "flow":  # source only of flow alone never ran: RGB's ratio
-        like["MODALITIES"] = "rgb"
     own, plain = (_kind({**like, "METHOD": name}) for name in (cfg.method, "source_only"))
     relative = median(known.get(own, [math.nan])) / median(known.get(plain, [math.nan]))
     # An epoch sees every source video once.  Stage 1 has the contrastive terms alone.

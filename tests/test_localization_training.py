@@ -181,11 +181,14 @@ def test_the_ramp_of_the_reversal_begins_with_the_adaptation():
 
 def test_frozen_statistics_are_those_of_the_source_steps(squares):
     how = {"row": "all three", "norm": "frozen", "source_steps": 2}
-    states = [train(squares, **how, steps=n)[0].detector.state_dict() for n in (3, 5)]
+    detectors = [train(squares, **how, steps=n)[0].detector for n in (3, 5)]
+    states = [{k: v.clone() for k, v in each.state_dict().items()} for each in detectors]
     running = [name for name in states[0] if "running" in name]
-    for name in running:
-        assert torch.equal(states[0][name], states[1][name]), name
+    assert all(torch.equal(states[0][name], states[1][name]) for name in running)
     assert states[0][running[0]].abs().sum() > 0
+    adapt_statistics(detectors[0], squares("b", withhold_labels=True), config())
+    for name, value in detectors[0].state_dict().items():  # AdaBN replaces them, and no weight
+        assert torch.equal(value, states[0][name]) == (name not in running), name
 
 
 def test_adabn_touches_only_target_statistics(squares):

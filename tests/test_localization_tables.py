@@ -126,7 +126,7 @@ def test_wrong_names_are_told():
         ({"source": "street"}, "must differ"),
         ({"steps": 0}, "STEPS"),
         ({"profile": "huge"}, "is not one of"),
-        ({"benchmark": "/somewhere/mine.yaml"}, "put the file into data_manifests/"),
+        ({"benchmark": "/somewhere/mine.yaml"}, "BENCHMARK"),
     ],
 )
 def test_wrong_parameters_are_named(fields, words):

@@ -70,7 +70,7 @@ class Poisoned:
                 values[batch["index"] == self.number] = torch.nan
         return batch
 
-    def batch(self, *args, **how):
+    def raw(self, *args, **how):  # what training reads; floats pass as they are
         return self._poison(self.data.batch(*args, **how))
 
 

@@ -47,5 +47,6 @@ def test_the_two_pictures_take_a_perplexity_that_fits(videos):
     side = {"f": type("F", (), {"V": points})}
     y = np.zeros(videos, int)
     names = {"source": side, "target": side, "y_source": y, "y_target": y, "embed": embed,
-             "TSNE_SEED": 0, "stages": ["f"]}  # fmt: skip
-    assert functions_of("embeddings", names)(30)["f"].xy.shape == (2 * videos, 2)
+             "TSNE_SEED": 0, "stages": ["f"],
+             "lines": {"f": {"target accuracy (fused, %)": 50.0}}}  # fmt: skip
+    assert functions_of("embeddings", names)(30)["f: 50 % right"].xy.shape == (2 * videos, 2)

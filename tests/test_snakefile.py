@@ -102,7 +102,7 @@ def test_a_table_whose_name_has_blanks_is_a_target(checkout):
     (checkout / "tables" / "my table + 2.yaml").write_text(text)
     (checkout / "runs").mkdir()
     code, said = snakemake(checkout, "-n", "--", "my table + 2")
-    assert code == 0 and "12 runs, 12 to run" in said, said
+    assert code == 0 and "36 runs, 36 to run" in said, said
 
 
 def test_a_damaged_run_stops_nothing(checkout):
@@ -116,4 +116,4 @@ def test_a_damaged_run_stops_nothing(checkout):
     for harm in ("", "{", "[]", "\0" * 40, '{"cell": 3}'):
         (folder / "metrics.json").write_text(harm)
     code, said = snakemake(checkout, "-n", "--", "table4")
-    assert code == 0 and "12 runs, 12 to run" in said, said
+    assert code == 0 and "36 runs, 36 to run" in said, said

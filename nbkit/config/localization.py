@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from nbkit.config import Configuration, Section, Watch
 from nbkit.config.profiles import LOCALIZATION
-from nbkit.files import user_path
+from nbkit.files import Name, user_path
 
 # Adaptation modules of a table row; the paper prints all but 'T_img + T_ins'.
 ROWS: dict[str, tuple[str, ...]] = {
@@ -140,7 +140,7 @@ class LocalizationConfig(Configuration):
     task: ClassVar[str] = "localization"
     profiles: ClassVar[dict] = LOCALIZATION
 
-    benchmark: str = Field("demo_untrimmed", description="or a localization manifest")
+    benchmark: Name = Field("demo_untrimmed", description="or a localization manifest")
     row: str = Field("all three", description="a row of the paper's tables, see ROWS")
     data: FrameData = FrameData()
     detector: Detector = Detector()

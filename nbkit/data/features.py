@@ -284,11 +284,11 @@ class FeatureClipDataset(VideoDataset):
         chosen, rng = self._draw(index, shift)
         return chosen, rng is not None and bool(rng.random() < 0.5)
 
-    def batch(
+    def raw(
         self, indices: Sequence[int], *, second_view: str = "none", negatives: bool = False
     ) -> dict[str, Tensor]:
         """As in `VideoDataset`; 'residual' adds the stored residuals, where there are any."""
-        batch = super().batch(indices, second_view=second_view, negatives=negatives)
+        batch = super().raw(indices, second_view=second_view, negatives=negatives)
         residual = self.features.residual
         if second_view == "residual" and residual is not None:
             for modality in self.features.modalities:

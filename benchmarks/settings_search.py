@@ -7,7 +7,7 @@ times 1 or 3.  A setting is judged by what a user has: accuracy on the source's 
 and, on the target's unlabelled training videos, the mutual information of video and predicted
 class, H(mean p) - mean H(p) (high where predictions are sure and all classes occur).  Chosen is
 the highest information among the settings within 3 points of the best source accuracy.  Writes
-results/settings_search_<benchmark>.csv beside this file.
+results/settings_search_<benchmark>.csv beside this file; lines of rows that are not asked for stay.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ ROWS = {
     "MMD": ({"method": "mmd"}, ("trade_off",)),
     "MCD": ({"method": "mcd"}, ("trade_off",)),
     "DAAA": ({"method": "daaa"}, ("trade_off",)),
+    "Source only, TRN": ({"method": "source_only", "aggregation": "trn"}, ()),
+    "TA3N, TRN": ({"method": "ta3n", "aggregation": "trn"}, ("trade_off",)),
     "TCoN": ({"method": "tcon"}, ("trade_off",)),
     "SAVA": ({"method": "sava"}, ("trade_off",)),
     "STCL": ({"method": "stcda", "beta": 0.0}, ("alpha",)),
@@ -94,6 +96,9 @@ def main() -> None:
     args = parser.parse_args()
     path = Path(__file__).parent / "results" / f"settings_search_{args.benchmark}.csv"
     lines = []
+    if path.exists():
+        before = pd.read_csv(path)
+        lines = before[~before["row"].isin(args.rows)].to_dict("records")
     places = product(args.rows, (args.domains, args.domains[::-1]), args.splits)
     for row, (source, target), split in places:
         own, weighed = ROWS[row]

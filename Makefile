@@ -2,7 +2,8 @@
 PYTHON ?= python3
 CORES ?= 2
 PY := .venv/bin/python
-SNAKEMAKE := .venv/bin/snakemake --cores $(CORES) --keep-going --quiet rules --
+# As modules: a script's first line cannot name an interpreter whose path holds a blank.
+SNAKEMAKE := $(PY) -m snakemake --cores $(CORES) --keep-going --quiet rules --
 # One thread per process: two runs side by side are faster than one on two threads, and give the same numbers anywhere.
 export OMP_NUM_THREADS ?= 1
 # glibc keeps freed memory: a training step asks for the same large arrays again and again, and mapping them anew takes
@@ -10,16 +11,16 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
 
-.PHONY: setup demo figures test lab notebooks site clean
+.PHONY: setup demo figures test lab notebooks site gpu clean
 
 setup: .venv/.ready
 
 .venv/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  (echo "Python 3.11 or newer is needed; name one with: make setup PYTHON=/path/to/python3.11" && exit 1)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
+	  (echo "Python 3.11.5 or newer is needed; name one with: make setup PYTHON=/path/to/python3.11" && exit 1)
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==//p' requirements.lock)
-	.venv/bin/uv pip install --quiet --python $(PY) --no-deps -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
+	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements.lock
 	.venv/bin/uv pip install --quiet --python $(PY) --no-deps -e .
 	@touch $@
 
@@ -41,13 +42,17 @@ test: setup
 	  $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 1800 -n $(CORES) --dist loadscope -p no:cacheprovider $$ready
 
 lab: setup
-	.venv/bin/jupyter lab --notebook-dir notebooks
+	$(PY) -m jupyterlab --notebook-dir notebooks
 
 # Execute the committed notebooks again, in place, in the demo profile; write the generated blocks of README and docs/RESULTS.md anew.
 notebooks: setup
 	$(PY) tools/notebooks.py
 	$(PY) -m tools.results_page
 	$(PY) -m tools.readme
+
+# Ten minutes on a GPU: whether the paper's batch trains, memory, clips per second, waiting for data.
+gpu:
+	$(if $(wildcard $(PY)),$(PY),$(PYTHON)) benchmarks/gpu.py
 
 # The executed notebooks and the pages of docs/ as a site in .site/html; what it needs has an environment of its own.
 site: .site/.ready

@@ -7,9 +7,11 @@
 # A finished cell is never repeated; with --keep-going a failed one leaves its executed notebook
 # and the rest goes on.
 import os
+import shlex
 import sys
 import uuid
 
+from nbkit.errors import NbkitError
 from nbkit.tables.cost import needs, total
 from nbkit.tables.table import load_table, table_names
 from nbkit.train.store import find_run
@@ -18,7 +20,11 @@ from nbkit.train.store import find_run
 os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "2147483647")
 
-RUNS = config.get("runs_dir", "runs")
+RUNS = str(config.get("runs_dir", "runs"))
+if set("{}") & set(RUNS):
+    raise NbkitError(f"runs_dir={RUNS!r}: braces mean something else to Snakemake; leave them out")
+# With profiles/gpus every run takes a GPU that no other one holds.
+ON = f"profiles/gpus/on_a_gpu {shlex.quote(str(config['gpus']))} " if "gpus" in config else ""
 NB = f"{RUNS}/notebooks"
 CALL = uuid.uuid4().hex[:8]
 DATA = f"{NB}/01_data_preparation.ipynb"
@@ -92,7 +98,7 @@ rule first_cell:
     params: table=lambda wildcards: CELLS[wildcards.key].table
     message: "{SAY:{wildcards.key}}"
     shell:
-        "{sys.executable:q} -m nbkit.cli run {params.table:q} --cell {wildcards.key:q} "
+        "{ON}{sys.executable:q} -m nbkit.cli run {params.table:q} --cell {wildcards.key:q} "
         "--runs-dir {RUNS:q}"
 
 use rule first_cell as cell with:

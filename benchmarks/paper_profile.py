@@ -32,7 +32,7 @@ from nbkit.methods import method_class
 from nbkit.methods.base import Step
 from nbkit.methods.passes import to_device
 from nbkit.train.domains import load_domains
-from nbkit.train.stages import make_optimizer
+from nbkit.train.steps import make_optimizer
 from nbkit.train.store import environment
 
 OUT = Path(__file__).parent / "results" / "paper_profile.json"

@@ -23,11 +23,13 @@ from nbkit.models.two_stream import TwoStream
 from nbkit.train.store import environment
 
 OUT = Path(__file__).parent / "results" / "step_cost.json"
-FEATURES = 1280  # of a frame, where the backbone is mobilenet_features
+# what a clip is made of, where the backbone reads stored features
+FEATURES = {"mobilenet_features": (8, 1280), "i3d_features": (1, 1024)}
 # crop, frames, batch
 CASES = {
     "small": (40, 8, 32),
     "mobilenet_features": (160, 8, 64),
+    "i3d_features": (128, 8, 64),
     "mobilenet": (128, 4, 2),
     "bn_inception": (128, 4, 2),
     "i3d": (112, 8, 1),
@@ -54,8 +56,8 @@ def step_case(backbone: str, crop: int, frames: int, batch: int, times: int) -> 
     x = {}
     for stream, channels in (("rgb", 3), ("flow", 2)):
         shape = (batch, cfg.data.clips, channels, frames, crop, crop)
-        if backbone == "mobilenet_features":
-            shape = (batch, cfg.data.clips, frames, FEATURES)
+        if backbone in FEATURES:
+            shape = (batch, cfg.data.clips, *FEATURES[backbone])
         x[stream] = torch.rand(shape)
 
     def step() -> None:

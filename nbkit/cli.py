@@ -1,14 +1,15 @@
-"""The `nbkit` command: four verbs over the functions that the notebooks call."""
+"""The `nbkit` command: five verbs over the functions that the notebooks call."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 
 from nbkit.config import ROOT
 from nbkit.config.profiles import RECOGNITION
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, reason
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
@@ -67,6 +68,10 @@ def _cost(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    return subprocess.call([sys.executable, ROOT / "tools" / "doctor.py"])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nbkit", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -100,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     cost = verbs.add_parser("cost", help="list a table's runs with predicted hours and disk")
     cost.set_defaults(function=_cost)
 
+    doctor = verbs.add_parser("doctor", help="say what of this installation is wrong")
+    doctor.set_defaults(function=_doctor)
+
     for verb in (run, export, cost):
         verb.add_argument("table", help="a file of tables/, without .yaml")
         verb.add_argument("--runs-dir", default="runs", help="folder of the runs")
@@ -115,9 +123,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.function(arguments)
-    except NbkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (NbkitError, OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):  # `| head` has read enough
+            sys.stdout = None
+            return 0
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

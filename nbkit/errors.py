@@ -6,6 +6,10 @@ class NbkitError(ValueError):
     out.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """A notebook shows the message, which says all, in place of the calls that led there."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def reason(error: Exception) -> str:
     """What a batch prints of a failure: an NbkitError speaks for itself, any other exception is

@@ -246,14 +246,12 @@ def test_tubes_of_rows(tmp_path):
 
     annotations = _pyannot(tmp_path / "c.pkl", np.full((3, 4), 9, np.uint8))
     row = {
-        "video": "v",
-        "path": "/x/Golf/v_Golf_g01_c01.avi",
+        "video": "ucf101/Golf/v_Golf_g01_c01",
         "class_name": "golf",
         "boxes": str(annotations),
     }
-    assert tubes_of(row).tubes[0].class_name == "golf"
-    assert tubes_of({**row, "path": "/x/Golf/v_Golf_g01_c01"}).n_frames == 200  # a folder of frames
+    assert tubes_of(row).tubes[0].class_name == "golf" and tubes_of(row).n_frames == 200
     with pytest.raises(NbkitError, match="has no entry for Golf/v_Golf_g09_c01"):
-        tubes_of({**row, "path": "/x/Golf/v_Golf_g09_c01.avi"})
+        tubes_of({**row, "video": "ucf101/Golf/v_Golf_g09_c01"})
     with pytest.raises(NbkitError, match="has no boxes"):
         tubes_of({**row, "boxes": ""})

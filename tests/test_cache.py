@@ -156,8 +156,12 @@ def test_a_stopped_build_goes_on_after_the_last_finished_video(table, tmp_path, 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_video_that_fails_only_when_decoded_costs_only_itself(tmp_path, monkeypatch, workers):
-    table = video_table(tmp_path, lengths=(6, 6, 1, 6))  # one frame: no flow
-    with pytest.raises(NbkitError, match="(?s)the others are kept.*v2.mp4.*only 1 frame"):
+    table = video_table(tmp_path, lengths=(6, 6, 6, 6))
+    data = bytearray(Path(table["path"][2]).read_bytes())
+    last = data.find(b"moov") - 4
+    data[last - 900 : last] = b"\xff" * 900  # its last frames
+    Path(table["path"][2]).write_bytes(data)
+    with pytest.raises(NbkitError, match="(?s)the others are kept.*v2.mp4.*damaged"):
         build(table, tmp_path / "c", workers=workers)
     write_video(Path(table["path"][2]), sliding(5, 64))  # repaired
     seen = counting(monkeypatch)
@@ -176,7 +180,7 @@ def test_full_disk_names_the_file_and_keeps_what_is_done(table, tmp_path, monkey
     build(table[:1], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(*{"save": (np, "save"), "fsync": (os, "fsync")}[step], full_disk)
-        with pytest.raises(NbkitError, match=f"{tmp_path}.*npy: the disk is full. What is done"):
+        with pytest.raises(NbkitError, match=f"{tmp_path}.*npy: .*the disk is full"):
             build(table, tmp_path)
     assert len(left(tmp_path)) == 1  # no half file
     seen = counting(monkeypatch)

@@ -199,7 +199,8 @@ def test_epic_segments(tmp_path):
             video = f"{kitchen}_0{i}"
             write_text(
                 tmp_path / f"tables/{domain}_{split}.csv",
-                header + f"{i},{kitchen},{video},3,22,{i - 1}\n",
+                header
+                + "".join(f"{i}{v},{kitchen},{video},{3 - v},{22 - v},{v}\n" for v in (0, 1)),
             )
             write_jpegs(tmp_path / f"rgb/{kitchen}/{video}", range(1, 23))
             for side in ("u", "v"):
@@ -209,7 +210,7 @@ def test_epic_segments(tmp_path):
     manifest = small_manifest("epic_kitchens", ["take", "put"])
     path = save_manifest(manifest, tmp_path)
     report = check_data(str(path), tmp_path)
-    assert report.ok and report.frames == 6 * 20 and len(report.samples) == 3
+    assert report.ok and report.frames == 12 * 20 and len(report.samples) == 3
     assert "stored flow" in report.samples[0]
     (tmp_path / "flow/P08/P08_01/u/frame_0000000002.jpg").write_bytes(b"")
     report = check_data(str(path), tmp_path)

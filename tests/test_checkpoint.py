@@ -32,9 +32,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path):
         resource.RLIMIT_FSIZE, (1 << 16, limits[1])
     )  # the system itself refuses to write on, as a full disk does
     try:
-        with pytest.raises(
-            NbkitError, match=f"{path}: the checkpoint could not be written .*disk space"
-        ):
+        with pytest.raises(NbkitError, match=f"{path}: could not be written .*the disk is full"):
             write_checkpoint(path, {"epoch": 2, "w": torch.zeros(1 << 16)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -14,6 +14,7 @@ from video_files import video_table
 from nbkit.data.cache import build_cache
 from nbkit.data.clips import ClipDataset, change_colours, clip_starts, frame_indices
 from nbkit.data.flow import compute_flow, dequantise, quantise
+from nbkit.data.pixels import floats
 from nbkit.errors import NbkitError
 from nbkit.methods.samplers import class_aware_batches, epoch_batches
 
@@ -166,11 +167,22 @@ def test_a_flipped_clip_is_the_clip_of_the_flipped_video(tmp_path):
     assert (got - expected)[:, :, 8:-8, 8:-8].abs().mean() < 0.1 and expected[0].mean() < -0.5
 
 
-def test_flow_can_be_scaled_to_another_clip():
-    wide, narrow = make(flow_clip=8.0), make(flow_clip=2.0)
-    stored = make().batch([0])["flow"] * 4
-    assert torch.allclose(wide.batch([0])["flow"], stored / 8, atol=1e-6)
-    assert torch.allclose(narrow.batch([0])["flow"], (stored / 2).clamp(-1, 1), atol=1e-6)
+def test_raw_batches_hold_the_stored_bytes_and_become_the_same_floats():
+    data = make(augment=True)
+    raw = data.raw([2, 0], second_view="augment")
+    batch = data.batch([2, 0], second_view="augment")
+    assert raw.keys() == batch.keys()
+    for name, x in raw.items():
+        if name in ("label", "index"):
+            assert torch.equal(x, batch[name])
+            continue
+        assert x.dtype == torch.uint8 and x.shape == batch[name].shape
+        if name.startswith("rgb"):
+            assert torch.equal(batch[name], x.float() / 255)
+        else:
+            assert torch.equal(batch[name], (x.float() - 128) * (1 / 127))
+    assert torch.equal(floats(raw["flow"], "flow"), batch["flow"])
+    assert floats(raw["flow"], "flow").is_contiguous()  # whatever order the bytes lie in
 
 
 def test_items_depend_on_seed_epoch_and_index_only():

@@ -25,8 +25,10 @@ OTHER = {"rgb": "flow", "flow": "rgb"}
 
 @pytest.fixture
 def mirrored(monkeypatch):
-    """Negative clips that are easy to know again: their pictures with the opposite sign."""
-    monkeypatch.setattr("nbkit.methods.contrast.clip_negative", lambda x, how, generator: -x)
+    """Negative clips that are easy to know again: their pictures in a mirror, floats or bytes."""
+    monkeypatch.setattr(
+        "nbkit.methods.contrast.clip_negative", lambda x, how, generator: x.flip(-1)
+    )
 
 
 def method_and_sides(cfg):
@@ -50,7 +52,7 @@ def test_negatives_are_those_of_fig_3(tiny, mirrored):
     in_order = tuple(range(K))
     for m in STREAMS:
         stream, v = method.model.streams[m], outputs[m].v
-        v_neg = stream.clip_features(-batch[m])
+        v_neg = stream.clip_features(batch[m].flip(-1))
         torch.testing.assert_close(views[m]["v_neg"], stream.head(v_neg))
         torch.testing.assert_close(views[m]["v"], stream.head(v))
         torch.testing.assert_close(views[m]["V"], stream.head(stream.aggregate(v)))
@@ -132,7 +134,7 @@ def test_a_first_pass_fills_every_slot_with_its_own_clip(tiny, mirrored):
             stream = method.model.streams[m]
             held = {
                 method.contrast.clips[m]: outputs[m].v,
-                method.contrast.negatives[m]: stream.clip_features(-batch[m]),
+                method.contrast.negatives[m]: stream.clip_features(batch[m].flip(-1)),
             }
             for bank, v in held.items():
                 expected = F.normalize(stream.head(v).flatten(0, 1), dim=-1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from video_files import sliding, write_video
 
-from nbkit.data.decode import count_video_frames, read_video
+from nbkit.data.decode import look_at, read_video
 from nbkit.errors import NbkitError
 
 
@@ -18,7 +18,7 @@ def test_decodes_what_was_encoded(tmp_path, suffix):
     assert (
         np.abs(decoded.astype(int) - frames).mean() < 6
     )  # lossy, but the same pictures in the same order
-    assert count_video_frames(path) == 9
+    assert look_at(path).frames == 9
     assert len(read_video(path, max_frames=4)) == 4
 
 
@@ -34,7 +34,7 @@ def _cut(path, share):
     path.write_bytes(data[: int(len(data) * share)])
 
 
-@pytest.mark.parametrize("reader", [count_video_frames, read_video])
+@pytest.mark.parametrize("reader", [look_at, read_video])
 @pytest.mark.parametrize("suffix", ["mp4", "avi"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 def test_truncated_files_are_named(tmp_path, reader, suffix, share):
@@ -64,7 +64,7 @@ def test_truncated_streaming_mp4_is_named(tmp_path):
         read_video(path)
 
 
-@pytest.mark.parametrize("reader", [count_video_frames, read_video])
+@pytest.mark.parametrize("reader", [look_at, read_video])
 def test_missing_empty_and_foreign_files_are_named(tmp_path, reader):
     with pytest.raises(NbkitError, match="gone.mp4.*no such"):
         reader(tmp_path / "gone.mp4")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ from nbkit.demo.actions import ACTIONS, Manner, perform
 from nbkit.demo.body import Build, J
 from nbkit.demo.render import boxes_of, render_video
 from nbkit.demo.style import CHANCES, DOMAINS, RANGES, SHARED, in_haze, sample_style
-from nbkit.demo.write import CLASS_NAMES, read_boxes, write_demo
+from nbkit.demo.write import CLASS_NAMES, _write_video, read_boxes, write_demo
 from nbkit.errors import NbkitError
 
 COUNTS = {"train": 2, "val": 1, "test": 1}
@@ -254,14 +256,54 @@ def test_a_script_without_a_main_guard_renders_once(tmp_path):
     assert len(list((tmp_path / "d").glob("*/videos/*/*.avi"))) == 32
 
 
-def test_failure_leaves_nothing(tmp_path, monkeypatch):
-    def fail(job):
-        raise RuntimeError("stop")
+TINY = {"videos_per_class": {"train": 1, "test": 1}, "size": 32, "frames": 8, "workers": 1}
 
-    monkeypatch.setattr("nbkit.demo.write._write_video", fail)
-    with pytest.raises(RuntimeError):
-        write_demo(tmp_path / "d", videos_per_class={"train": 1, "test": 1}, workers=1)
-    assert not list(tmp_path.iterdir())
+
+def contents(folder):
+    return {str(p.relative_to(folder)): digest(p) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_killed_or_plundered_demo_is_completed(tmp_path, monkeypatch):
+    whole, other, made = contents(write_demo(tmp_path / "d", **TINY)), tmp_path / "e", []
+
+    def stop_after_five(job):
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(job)
+        _write_video(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nbkit.demo.write._write_video", stop_after_five)
+        with pytest.raises(KeyboardInterrupt):
+            write_demo(other, **TINY)
+    half = other / "street/videos/Wave/v_Wave_g01_c01.avi.0123456789ab.part"
+    half.write_text("half")
+    os.utime(half, (0, 0))
+    write_demo(other, **TINY)
+    assert contents(other) == whole
+    for path in [*other.glob("street/videos/*/*_g02_*"), *other.glob("studio/boxes/Wave/*")]:
+        path.unlink()
+    (other / "street/splits/testlist01.txt").unlink()
+    next(other.glob("studio/videos/Walk/*")).write_bytes(b"")
+    write_demo(other, **TINY)
+    assert contents(other) == whole
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "studio/videos/Walk/mine.mp4", ".git/config", "studio/videos/Walk/a.part"]
+)
+def test_only_what_it_wrote_is_deleted(tmp_path, name):
+    root = write_demo(tmp_path / "d", **TINY)
+    mine, before = root / name, contents(root)
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("keep")
+    with pytest.raises(NbkitError, match=f"holds {re.escape(name)}, which is not demo data"):
+        write_demo(root, **{**TINY, "seed": 7})
+    assert mine.read_text() == "keep" and before.items() <= contents(root).items()
+    mine.unlink()
+    (root / "studio/.DS_Store").touch()
+    write_demo(root, **{**TINY, "seed": 7})
+    assert json.loads((root / "demo.json").read_text())["seed"] == 7
 
 
 def test_refusals(tmp_path):

@@ -13,13 +13,16 @@ from video_files import video_table
 from nbkit.data.cache import build_cache
 from nbkit.data.clips import clip_starts
 from nbkit.data.features import (
+    VARIANTS,
     VIEWS,
     FeatureClipDataset,
+    build_clip_features,
     build_features,
     flow_picture,
     flow_scale,
     sampled_frames,
     turn,
+    video_clips,
 )
 from nbkit.errors import NbkitError
 
@@ -194,3 +197,76 @@ def test_unknown_videos_are_named(made):
     features = made[2]
     with pytest.raises(NbkitError, match="'other'"):
         FeatureClipDataset(features, pd.DataFrame({"video": ["other"], "label": [0]}))
+
+
+# --- features of clips
+class ClipMeans:
+    """A stand-in network: the mean colour of a clip's first and last frame."""
+
+    out_features = 6
+
+    def __init__(self, channels=3):
+        self.key, self.channels, self.calls = f"means-{channels}", channels, 0
+
+    def clip_features(self, x):  # (N, C, T, H, W) -> (N, 6)
+        self.calls += 1
+        ends = x[:, :, [0, -1]].mean((3, 4)).flatten(1)
+        return torch.nn.functional.pad(ends, (0, 6 - ends.shape[1]))
+
+
+def numbered(clips, stream, video):
+    """Variant v is the clip plus v: which one a batch shows can be read off."""
+    shift = torch.arange(float(len(VARIANTS))).view(1, -1, 1, 1, 1, 1)
+    return clips[:, None] + shift
+
+
+@pytest.fixture(scope="module")
+def clip_made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip_features")
+    table = video_table(folder, lengths=(40, 10, 30), side=48)
+    networks = {"rgb": ClipMeans(3), "flow": ClipMeans(2)}
+    how = {"size": 32, "frames": 8, "progress": False}
+    made = build_clip_features(table, folder, networks, numbered, 2.0, **how)
+    return table, made, networks, (folder, how)
+
+
+def test_clips_are_spread_over_the_video(clip_made):
+    table = clip_made[0]
+    row = table.to_dict("records")[0]
+    rgb = video_clips(row, "rgb", 32, 8, 1, "dis")
+    assert rgb.shape == (3, 3, 8, 32, 32) and 0 <= rgb.min() and rgb.max() <= 1
+    every = video_clips(row, "rgb", 32, 40, 1, "dis")[0]  # (3, 40, 32, 32)
+    for clip, start in zip(rgb, clip_starts(40, 3, 8)):
+        assert torch.equal(clip, every[:, start : start + 8])
+    flow = video_clips(row, "flow", 32, 8, 1, "dis")
+    assert flow.shape == (3, 2, 8, 32, 32) and flow.abs().max() <= 1
+    short = table.to_dict("records")[1]  # 10 frames: the last one is repeated
+    assert video_clips(short, "flow", 32, 16, 1, "dis").shape == (3, 2, 16, 32, 32)
+
+
+def test_a_batch_shows_the_stored_variants(clip_made):
+    table, features, _, _ = clip_made
+    plain = FeatureClipDataset(features, table, clips=3, frames=1)
+    batch = plain.batch([2, 0], negatives=True, second_view="residual")
+    assert batch["rgb"].shape == (2, 3, 1, 6) and batch["flow_views"].shape == (2, 3, 1, 3, 6)
+    stored = torch.tensor(features.get("v2", "rgb")).float()  # (3, V, 6)
+    assert torch.equal(batch["rgb"][0, :, 0], stored[:, 0])
+    assert torch.equal(batch["rgb_views"][0, :, 0], stored[:, [0, 2, 3]])
+    assert torch.equal(batch["rgb_2"][0, :, 0], stored[:, 4])
+    augmented, seen = FeatureClipDataset(features, table, clips=3, frames=1, augment=True), set()
+    for epoch in range(8):
+        augmented.set_epoch(epoch)
+        first = augmented.batch([2])["rgb"][0, :, 0]
+        seen.add([torch.equal(first, stored[:, v]) for v in (0, 1)].index(True))
+    assert seen == {0, 1}
+
+
+def test_clip_features_are_made_once_and_a_stream_alone(clip_made):
+    table, features, networks, (folder, how) = clip_made
+    calls = {m: network.calls for m, network in networks.items()}
+    again = build_clip_features(table, folder, networks, numbered, 2.0, **how)
+    alone = build_clip_features(table, folder, {"rgb": networks["rgb"]}, numbered, 2.0, **how)
+    assert {m: network.calls for m, network in networks.items()} == calls
+    assert again.key == features.key != alone.key and alone.modalities == ("rgb",)
+    batch = FeatureClipDataset(alone, table, frames=1).batch([0], second_view="residual")
+    assert list(batch) == ["label", "index", "rgb", "rgb_2"]

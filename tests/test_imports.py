@@ -38,9 +38,9 @@ def test_a_loss_loads_at_most_five_modules_of_ours(module):
 
 
 @pytest.mark.parametrize("module", METHOD_MODULES)
-def test_a_method_loads_at_most_twenty_modules_of_ours(module):
+def test_a_method_loads_at_most_twenty_two_modules_of_ours(module):
     found = ours(loaded_by(f"import {module}"))
-    assert len(found) <= 20, found
+    assert len(found) <= 22, found
 
 
 def test_the_registry_of_methods_loads_no_torch():

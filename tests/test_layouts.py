@@ -134,7 +134,7 @@ def test_olympic_layout(tmp_path):
     assert table.groupby("split").size().to_dict() == {"train": 4, "test": 2}
     (tmp_path / "pole_vault/f.avi").rename(tmp_path / "pole_vault/f.seq")
     _, problems = scan(manifest, tmp_path)
-    assert [p.kind for p in problems["olympic"]] == ["not converted"]
+    assert [p.kind for p in problems["olympic"]] == ["not used", "not converted"]
 
 
 def _segments(rows):

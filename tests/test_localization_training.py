@@ -1,7 +1,9 @@
 """The localization loop and its runs: equal baselines, resume, shared stages, withheld labels."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import numpy as np
@@ -14,6 +16,7 @@ from nbkit.config.localization import LocalizationConfig
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
 from nbkit.evaluate.detections import Detections, Tube
+from nbkit.losses.adversarial import ramp
 from nbkit.train import localization
 from nbkit.train.localization import (
     LocalizationModel,
@@ -151,7 +154,7 @@ def test_wrong_use_is_refused(squares, tmp_path):
         config(row="T-img")
     with pytest.raises(NbkitError, match="LAMBDA"):
         config(lambda_=1)
-    with pytest.raises(NbkitError, match="AdaBN.*per_domain"):
+    with pytest.raises(NbkitError, match="AdaBN.*none"):
         config(row="AdaBN", norm="group")
 
 
@@ -164,6 +167,28 @@ def test_schedules():
     assert learning_rate(small, 99) < 1e-6
     assert reversal(small, 0) == 0
     assert reversal(small, 99) == pytest.approx(small.adaptation.beta, rel=1e-3)
+
+
+def test_the_ramp_of_the_reversal_begins_with_the_adaptation():
+    late = config(steps=100, source_steps=60, beta_ramp=True)
+    assert reversal(late, 59) == reversal(late, 60) == 0
+    assert reversal(late, 80) == pytest.approx(late.adaptation.beta * ramp(0.5))
+    with pytest.raises(NbkitError, match="lower SOURCE_STEPS, or raise STEPS"):
+        config(steps=3, source_steps=3)
+    with pytest.raises(NbkitError, match="frozen.*SOURCE_STEPS"):
+        config(norm="frozen")
+
+
+def test_frozen_statistics_are_those_of_the_source_steps(squares):
+    how = {"row": "all three", "norm": "frozen", "source_steps": 2}
+    detectors = [train(squares, **how, steps=n)[0].detector for n in (3, 5)]
+    states = [{k: v.clone() for k, v in each.state_dict().items()} for each in detectors]
+    running = [name for name in states[0] if "running" in name]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in running)
+    assert states[0][running[0]].abs().sum() > 0
+    adapt_statistics(detectors[0], squares("b", withhold_labels=True), config())
+    for name, value in detectors[0].state_dict().items():  # AdaBN replaces them, and no weight
+        assert torch.equal(value, states[0][name]) == (name not in running), name
 
 
 def test_adabn_touches_only_target_statistics(squares):
@@ -216,6 +241,28 @@ def test_every_row_runs_and_leaves_a_folder(runs, tmp_path):
     assert not np.array_equal(scores["I3D+RPN"], scores["AdaBN"])
 
 
+def test_the_source_steps_of_two_rows_are_trained_once(runs, monkeypatch):
+    """A row that goes on from the common checkpoint is the row that never stopped."""
+    how = {"norm": "frozen", "steps": 3, "source_steps": 2}
+    first, counted, step_of = run(runs(row="I3D+RPN", **how)), [], localization.train_step
+
+    def counting(*arguments):
+        counted.append(arguments[-1])
+        return step_of(*arguments)
+
+    monkeypatch.setattr(localization, "train_step", counting)
+    second = run(runs(row="all three", **how))
+    assert counted == [2]
+    assert list(second.history["step"]) == list(first.history["step"]) == [0, 1, 2]
+    alone = second.cfg.replace(runs_dir=second.cfg.watch.runs_dir + "/alone")
+    data = localization.load_data(alone)
+    path = Path(alone.watch.runs_dir) / "whole.pt"
+    path.parent.mkdir()
+    whole, _ = train_localizer(CPU, alone, CLASSES, data.labelled, data.target, path)
+    for a, b in zip(whole.detector.parameters(), trained_detector(second.cfg).parameters()):
+        assert torch.equal(a, b)
+
+
 def test_a_finished_run_is_read(runs, monkeypatch):
     cfg = runs(row="all three")
     done = run(cfg)
@@ -240,6 +287,19 @@ def test_a_run_killed_before_its_folder_completes_from_the_checkpoint(runs, monk
     assert list(done.history["step"]) == [0, 1]
     columns = {"rpn_cls", "roi_reg", "t_img", "beta", "lam", "lr", "seconds"}
     assert columns <= set(done.history)
+
+
+def test_two_identical_runs_at_once_are_one(runs, monkeypatch, tmp_path):
+    cfg, steps, evaluated = runs(row="T_img", steps=3), [], []
+    step, evaluate = localization.train_step, localization.evaluate_localizer
+    monkeypatch.setattr(localization, "train_step", lambda *a: steps.append(0) or step(*a))
+    monkeypatch.setattr(
+        localization, "evaluate_localizer", lambda *a: evaluated.append(0) or evaluate(*a)
+    )
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, [cfg, cfg])
+    assert first.metrics == second.metrics and first.folder == second.folder
+    assert (len(steps), len(evaluated)) == (3, 1) and len(first.history) == 3
 
 
 def test_changed_data_are_trained_anew_in_a_folder_of_their_own(runs, monkeypatch):
@@ -272,22 +332,25 @@ def other_value(section, name, value):
 
 
 OTHER = {"benchmark": "jhmdb_ucf101", "source": "c", "target": "c"}
-OTHER |= {"keyframe_weights": "a.pt", "temporal_weights": "a.pt"}
+WEIGHTS = {"keyframe_weights": "a.pt", "temporal_weights": "a.pt"}
+OTHER |= WEIGHTS
 
 
 @pytest.mark.parametrize("row, reads", [("I3D+RPN", False), ("all three", True)])
 def test_the_key_of_a_stage_changes_with_what_its_training_reads(row, reads):
-    cfg = config(row=row, norm="shared")
+    base = config(row=row, norm="frozen", source_steps=1)
     read = {"": True, "data": True, "detector": True, "optim": True, "adaptation": reads}
     for name, place in LocalizationConfig.places().items():
-        section = getattr(cfg, place) if place else cfg
         if place == "watch" or name == "row":
             continue
+        # the small detector reads no weights
+        cfg = base.replace(size="laptop") if name in WEIGHTS else base
+        section = getattr(cfg, place) if place else cfg
         changed = cfg.replace(**{name: other_value(section, name, getattr(section, name))})
         differs = training_key(changed, "data") != training_key(cfg, "data")
         assert differs == read.get(place, False), name
-    assert training_key(cfg.replace(runs_dir="elsewhere", log_every=3), "data") == training_key(
-        cfg, "data"
+    assert training_key(base.replace(runs_dir="elsewhere", log_every=3), "data") == training_key(
+        base, "data"
     )
     assert training_key(cfg, "other data") != training_key(cfg, "data")
 

@@ -2,11 +2,12 @@
 
 import threading
 
+from nbkit import files
 from nbkit.data import arrays
 
 
 def test_the_second_waits_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(arrays, "PATIENCE", 0.05)
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
     order, started = [], threading.Event()
 
     def second():
@@ -28,6 +29,6 @@ def test_the_second_waits_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
 
 
 def test_other_data_is_no_matter(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(arrays, "PATIENCE", 0.05)
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
     with arrays.one_at_a_time(tmp_path, "ucf_hmdb_full"), arrays.one_at_a_time(tmp_path, "demo"):
         assert not capsys.readouterr().err

@@ -241,6 +241,30 @@ def test_laptop_benchmarks_resolve_from_real_folders(name):
     assert table.equals(again)
 
 
+def test_two_classes_of_the_localization_benchmark_resolve_from_real_folders():
+    real_path("ucf101_24", "pyannot.pkl")
+    real_path("jhmdb", "puppet_mask")
+    table = resolve(load_manifest("jhmdb_ucf101_two"), real_path("ucf101_24").parent)
+    sizes = table.groupby(["domain", "split"]).size().to_dict()
+    assert sizes == {
+        ("jhmdb", "train"): 58,
+        ("jhmdb", "test"): 23,
+        ("ucf101", "train"): 186,
+        ("ucf101", "test"): 71,
+    }
+    assert (table["boxes"] != "").all()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_three_classes_of_ucf_and_hmdb_resolve_from_real_folders(number):
+    root = real_path("ucf101", "UCF-101", "PullUps").parents[2]
+    real_path("jhmdb", "splits")
+    table = resolve(load_manifest("ucf_hmdb_three").with_split_number(number), root)
+    assert table.groupby("domain").size().to_dict() == {"hmdb": 136, "ucf": 357}
+    parts = table[table["domain"] == "ucf"].groupby("split")["group"].agg(set)
+    assert not parts["train"] & parts["test"]  # of J-HMDB's lists this does not hold
+
+
 def test_jhmdb_source_of_the_localization_benchmark():
     real_path("jhmdb", "puppet_mask")
     table = resolve(load_manifest("jhmdb_ucf101"), real_path("jhmdb").parent, allow_partial=True)

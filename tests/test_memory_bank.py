@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nbkit.errors import NbkitError
-from nbkit.losses.contrastive import MemoryBank
+from nbkit.losses.contrastive import MemoryBank, bank_log_theta
 
 
 def gen(seed=0):
@@ -42,6 +42,20 @@ def test_draws_carry_no_gradient_and_are_copies():
     before = bank.memory.clone()
     drawn.zero_()
     assert bank.memory.equal(before)
+
+
+@pytest.mark.parametrize("slots", [10, 500])
+def test_drawn_entries_need_no_second_normalisation(slots):
+    bank = MemoryBank(slots, 16)
+    for _ in range(5):
+        bank.update(torch.arange(slots), torch.randn(slots, 16, generator=gen()))
+    own, v = torch.arange(4), torch.randn(4, 1, 16, generator=gen(1))
+    drawn = bank.draw(own, 20, gen()).unflatten(0, (4, 1))
+    entries = bank.memory[bank.draw_indices(own, 20, gen())].unflatten(0, (4, 1))
+    once, twice = bank_log_theta(v, drawn, 0.07, unit=True), bank_log_theta(v, entries, 0.07)
+    assert torch.allclose(once, twice, rtol=0, atol=1e-5)  # of values up to 14
+    if slots == 10:  # as small as the demo's: the same bits
+        assert torch.equal(once, twice)
 
 
 def test_draws_are_seeded_and_leave_out_the_own_slot():

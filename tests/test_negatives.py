@@ -14,6 +14,7 @@ from nbkit.methods.negatives import (
     FAMILIES,
     TURNS,
     clip_negative,
+    clip_variants,
     feature_negative,
     repeat_negative,
     residual_view,
@@ -197,3 +198,34 @@ def test_a_residual_by_default_loses_nothing():
     assert residual_view(extreme, 0.5).unique().tolist() == [0.0, 1.0]
     with pytest.raises(NbkitError, match="at least 2 frames"):
         residual_view(clips(frames=1), 0.5)
+
+
+# --- features of clips
+@pytest.mark.parametrize("channels", [3, 2])
+def test_the_variants_of_a_clip(channels):
+    x = clips(n=2, channels=channels)
+    varied = clip_variants(x, 2.0, generator())
+    assert varied.shape == (2, 5, channels, 8, 10, 10)
+    same, mirrored, spatial, temporal, residual = varied.unbind(1)
+    assert torch.equal(same, x)
+    flipped = x.flip(-1)
+    if channels == 2:  # u points the other way
+        flipped = flipped * torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+    assert torch.equal(mirrored, flipped)
+    for clip, negative in zip(x, spatial):
+        names = turned(clip, negative)
+        assert "same" in names and set(names) & set(TURNS)
+    for clip, negative in zip(x, temporal):
+        assert not torch.equal(clip, negative)
+        assert torch.allclose(clip.mean(1), negative.mean(1), atol=1e-6)
+    assert torch.equal(residual, residual_view(x, 2.0))
+
+
+def test_a_stored_negative_is_drawn_by_family():
+    views = torch.arange(3.0).view(1, 1, 3, 1).expand(200, 1, 3, 5)
+    drawn = {f: feature_negative(views, f, generator()) for f in ("spatial", "temporal", "both")}
+    assert all(found.shape == (200, 1, 5) for found in drawn.values())
+    assert (drawn["spatial"] == 1).all() and (drawn["temporal"] == 2).all()
+    assert 60 < int((drawn["both"][:, 0, 0] == 1).sum()) < 140
+    with pytest.raises(NbkitError, match="CLIP_NEG='repeat'"):
+        feature_negative(views, "repeat", generator())

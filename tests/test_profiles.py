@@ -9,7 +9,7 @@ from benchmark_trees import write_benchmark
 from nbkit.config.recognition import RunConfig
 from nbkit.methods.base import STAGES
 from nbkit.train.recognition import prepare
-from nbkit.train.stages import make_optimizer, run_epoch, set_lr
+from nbkit.train.steps import make_optimizer, run_epoch, set_lr
 
 TERMS = {
     1: {"contrast"},

@@ -5,38 +5,14 @@ slipped in.
 import ast
 import re
 import subprocess
-import tomllib
 
 import nbformat
 import pytest
-import yaml
 
 from nbkit.config import ROOT
 from nbkit.config.recognition import RunConfig
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-
-
-def test_environment_and_pyproject_name_the_same_packages():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = set(project["dependencies"]) | set(project["optional-dependencies"]["test"])
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    assert set(
-        next(d for d in environment["dependencies"] if isinstance(d, dict))["pip"]
-    ) == wanted | {"-e ."}
-
-
-def test_every_dependency_is_locked_to_one_version_and_no_address_is_named():
-    lines = [
-        x
-        for x in (ROOT / "requirements.lock").read_text().splitlines()
-        if x and not x.startswith("#")
-    ]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", x) for x in lines)
-    locked = {x.split("==")[0].lower().replace("_", "-") for x in lines}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = project["dependencies"] + project["optional-dependencies"]["test"]
-    assert {re.split(r"[<>=]", n)[0].lower() for n in names} <= locked
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -12,7 +12,7 @@ from nbkit.methods.passes import estimate_statistics, extract
 from nbkit.models.two_stream import make_aggregation
 from nbkit.train.recognition import prepare
 from nbkit.train.selection import target_features
-from nbkit.train.stages import set_lr
+from nbkit.train.steps import set_lr
 
 CPU = torch.device("cpu")
 

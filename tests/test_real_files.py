@@ -9,11 +9,11 @@ from scipy.io import loadmat
 
 from nbkit.benchmarks.manifest import load_manifest
 from nbkit.benchmarks.resolve import resolve
+from nbkit.data.boxes import fitting_tubes, ucf101_24_tubes
 from nbkit.data.cache import build_cache, square
 from nbkit.data.clips import ClipDataset
-from nbkit.data.decode import count_video_frames, read_video
+from nbkit.data.decode import look_at, read_video, video_frames
 from nbkit.data.flow import compute_flow, dequantise
-from nbkit.data.safe_pickle import load_plain_pickle
 
 SIZE, CLIP, FRAMES = 112, 20.0, 24  # pixels; pixels; frames of a video that are kept
 
@@ -56,7 +56,7 @@ def test_from_the_file_to_a_batch(source, count, tmp_path):
     for row in rows:
         frames = read_video(row["path"], FRAMES)
         assert frames.shape[1:3] == (240, 320) and len(frames) == cache.n_frames(row["video"])
-        assert count_video_frames(row["path"]) >= len(frames)
+        assert look_at(row["path"]).frames >= len(frames)
         small, scale = square(frames, SIZE)
         np.testing.assert_array_equal(cache.rgb(row["video"]), small)
         vectors = square(compute_flow(frames, "dis", clip=None), SIZE)[0] * scale
@@ -108,10 +108,25 @@ def test_flow_leads_from_each_frame_to_the_next(source):
 
 
 def test_as_many_frames_as_the_corrected_ucf101_boxes_state():
-    stated = load_plain_pickle(real_path("ucf101_24", "pyannot.pkl"))
-    found = {row["video"]: count_video_frames(row["path"]) for row in ucf101()}
-    known = {video: stated[video]["numf"] for video in found if video in stated}
-    assert known and all(found[video] == n for video, n in known.items())
+    """By time stamps; one file has a frame more, and its boxes end before."""
+    videos = ucf101_24_tubes(real_path("ucf101_24", "pyannot.pkl"))
+    more = []
+    for path in sorted(real_path("ucf101", "UCF-101").glob("*/*.avi")):
+        name = f"{path.parent.name}/{path.stem}"
+        if name in videos:
+            count = look_at(path, by_time=True).frames
+            boxes = str(real_path("ucf101_24", "pyannot.pkl"))
+            fitting_tubes({"video": f"u/{name}", "class_name": "x", "boxes": boxes}, count)
+            more += [name] if count != videos[name].n_frames else []
+    assert more == ["Basketball/v_Basketball_g12_c01"]
+
+
+def test_held_frames_are_repeated():
+    path = real_path("ucf101", "UCF-101", "Basketball", "v_Basketball_g13_c02.avi")
+    decoded, by_time = read_video(path), list(video_frames(path, by_time=True))
+    assert (len(decoded), len(by_time)) == (324, 330)
+    kept = [x for x, y in zip(by_time, [None, *by_time]) if x is not y]
+    assert all((a == b).all() for a, b in zip(kept, decoded)) and len(kept) == 324
 
 
 def test_one_puppet_mask_a_frame():
@@ -120,4 +135,4 @@ def test_one_puppet_mask_a_frame():
         mask = loadmat(path)["part_mask"]  # (H, W, frames)
         file = real_path("jhmdb", "ReCompressed_Videos", own, f"{video}.avi")
         height, width = read_video(file, 1).shape[1:3]
-        assert mask.shape == (height, width, count_video_frames(file))
+        assert mask.shape == (height, width, look_at(file).frames)

@@ -11,7 +11,7 @@ from video_files import texture, write_video
 from nbkit.data.cache import build_cache
 from nbkit.data.flow import dequantise
 from nbkit.data.frame_folders import find_flow, video_images
-from nbkit.data.sources import Source, count_frames, read_flow, read_frames, source_of, source_print
+from nbkit.data.sources import Source, look, read_flow, read_frames, source_of, source_print
 from nbkit.errors import NbkitError
 
 SIDE, STORED, N, START = (
@@ -204,12 +204,12 @@ def test_frames_in_the_order_of_their_numbers_and_gaps_are_named(tmp_path):
     np.testing.assert_allclose(frames.mean((1, 2, 3)), [32, 36, 40, 44], atol=1)
     (tmp_path / "2538-5_10.jpg").unlink()
     with pytest.raises(NbkitError, match="frame 10 missing after 2538-5_9.jpg"):
-        count_frames(Source(str(tmp_path)))
+        look(Source(str(tmp_path)))
     with pytest.raises(NbkitError, match="frame_0000000003.jpg: frame missing"):
-        count_frames(Source(str(tmp_path), 3, 5))
+        look(Source(str(tmp_path), 3, 5))
     (tmp_path / "empty").mkdir()
     with pytest.raises(NbkitError, match="no frames"):
-        count_frames(Source(str(tmp_path / "empty")))
+        look(Source(str(tmp_path / "empty")))
 
 
 def test_what_can_be_wrong_with_stored_flow(tmp_path):

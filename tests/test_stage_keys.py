@@ -12,7 +12,8 @@ from nbkit.config.recognition import RunConfig
 from nbkit.methods import method_class
 from nbkit.methods.base import Step
 from nbkit.train.recognition import prepare
-from nbkit.train.stages import make_optimizer, stage_key
+from nbkit.train.stages import stage_key
+from nbkit.train.steps import make_optimizer
 
 ALWAYS = {"data", "model", "optim"}
 # Sections beyond ALWAYS that stages 1, 2 and 3 read, by the fields that make the row.
@@ -35,11 +36,12 @@ ROWS = {
 }
 # Other values that are valid for every row, where the type of the field does not give one.
 OTHER = {
+    "clips_at_once": 4,
     "benchmark": "ucf_olympic",
     "source": "beach",
     "target": "beach",
     "method": None,
-    "weights": "other.pth",
+    "weights": "random",
     "demo_shift": 0.5,
     "lr": (0.1, 0.2, 0.3),
     "epochs": (2, 3, 4),
@@ -96,7 +98,7 @@ def test_every_field_changes_the_key_of_the_stages_that_read_it_and_of_no_other(
         read = {s for s in before if any(section in sections[e - 1] for e in before if e <= s)}
         if name == "aggregation" and row == "ta3n":  # its network has TRN whatever the field says
             read = set()
-        elif section in ALWAYS or (section == "" and name != "method"):
+        elif section in ALWAYS or name == "threads" or (section == "" and name != "method"):
             read = set(before)
         assert changed == read, f"{name} of section {section!r}"
 

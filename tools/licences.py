@@ -9,8 +9,24 @@ from pathlib import Path
 from nbkit.benchmarks.manifest import load_manifest
 from nbkit.config import ROOT
 from nbkit.files import atomically
+from nbkit.models.weights import PUBLISHED
 
 PAGE = ROOT / "docs" / "THIRD_PARTY.md"
+LOCK = ROOT / "requirements.lock"
+# Packages whose files hold libraries of others, and what their own notes say of those.
+BINARY = {
+    "av": "FFmpeg, under the {ffmpeg}, with the codecs that it was built with",
+    "opencv-contrib-python-headless": "OpenCV (Apache-2.0), FFmpeg (LGPL-2.1), OpenBLAS "
+    "(BSD-3-Clause) and others: LICENSE-3RD-PARTY.txt in the package",
+    "torch": "its own libraries; CUDA's come as the packages below",
+}
+# Locked for another system than the one that writes this page, or without a licence in metadata.
+KNOWN = {
+    "appnope": "BSD License",
+    "colorama": "BSD-3-Clause",
+    "pyreadline3": "BSD License",
+    "pywinpty": "MIT",
+}
 NOT_STATED = "not stated in its metadata"
 HEAD = """# Third-party licences
 
@@ -22,8 +38,13 @@ the packages' own metadata and from data_manifests/. The authors' texts decide, 
 
 def locked() -> list[tuple[str, str]]:
     """(name, version) of every line of requirements.lock."""
-    lines = (line.strip() for line in (ROOT / "requirements.lock").read_text().splitlines())
-    return [tuple(line.split("==")) for line in lines if line and not line.startswith("#")]
+    return re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCK.read_text(), re.M)
+
+
+def hashes_of(name: str) -> int:
+    """How many files of a package the lock allows."""
+    block = re.search(rf"^{re.escape(name)}==.*\n((?:    --hash.*\n)+)", LOCK.read_text(), re.M)
+    return block[1].count("--hash")
 
 
 def licence_of(name: str) -> str | None:
@@ -95,6 +116,29 @@ def dataset_rows() -> list[str]:
     ]
 
 
+def binary_rows() -> list[str]:
+    """One row per package that brings libraries of others; CUDA's are proprietary."""
+    from av._core import library_meta
+
+    versions, rows = dict(locked()), []
+    cuda = {name: "CUDA" for name in versions if name.startswith(("nvidia-", "cuda-"))}
+    for name, brings in {**BINARY, **cuda}.items():
+        brings = brings.format(ffmpeg=library_meta["libavcodec"]["license"])
+        licence = licence_of(name)
+        rows.append(f"| {name} {versions[name]} | {licence} | {brings} | {hashes_of(name)} files |")
+    return rows
+
+
+def weight_rows() -> list[str]:
+    """One row per published file of weights: where it is from, its licence and its check sum."""
+    rows = []
+    for key, entry in PUBLISHED.items():
+        kind, value = ("git blob", entry.git_blob) if entry.git_blob else ("sha256", entry.sha256)
+        package = f"package {entry.package}, or " if entry.package else ""
+        rows.append(f"| {key} | {package}{entry.url} | {entry.licence} | {kind} `{value}` |")
+    return rows
+
+
 def page() -> str:
     """The whole page. A package that is locked but not installed here keeps the row that the page
     has.
@@ -103,7 +147,8 @@ def page() -> str:
     for name, version in locked():
         if name not in rows:
             kept = re.search(rf"^\| {re.escape(name)} \| {re.escape(version)} \|.*$", old, re.M)
-            rows[name] = kept[0] if kept else f"| {name} | {version} | not installed here |"
+            known = KNOWN.get(name, "not installed here")
+            rows[name] = kept[0] if kept else f"| {name} | {version} | {known} |"
     datasets = [
         "## Datasets",
         "",
@@ -120,7 +165,28 @@ def page() -> str:
         *(rows[name] for name, _ in locked()),
         "",
     ]
-    return "\n".join([HEAD, *datasets, *packages])
+    inside = [
+        "## What binary packages bring",
+        "",
+        "The lock allows so many files of each, by SHA-256; another file is refused.",
+        "",
+        "| package | licence | brings | in the lock |",
+        "|---|---|---|---|",
+        *binary_rows(),
+        "",
+    ]
+    weights = [
+        "## Published weights",
+        "",
+        "A file is compared with its check sum before it is read, wherever it came from. Where the",
+        "publisher names eight digits only, these are compared.",
+        "",
+        "| name | from | licence | check sum |",
+        "|---|---|---|---|",
+        *weight_rows(),
+        "",
+    ]
+    return "\n".join([HEAD, *datasets, *weights, *inside, *packages])
 
 
 if __name__ == "__main__":

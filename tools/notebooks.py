@@ -11,16 +11,18 @@ import argparse
 import base64
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import nbclient
 import nbformat
 import papermill
-from nbclient import NotebookClient
 from PIL import Image
 
 from nbkit.config import ROOT
 from nbkit.config.localization import LocalizationConfig
+from nbkit.errors import NbkitError
 from nbkit.files import atomically
 from nbkit.tables.batch import execute
 from nbkit.train.store import find_run
@@ -55,7 +57,7 @@ def execute_in_place(path: Path) -> None:
     """
     notebook = nbformat.read(path, as_version=4)
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    client = NotebookClient(
+    client = nbclient.NotebookClient(
         notebook,
         timeout=1800,
         startup_timeout=300,
@@ -63,7 +65,10 @@ def execute_in_place(path: Path) -> None:
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    client.execute()
+    try:
+        client.execute()
+    except (nbclient.exceptions.CellControlSignal, RuntimeError) as error:  # a cell, or the kernel
+        raise NbkitError(f"{path}: left as it was. {error}") from None
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         cell.metadata.pop("papermill", None)
@@ -112,4 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NbkitError as error:
+        sys.exit(f"error: {error}")

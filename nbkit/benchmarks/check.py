@@ -15,9 +15,11 @@ from nbkit.benchmarks.listing import Problem
 from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.benchmarks.resolve import CountRow, check_counts, scan
 from nbkit.config.profiles import RECOGNITION
-from nbkit.data.boxes import clean_boxes, tubes_of
+from nbkit.data.boxes import clean_boxes, fitting_tubes, tubes_of
+from nbkit.data.cache import require_usable
+from nbkit.data.decode import require_file
 from nbkit.data.flow import compute_flow
-from nbkit.data.sources import count_frames, read_flow, read_frames, source_of
+from nbkit.data.sources import look, read_flow, read_frames, source_of
 from nbkit.errors import NbkitError
 
 CACHED_BYTES = 5  # three of RGB, two of flow
@@ -45,8 +47,9 @@ class DataReport:
 
     @property
     def blocking(self) -> list[Problem]:
-        """The problems that keep a run from starting: all but the faults of the published data."""
-        return [p for items in self.problems.values() for p in items if not p.expected]
+        """The problems that keep a run from starting: all but warnings and notes."""
+        told = ("warning", "note")
+        return [p for items in self.problems.values() for p in items if p.level not in told]
 
     @property
     def mismatches(self) -> int:
@@ -74,7 +77,7 @@ def check_data(
     Args:
         root: folder that holds the datasets.
         size: side of the cached pictures in pixels, for the estimate.
-        quick: look at file sizes only, instead of walking through every video's packets.
+        quick: look at file sizes only, instead of walking through every video's packets and boxes.
         watch: called with (done, total) while the files are looked at.
 
     Raises:
@@ -92,7 +95,7 @@ def check_data(
     for done, row in enumerate(table.to_dict("records"), start=1):
         try:
             frames.append(_count_frames(row, manifest, quick))
-        except NbkitError as error:
+        except (NbkitError, OSError) as error:
             frames.append(0)
             problems[row["domain"]].append(Problem("broken", row["video"], str(error)))
         if watch:
@@ -106,12 +109,18 @@ def check_data(
 
 
 def _count_frames(row: dict, manifest: Manifest, quick: bool) -> int:
+    """Frames of a video that a run would accept; NbkitError says why it would not."""
     source = source_of(row)
-    if not quick or source.is_folder:
-        return count_frames(source)
-    if Path(source.path).stat().st_size == 0:
-        raise NbkitError(f"{source.path}: the file is empty (0 bytes). Fetch or extract it again.")
-    return int(manifest.mean_frames)
+    if quick and not source.is_folder:
+        require_file(source.path)
+        return int(manifest.mean_frames)
+    found = look(source)
+    if manifest.task == "recognition":
+        require_usable(source.path, found)
+    elif row.get("boxes"):
+        for tube in fitting_tubes(row, found.frames).tubes:
+            clean_boxes(tube.boxes, found.height, found.width, row["video"])
+    return found.frames
 
 
 def _decode_samples(report: DataReport) -> None:
@@ -127,7 +136,7 @@ def _decode_samples(report: DataReport) -> None:
             start = time.process_time()
             frames, flow_kind = _sample(row, report.manifest)
             times.append((time.process_time() - start) / len(frames))
-            boxes = _sample_boxes(row, *frames.shape[1:3])
+            boxes = _sample_boxes(row)
         except NbkitError as error:
             report.problems[domain].append(Problem("broken", row["video"], str(error)))
             continue
@@ -152,13 +161,11 @@ def _sample(row: dict, manifest: Manifest) -> tuple[np.ndarray, str]:
     return frames, "dis"
 
 
-def _sample_boxes(row: dict, height: int, width: int) -> str:
-    """Read and check the boxes of one video; '' for a dataset without boxes."""
+def _sample_boxes(row: dict) -> str:
+    """How many boxes a video has; '' for a dataset without boxes."""
     if not row.get("boxes"):
         return ""
     tubes = tubes_of(row).tubes
-    for tube in tubes:
-        clean_boxes(tube.boxes, height, width, row["video"])
     count = sum(len(tube.boxes) for tube in tubes)
     return f", {count} boxes in {len(tubes)} tube{'s' * (len(tubes) != 1)}"
 
@@ -214,7 +221,8 @@ def _problem_lines(problems: list[Problem], listed: int) -> list[str]:
     lines = []
     for kind, count in Counter(p.kind for p in problems).items():
         for problem in [p for p in problems if p.kind == kind][:listed]:
-            lines.append(f"  - {problem}: left out" if problem.expected else f"  ! {problem}")
+            sign = {"warning": "-", "note": "note,"}.get(problem.level, "!")
+            lines.append(f"  {sign} {problem}")
         if count > listed:
             lines.append(f"  ! {kind}: {count - listed} more (--all names them)")
     return lines

@@ -6,17 +6,21 @@ rate, and ``D1_train.pkl`` (or ``.csv`` with the same columns) in a tables folde
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from nbkit.benchmarks.listing import Listing, find_base, first_folder
 from nbkit.benchmarks.manifest import DomainSpec, EpicOptions
+from nbkit.benchmarks.split_lists import read_text
 from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.data.sources import SEGMENT_FRAME
 from nbkit.errors import NbkitError
 
 WHOLE_NUMBERS = ["start_frame", "stop_frame", "verb_class"]
+VIDEO_ID = re.compile(r"\w+")  # it becomes a path
 SEGMENT_COLUMNS = ["uid", "participant_id", "video_id", *WHOLE_NUMBERS]
 
 
@@ -50,11 +54,20 @@ def read_segments(path: Path) -> pd.DataFrame:
         NbkitError: unreadable, columns missing, or a segment that ends before it starts.
     """
     try:
-        table = pd.read_csv(path) if path.suffix == ".csv" else load_plain_pickle(path)
+        csv = path.suffix == ".csv"
+        table = pd.read_csv(io.StringIO(read_text(path))) if csv else load_plain_pickle(path)
         missing = [c for c in SEGMENT_COLUMNS if c not in table]
         if missing:
             raise NbkitError(f"columns missing: {', '.join(missing)}")
-        table = table[SEGMENT_COLUMNS].astype(dict.fromkeys(WHOLE_NUMBERS, "int64"))
+        table = table[SEGMENT_COLUMNS]
+        whole = table.astype(dict.fromkeys(WHOLE_NUMBERS, "int64"))
+        if not (whole[WHOLE_NUMBERS] == table[WHOLE_NUMBERS].astype(float)).all(axis=None):
+            raise NbkitError(f"{', '.join(WHOLE_NUMBERS)} must be whole numbers")
+        names = whole["video_id"].fillna("").astype(str)
+        strange = [name for name in names if not VIDEO_ID.fullmatch(name)]
+        if strange:
+            raise NbkitError(f"video_id {strange[0]!r} is not of the form P01_01")
+        table = whole
     except (OSError, ValueError, TypeError) as error:
         raise NbkitError(f"{path}: not a table of segments: {error}") from error
     bad = table[(table["start_frame"] < 1) | (table["stop_frame"] < table["start_frame"])]

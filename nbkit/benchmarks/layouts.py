@@ -1,4 +1,4 @@
-"""The official folder layouts: one function per layout, ``(spec, root) -> Listing``.
+"""The folder layouts: one function per layout, ``(spec, root) -> Listing``.
 
 Most datasets keep one folder per class and name the videos of each split in lists. One reader is
 for all of them, and a table says where each keeps what. UCF101-24 and UCF Sports are read from
@@ -13,7 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbkit.benchmarks.epic import list_segments
-from nbkit.benchmarks.listing import ClassFolder, Listing, attach_flow, locate, video_files
+from nbkit.benchmarks.groups import GroupReader, group_reader
+from nbkit.benchmarks.listing import (
+    LISTED_SUFFIX,
+    ClassFolder,
+    Listing,
+    attach_flow,
+    folded,
+    is_video,
+    locate,
+    note_unused,
+    note_unused_videos,
+    video_files,
+    walk,
+)
 from nbkit.benchmarks.manifest import DomainSpec
 from nbkit.benchmarks.split_lists import (
     HMDB_LINE,
@@ -112,14 +125,22 @@ def list_videos(spec: DomainSpec, root: Path) -> Listing:
     base, folders = locate(spec, root, markers, layout.videos, listing)
     if not folders:
         return listing
-    if layout.optional and spec.split.rule != "official":
-        entries = _all_videos(folders)
-    else:
-        entries = _listed_videos(spec, base, folders, listing)
+    listed = not layout.optional or spec.split.rule == "official"
+    entries = _listed_videos(spec, base, folders, listing) if listed else _all_videos(folders)
+    spelt, named = {folded(own): own for own in folders}, set()
+    group_of = group_reader(spec.options.groups, base, layout.group)
     for entry in entries:
+        # UCF101 itself mixes HandstandPushups and HandStandPushups
+        own = entry.own if entry.own in folders else spelt.get(folded(entry.own), "")
+        named.add(own or entry.own)
         # lists also name classes that the benchmark does not use
-        if entry.own in folders and spec.options.mark in (None, camera_mark(entry.file)):
-            _add(entry, spec, base, folders[entry.own], listing)
+        if own and spec.options.mark in (None, camera_mark(entry.file)):
+            _add(entry._replace(own=own), spec, base, folders[own], group_of, listing)
+    for own in sorted(set(folders) - named) if named else ():
+        names = ", ".join(sorted(named - set(folders))[:5])
+        listing.problem("in no list", folders[own].path, f"the lists name {names} ...")
+    why = "in no list" if listed else "another camera mark, or broken"
+    note_unused_videos(listing, base, folders.values(), why)
     attach_flow(spec, root, listing)
     return listing
 
@@ -147,23 +168,24 @@ def _listed_videos(
                     yield ListEntry(own or list_own, file, split or list_split)
         elif list_split != "val":
             advice = layout.get_lists.format(homepage=spec.homepage)
-            listing.problem("split list missing", path, advice)
+            listing.problem("split list missing", path, listing.elsewhere(path, base) or advice)
 
 
 def _add(
-    entry: ListEntry, spec: DomainSpec, base: Path, folder: ClassFolder, listing: Listing
+    entry: ListEntry,
+    spec: DomainSpec,
+    base: Path,
+    folder: ClassFolder,
+    group_of: GroupReader,
+    listing: Listing,
 ) -> None:
     """Add one video to the listing, or the reason why it cannot be used."""
     layout, own = LIST_LAYOUTS[spec.layout], entry.own
-    path = _find(entry.file, folder, listing, layout.get_videos)
+    path = _find(entry.file, folder, base, listing, layout.get_videos)
     if path is None:
         return
     stem = path.name if path.is_dir() else path.stem
-    group = layout.group(own, stem)
-    if not group:
-        advice = f"expected {own}_<group>_<number>.mp4"
-        listing.problem("unexpected file name", path, advice)
-        return
+    group = group_of(own, f"{own}/{stem}")
     extra, boxes = {}, base / layout.boxes.format(own=own, stem=stem)
     if layout.boxes:
         extra["boxes"] = str(boxes.absolute()) if boxes.is_file() else ""
@@ -172,7 +194,9 @@ def _add(
     listing.add(f"{own}/{stem}", path, folder.common, entry.split, group, **extra)
 
 
-def _find(file: str, folder: ClassFolder, listing: Listing, advice: str = EXTRACT) -> Path | None:
+def _find(
+    file: str, folder: ClassFolder, base: Path, listing: Listing, advice: str = EXTRACT
+) -> Path | None:
     """The video (or folder of frames) of a name; a problem where it is absent."""
     path = folder.find(file)
     if path is None:
@@ -182,7 +206,9 @@ def _find(file: str, folder: ClassFolder, listing: Listing, advice: str = EXTRAC
             advice = "convert it to .avi or .mp4 under the same name"
             listing.problem("not converted", unread, advice)
         else:
-            listing.problem("listed but absent", folder.path / file, advice)
+            wanted = folder.path / file
+            advice = listing.elsewhere(wanted, base) or advice
+            listing.problem("listed but absent", wanted, advice)
     return path
 
 
@@ -199,14 +225,20 @@ def list_ucf24(spec: DomainSpec, root: Path) -> Listing:
     if not tests.is_file():
         listing.problem("split list missing", tests, f"get it from {spec.homepage}")
         return listing
-    tested = {(entry.own, entry.file) for entry in read_list(tests, UCF_LINE)}
+    tested = {
+        (folded(own), LISTED_SUFFIX.sub("", file)) for own, file, _ in read_list(tests, UCF_LINE)
+    }
+    # the boxes count the frames of the file, also those that FFmpeg does not hand out
+    extra = {"boxes": str(annotations.absolute()), "frames_by": "time"}
+    group_of = group_reader(spec.options.groups, base, ucf_group)
     for name in sorted(ucf101_24_tubes(annotations)):
         own, _, stem = name.partition("/")
-        path = own in folders and _find(f"{stem}.avi", folders[own], listing)
+        path = own in folders and _find(f"{stem}.avi", folders[own], base, listing)
         if path:
-            split = "test" if (own, stem) in tested else "train"
-            group, boxes = ucf_group(own, stem), str(annotations.absolute())
-            listing.add(name, path, folders[own].common, split, group, boxes=boxes)
+            split = "test" if (folded(own), stem) in tested else "train"
+            group = group_of(own, name)
+            listing.add(name, path, folders[own].common, split, group, **extra)
+    note_unused_videos(listing, base, folders.values(), "not annotated")
     attach_flow(spec, root, listing)
     return listing
 
@@ -224,11 +256,11 @@ def list_ucfsports(spec: DomainSpec, root: Path) -> Listing:
         for sequence in sorted(p for p in folder.path.iterdir() if p.is_dir()):
             boxes, videos = sequence / "gt", video_files(sequence.iterdir())
             if not videos and not any(sequence.glob("*.jpg")):
-                advice = "neither an .avi nor .jpg frames in the folder"
-                listing.problem("no pixels", sequence, advice, expected=True)
+                advice = "neither an .avi nor .jpg frames in the folder: left out"
+                listing.problem("no pixels", sequence, advice, "warning")
             elif not any(boxes.glob("*.txt")):
-                advice = "some published sequences have none"
-                listing.problem("boxes missing", boxes, advice, expected=True)
+                advice = "some published sequences have none: left out"
+                listing.problem("boxes missing", boxes, advice, "warning")
             else:
                 name = f"{own}/{sequence.name}"
                 path = next(iter(videos), sequence)
@@ -238,9 +270,40 @@ def list_ucfsports(spec: DomainSpec, root: Path) -> Listing:
     return listing
 
 
+def list_folders(spec: DomainSpec, root: Path) -> Listing:
+    """Anybody's videos: ``<class>/<anything>`` with sub-folders, no lists.
+
+    Without the option ``groups`` every file is a recording group of its own, which is told: parts
+    of one recording may then be on both sides of the split.
+    """
+    listing = Listing()
+    base, folders = locate(spec, root, list(spec.common_class), ["."], listing)
+    group_of = group_reader(spec.options.groups or "file", base, ucf_group)
+    others = []
+    for own, folder in folders.items():
+        for path in sorted(p for p in walk(folder.path) if not p.is_dir()):
+            name = path.relative_to(base).as_posix()
+            if is_video(path):
+                listing.add(name, path, folder.common, "train", group_of(own, name))
+            else:
+                others.append(name)
+    if others:
+        note_unused(listing, f"{len(others)} files that are no videos", base, others)
+    if listing.rows and not spec.options.groups:
+        advice = (
+            "a test video may be a piece of a recording that is trained on, and accuracy then says "
+            "little; name the recordings in the domain's option `groups`, or set it to file where "
+            "every file is a recording of its own"
+        )
+        listing.problem("every file is its own group", base, advice, "warning")
+    attach_flow(spec, root, listing)
+    return listing
+
+
 LAYOUTS: dict[str, Callable[[DomainSpec, Path], Listing]] = {
     **dict.fromkeys(LIST_LAYOUTS, list_videos),
     "epic": list_segments,
+    "folders": list_folders,
     "ucf101_24": list_ucf24,
     "ucfsports": list_ucfsports,
 }

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
+import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from nbkit.benchmarks.manifest import DomainSpec
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg")
+VIDEO_SUFFIXES = tuple(
+    ".avi .mp4 .mkv .mov .webm .mpg .mpeg .m4v .wmv .asf .flv .f4v .3gp .3g2 .ts .mts .m2ts .vob "
+    ".ogv .mxf .dv .divx .gif".split()
+)
+# lists name videos with these, or with none
+LISTED_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, VIDEO_SUFFIXES))}|\.seq|\.txt)$", re.I)
+# files that are looked through for one that is not in its place
+MOST_STRAYS = 200_000
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something missing or broken: ``kind`` (a short word), ``name`` (file or folder), ``advice``.
+    """What is wrong: ``kind`` (a short word), ``name`` (file or folder), ``advice``.
 
-    ``expected``: the published data has this fault, so that a run goes on without the video.
+    ``level``: 'fatal' stops every run; 'blocking' those on whole data; 'gap' those in a direction
+    that needs it; a run goes on in spite of a 'warning' and tells it; a 'note' is for
+    ``nbkit check-data`` alone.
     """
 
     kind: str
     name: str
     advice: str = ""
-    expected: bool = False
+    level: Literal["fatal", "blocking", "gap", "warning", "note"] = "blocking"
 
     def __str__(self) -> str:
         text = f"{self.kind}: {self.name}"
-        return f"{text} ({self.advice})" if self.advice else text
+        text = f"{text} ({self.advice})" if self.advice else text
+        # names that are not UTF-8 cannot be printed
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass
@@ -37,17 +52,65 @@ class Listing:
 
     rows: list[dict] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    _places: dict[str, Path] | None = None
 
     def add(
         self, video: str, path: Path, class_name: str, split: str, group: str, **extra: object
     ) -> None:
         """Append one row; ``video`` is unique in its domain, ``extra`` are further columns."""
-        row = {"video": video, "path": str(path.absolute()), "class_name": class_name}
+        path = path.absolute()
+        try:
+            f"{path}{video}".encode()
+        except UnicodeEncodeError:
+            self.problem("name is not UTF-8", path, "rename it; its bytes are shown as \\udcXX")
+            return
+        if not group:
+            advice = "neither its name nor the option `groups` says of which recording it is"
+            self.problem("no recording group", path, advice)
+            return
+        row = {"video": video, "path": str(path), "class_name": class_name}
         self.rows.append({**row, "split": split, "group": group, **extra})
 
-    def problem(self, kind: str, name: object, advice: str = "", expected: bool = False) -> None:
+    def problem(self, kind: str, name: object, advice: str = "", level: str = "blocking") -> None:
         """Note a problem."""
-        self.problems.append(Problem(kind, str(name), advice, expected))
+        self.problems.append(Problem(kind, str(name), advice, level))
+
+    def elsewhere(self, path: Path, base: Path) -> str:
+        """Where below ``base`` a file or folder lies that should be ``path``; '' for nowhere."""
+        if self._places is None:
+            self._places = {}
+            with contextlib.suppress(OSError):
+                for entry in itertools.islice(walk(base), MOST_STRAYS):
+                    self._places[_stem(entry.name)] = entry
+        found = self._places.get(_stem(path.name))
+        return f"there is {found}: move or rename it" if found and found != path else ""
+
+
+def walk(base: Path) -> Iterator[Path]:
+    """All visible folders and files below a folder, sorted; no folder twice, whatever the links.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    seen = set()
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for folder, below, files in os.walk(base, followlinks=True, onerror=stop):
+        status = os.stat(folder)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if (status.st_dev, status.st_ino) in seen:
+            below[:] = []
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for name in [*below, *sorted(files)]:
+            if not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _stem(name: str) -> str:
+    """A name by which spellings of one video meet: composed, lower case, without suffix."""
+    return LISTED_SUFFIX.sub("", unicodedata.normalize("NFC", name)).casefold()
 
 
 @dataclass(frozen=True)
@@ -56,28 +119,42 @@ class ClassFolder:
 
     common: str  # common class
     path: Path
-    entries: dict[str, Path]  # by composed name (NFC): lists and disks may spell an accent apart
+    entries: dict[str, list[Path]]  # by _stem: lists and disks may spell an accent apart
+
+    @classmethod
+    def of(cls, common: str, path: Path) -> ClassFolder:
+        entries: dict[str, list[Path]] = {}
+        for entry in sorted(path.iterdir()):
+            if is_video(entry) or entry.is_dir():
+                entries.setdefault(_stem(entry.name), []).append(entry)
+        return cls(common, path, entries)
 
     def find(self, name: str) -> Path | None:
         """The video of this name, also with another suffix, or as a folder of frames."""
-        stem = unicodedata.normalize("NFC", name)
-        for suffix in (".seq", ".txt", *VIDEO_SUFFIXES):
-            stem = stem.removesuffix(suffix)
-        for suffix in (*VIDEO_SUFFIXES, ""):
-            if stem + suffix in self.entries:
-                return self.entries[stem + suffix]
-        return None
+        wanted = unicodedata.normalize("NFC", name)
+
+        def distance(path: Path) -> tuple[bool, bool, bool, int]:
+            found = unicodedata.normalize("NFC", path.name)
+            same_case = LISTED_SUFFIX.sub("", found) == LISTED_SUFFIX.sub("", wanted)
+            known = VIDEO_SUFFIXES.index(path.suffix.lower()) if is_video(path) else 99
+            return not same_case, path.is_dir(), found != wanted, known
+
+        return min(self.entries.get(_stem(name), []), key=distance, default=None)
 
     def videos(self) -> list[Path]:
         """Video files, or where there are none the folders of frames, sorted by name."""
-        paths = self.entries.values()
+        paths = [path for group in self.entries.values() for path in group]
         return video_files(paths) or sorted(p for p in paths if p.is_dir())
+
+
+def is_video(path: Path) -> bool:
+    """Whether a name is that of a video; hidden files are none."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
 def video_files(paths: Iterable[Path]) -> list[Path]:
     """The videos among these paths, sorted by name; hidden files are left out."""
-    visible = (p for p in paths if not p.name.startswith("."))
-    return sorted(p for p in visible if p.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(p for p in paths if is_video(p))
 
 
 def find_base(
@@ -139,11 +216,39 @@ def locate(
     for own, common in spec.common_class.items():
         path = parent / own
         if own in present:
-            entries = {unicodedata.normalize("NFC", p.name): p for p in path.iterdir()}
-            found[own] = ClassFolder(common, path, entries)
+            found[own] = ClassFolder.of(common, path)
         else:
-            listing.problem("class folder missing", path, _folder_advice(path, present))
+            advice = _folder_advice(path, present) or listing.elsewhere(path, base)
+            listing.problem("class folder missing", path, advice or _flat(parent, own))
+    others = [name for name in present if name not in found and not name.startswith(".")]
+    if found and others:
+        note_unused(listing, f"{len(others)} other folders", parent, others)
     return base, found
+
+
+def note_unused(listing: Listing, what: str, where: Path, names: Sequence[str]) -> None:
+    """Say what lies on the disk and is not used, with three names."""
+    shown = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+    listing.problem("not used", f"{what} of {where}", shown, "note")
+
+
+def note_unused_videos(
+    listing: Listing, base: Path, folders: Iterable[ClassFolder], why: str
+) -> None:
+    """Count the videos of class folders that are in no row."""
+    used = {row["path"] for row in listing.rows}
+    found = [path for folder in folders for path in folder.videos()]
+    left = [str(p.relative_to(base)) for p in found if str(p.absolute()) not in used]
+    if left:
+        note_unused(listing, f"{len(left)} videos ({why})", base, left)
+
+
+def _flat(parent: Path, own: str) -> str:
+    """What to say where the videos of a class lie beside the class folders."""
+    here = [p for p in video_files(parent.iterdir()) if folded(own) in folded(p.name)]
+    if not here:
+        return ""
+    return f"{len(here)} of its videos lie directly in {parent}, as {here[0].name}: move them there"
 
 
 def _folder_advice(path: Path, present: Sequence[str]) -> str:
@@ -152,12 +257,13 @@ def _folder_advice(path: Path, present: Sequence[str]) -> str:
         archive = path.with_name(path.name + suffix)
         if archive.is_file():
             return f"extract {archive.name}, which is there"
-    by_key = {_folded(name): name for name in present}
-    close = difflib.get_close_matches(_folded(path.name), by_key, n=1, cutoff=0.7)
+    by_key = {folded(name): name for name in present}
+    close = difflib.get_close_matches(folded(path.name), by_key, n=1, cutoff=0.7)
     return "".join(f"found '{by_key[key]}': rename it to '{path.name}'" for key in close)
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A class name by which its spellings meet."""
     return re.sub("[ _-]", "", name.casefold())
 
 

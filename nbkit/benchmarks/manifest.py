@@ -8,19 +8,29 @@ docs/MANIFESTS.md says what every field means.
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nbkit.errors import NbkitError
+from nbkit.files import Name, read_yaml
 
 MANIFEST_DIR = Path(__file__).resolve().parents[2] / "data_manifests"
 Layout = Literal[
-    "arid", "demo", "epic", "hmdb51", "jhmdb", "olympic", "ucf101", "ucf101_24", "ucfsports"
+    "arid",
+    "demo",
+    "epic",
+    "folders",
+    "hmdb51",
+    "jhmdb",
+    "olympic",
+    "ucf101",
+    "ucf101_24",
+    "ucfsports",
 ]
-WITHOUT_LISTS = ("arid", "ucfsports")  # layouts of datasets that publish no split lists
+WITHOUT_LISTS = ("arid", "folders", "ucfsports")  # layouts of datasets that have no split lists
 
 
 class Strict(BaseModel):
@@ -35,11 +45,25 @@ class VideoOptions(Strict):
     flow_images: folder of precomputed flow below the dataset folder.
     mark: keep only clips with a static ('nm') or a moving ('cm') camera (HMDB51 and J-HMDB).
     boxes: every video must have boxes.
+    groups: which videos are of one recording; see `nbkit.benchmarks.groups`.
     """
 
     flow_images: str = ""
     mark: Literal["nm", "cm"] | None = None
     boxes: bool = False
+    groups: str = ""
+
+    @field_validator("groups")
+    @classmethod
+    def _file_or_pattern(cls, groups: str) -> str:
+        if groups not in ("", "file") and not groups.endswith(".csv"):
+            try:
+                names = re.compile(groups).groupindex
+            except re.error as error:
+                raise ValueError(f"no regular expression: {error}") from error
+            if "group" not in names:
+                raise ValueError("expected file, a .csv file, or a pattern with (?P<group>...)")
+        return groups
 
 
 class EpicOptions(Strict):
@@ -160,11 +184,11 @@ class Manifest(Strict):
     ``mean_frames`` per video or segment serves to estimate the size of a cache.
     """
 
-    benchmark: str
+    benchmark: Name
     title: str
     task: Literal["recognition", "localization"]
     classes: list[str] = Field(min_length=2)
-    domains: dict[str, DomainSpec] = Field(min_length=2)
+    domains: dict[Name, DomainSpec] = Field(min_length=2)
     directions: list[tuple[str, str]] = Field(min_length=1)
     fps: float = Field(gt=0)
     frame_size: tuple[int, int]
@@ -195,10 +219,11 @@ class Manifest(Strict):
         return self
 
     def with_split_number(self, number: int) -> Manifest:
-        """A copy that uses another official split in every domain (e.g. 2 or 3 of UCF101)."""
+        """A copy that uses another of the official splits (e.g. 2 or 3 of UCF101) where it can."""
         data = self.model_dump()
         for spec in data["domains"].values():
-            spec["split"]["number"] = number
+            if spec["split"]["rule"] == "official":
+                spec["split"]["number"] = number
         return Manifest.model_validate(data)
 
 
@@ -219,9 +244,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     """
     path = _manifest_path(name_or_path)
     try:
-        return Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise NbkitError(f"{path}: not a readable YAML file: {error}") from error
+        return Manifest.model_validate(read_yaml(path))
     except ValidationError as error:
         raise NbkitError(
             f"{path}: {_wrong_fields(error)}. docs/MANIFESTS.md lists every field."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,19 +67,29 @@ def _refuse_problems(
     allow_partial: bool,
 ) -> None:
     """Raise NbkitError for an empty table, or for problems where a partial copy is not allowed."""
-    lines = []
-    for domain, items in problems.items():
-        lines += [f"[{domain}] {item}" for item in items if not item.expected]
-    shown = "\n".join(lines[:SHOWN])
+    found = [(domain, item) for domain, items in problems.items() for item in items]
+    told = _shown([pair for pair in found if pair[1].level == "warning"])
+    if told:
+        warnings.warn(f"{manifest.benchmark}:\n{told}", stacklevel=3)
+    stopping = [pair for pair in found if pair[1].level in ("fatal", "blocking")]
+    fatal = [pair for pair in found if pair[1].level == "fatal"]
     if table.empty:
-        raise NbkitError(f"{manifest.benchmark}: no videos found.\n{shown}")
-    if lines and not allow_partial:
-        if len(lines) > SHOWN:
-            shown += f"\n... and {len(lines) - SHOWN} more"
+        raise NbkitError(f"{manifest.benchmark}: no videos found.\n{_shown(stopping)}")
+    if fatal:
+        raise NbkitError(f"{manifest.benchmark}: no result would mean anything.\n{_shown(fatal)}")
+    if stopping and not allow_partial:
         raise NbkitError(
-            f"{manifest.benchmark}: {len(lines)} problem(s); repair them, or pass "
-            f"allow_partial=True to go on with what is there.\n{shown}"
+            f"{manifest.benchmark}: {len(stopping)} problem(s); repair them, or pass "
+            f"allow_partial=True to go on with what is there.\n{_shown(stopping)}"
         )
+
+
+def _shown(found: list[tuple[str, Problem]]) -> str:
+    """One line per problem, with its domain; at most `SHOWN`."""
+    lines = [f"[{domain}] {item}" for domain, item in found[:SHOWN]]
+    if len(found) > SHOWN:
+        lines.append(f"... and {len(found) - SHOWN} more")
+    return "\n".join(lines)
 
 
 def scan(
@@ -105,6 +117,8 @@ def scan(
             f"{manifest.benchmark}: listed twice: {', '.join(twice[:5])}; remove the second entry"
         )
     _apply_grouped(manifest, table, split_seed)
+    _name_shared_files(table, problems)
+    _name_gaps(manifest, table, problems)
     rest = [c for c in table.columns if c not in RESOLVED_COLUMNS]
     for column in rest:
         # domains of different layouts need not have the same extra columns
@@ -160,6 +174,56 @@ def _apply_grouped(manifest: Manifest, table: pd.DataFrame, seed: int) -> None:
     test = grouped_test_mask(part["group"].to_numpy(), strata, fractions.pop(), seed)
     table.loc[part.index, "split"] = "train"
     table.loc[part.index[test], "split"] = "test"
+
+
+def _name_shared_files(table: pd.DataFrame, problems: dict[str, list[Problem]]) -> None:
+    """One file under two names: in both domains, or on both sides of a split, all is in vain."""
+    owners: dict[tuple, str] = {}
+    shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for row in table.to_dict("records"):
+        try:
+            status = os.stat(row["path"])
+        except OSError:
+            continue  # reading it will name it
+        file = (status.st_dev, status.st_ino, row.get("start_frame"), row.get("stop_frame"))
+        first = owners.setdefault(file, row["video"])
+        if first != row["video"]:
+            pair = first.partition("/")[0], row["domain"]
+            shared.setdefault(pair, []).append((first, row["video"]))
+    for (first, second), pairs in shared.items():
+        name = f"{len(pairs)} of {first} and {second}, as {pairs[0][0]} and {pairs[0][1]}"
+        advice = "`folder` and the root must lead each domain to its own files; remove second links"
+        problems[second].append(Problem("the same files", name, advice, "fatal"))
+
+
+def _name_gaps(manifest: Manifest, table: pd.DataFrame, problems: dict[str, list[Problem]]) -> None:
+    """Parts that a run needs, or that a grouped split should have, and that got no video."""
+    sources = {source for source, _ in manifest.directions}
+    targets = {target for _, target in manifest.directions}
+    for domain, spec in manifest.domains.items():
+        part = table[table["domain"] == domain]
+        grouped = spec.split.rule == "grouped"
+        needed = {"train", "test"} if grouped or domain in targets else {"train"}
+        if len(part) and not needed <= set(part["split"]):
+            lacking = " or ".join(sorted(needed - set(part["split"])))
+            problems[domain].append(_gap(lacking, f"all {len(part)} videos", part, grouped))
+            continue
+        for name, videos in part.groupby("class_name"):
+            lacking = sorted(({"train", "test"} if grouped else {"train"}) - set(videos["split"]))
+            if lacking and (grouped or domain in sources):
+                what = f"class {name} ({len(videos)} videos)"
+                problems[domain].append(_gap(lacking[0], what, videos, grouped))
+
+
+def _gap(split: str, what: str, videos: pd.DataFrame, grouped: bool) -> Problem:
+    groups, advice = sorted(videos["group"].unique()), ""
+    if grouped:
+        shown = ", ".join(groups[:3])
+        advice = (
+            f"of {len(groups)} recording group(s): {shown}; a group is never divided. Where the "
+            "names do not say the recording, set the domain's option `groups` (docs/MANIFESTS.md)"
+        )
+    return Problem(f"no {split} videos", what, advice, "blocking" if grouped else "gap")
 
 
 # --- counts --------------------------------------------------------------------------------------

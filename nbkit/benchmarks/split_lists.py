@@ -27,14 +27,21 @@ class ListEntry(NamedTuple):
     split: str  # 'train', 'val', 'test' or 'unused'
 
 
-def read_list(path: Path, form: str) -> list[ListEntry]:
-    """Read a list in UTF-8 or (old ones) Latin-1; see :func:`parse_list`."""
-    data = path.read_bytes()
+def read_text(path: Path) -> str:
+    """A text in UTF-8 or (old ones) Latin-1, without a byte-order mark."""
     try:
-        text = data.decode("utf-8")
+        data = path.read_bytes()
+    except OSError as error:
+        raise NbkitError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return parse_list(text, form, str(path))
+        return data.decode("latin-1")
+
+
+def read_list(path: Path, form: str) -> list[ListEntry]:
+    """Read a list; see :func:`parse_list`."""
+    return parse_list(read_text(path), form, str(path))
 
 
 def parse_list(text: str, form: str, name: str = "list") -> list[ListEntry]:
@@ -57,7 +64,8 @@ def parse_list(text: str, form: str, name: str = "list") -> list[ListEntry]:
             raise NbkitError(f"{name}, line {number}: expected '{form}', found {line!r}")
         found = match.groupdict()
         mark = _MARKS[found.get("mark", "")]
-        entries.append(ListEntry(found.get("own", ""), found["file"], mark))
+        own = re.split(r"[/\\]", found.get("own", ""))[-1]  # some lists have longer paths
+        entries.append(ListEntry(own, found["file"], mark))
     return entries
 
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nbkit.errors import NbkitError
+from nbkit.files import Name, user_path
 
 # The checkout: relative folders start here, wherever a kernel runs.
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +34,9 @@ def digest(value: Any, length: int = 12) -> str:
 class Section(BaseModel):
     """Fields that belong together.  Frozen; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class Watch(Section):
@@ -42,11 +47,14 @@ class Watch(Section):
     runs_dir: str = Field("runs", description="folder of checkpoints, results, executed notebooks")
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$")
     progress: bool = Field(False, description="a progress bar; one line per epoch otherwise")
+    threads: int = Field(
+        1, ge=1, le=1024, description="of a run on the CPU; another number makes another run"
+    )
 
     @field_validator("data_root", "runs_dir")
     @classmethod
     def _from_checkout(cls, folder: str) -> str:
-        return str(ROOT / Path(folder).expanduser())  # an absolute folder stays what it is
+        return str(ROOT / user_path(folder))  # an absolute folder stays what it is
 
 
 class Configuration(Section):
@@ -61,22 +69,14 @@ class Configuration(Section):
     profiles: ClassVar[dict[str, dict[str, Any]]]
     version: ClassVar[int] = 1
 
-    benchmark: str = Field("demo", description="a file of data_manifests/, without .yaml")
-    source: str = Field("studio", description="labelled domain")
-    target: str = Field("street", description="unlabelled domain")
-    seed: int = Field(0, ge=0)
-    split_seed: int = Field(0, ge=0, description="which grouped split, if none is official")
+    benchmark: Name = Field("demo", description="a file of data_manifests/, without .yaml")
+    source: Name = Field("studio", description="labelled domain")
+    target: Name = Field("street", description="unlabelled domain")
+    seed: int = Field(0, ge=0, lt=2**32)
+    split_seed: int = Field(
+        0, ge=0, lt=2**32, description="which split: a grouped draw, or official list 1+"
+    )
     watch: Watch = Watch()
-
-    @field_validator("benchmark")
-    @classmethod
-    def _name_of_a_benchmark(cls, name: str) -> str:
-        if Path(name).suffix in (".yaml", ".yml"):
-            raise ValueError(
-                f"benchmark={name!r}: put the file into data_manifests/ and give its name "
-                "without .yaml"
-            )
-        return name
 
     @model_validator(mode="after")
     def _two_domains(self) -> Self:
@@ -101,7 +101,8 @@ class Configuration(Section):
     def make(cls, **flat: Any) -> Self:
         """The profile's values, then `flat` (None keeps the profile's value).
 
-        Raises NbkitError, which names the parameter and the way out.
+        Numbers of numpy and torch, their arrays, and paths count as what they stand for.  Raises
+        NbkitError, which names the parameter and the way out.
         """
         places = cls.places()
         for name in flat:
@@ -111,7 +112,7 @@ class Configuration(Section):
                 raise NbkitError(
                     f"unknown parameter {name.upper()}{hint} (known: see docs/PARAMETERS.md)"
                 )
-        given = {name: value for name, value in flat.items() if value is not None}
+        given = {name: _plain(name, v) for name, v in flat.items() if v is not None}
         profile = given.setdefault("profile", cls.model_fields["watch"].default.profile)
         if profile not in cls.profiles:
             known = ", ".join(cls.profiles)
@@ -142,13 +143,28 @@ class Configuration(Section):
         return f"{name}: {problem['msg']}"
 
     @classmethod
-    def from_parameters(cls, names: dict[str, Any], **more: Any) -> Self:
-        """From a notebook's upper-case names: `RunConfig.from_parameters(globals())`."""
-        return cls.make(**{**notebook_parameters(names), **more})
+    def from_parameters(cls, names: dict[str, Any], own: Iterable[str] = (), **more: Any) -> Self:
+        """From a notebook's upper-case names: `RunConfig.from_parameters(globals())`.
+
+        No name is left out in silence: NbkitError for one that the configuration does not have,
+        and for a parameter in lower case.  `own` are upper-case names of the notebook alone.
+        """
+        found, injected = {}, _injected(names)
+        for name, value in names.items():
+            known, lower = name.lower() in cls.places(), name.lower()
+            if name.isupper() and name not in own and not name.startswith("_"):
+                if known or name in injected or _is_like_a_parameter(value):
+                    found[lower] = value
+            elif name not in own and (name in injected or known and _is_like_a_parameter(value)):
+                raise NbkitError(
+                    f"{name}: parameters have upper-case names; call it {name.upper()}"
+                )
+        return cls.make(**{**found, **more})
 
     def replace(self, **flat: Any) -> Self:
         """The same configuration with other values of some flat fields, checked anew."""
-        return self._from_flat({**self.flat(), **flat})
+        given = {name: _plain(name, value) for name, value in flat.items()}
+        return self._from_flat({**self.flat(), **given})
 
     # --- reading ---------------------------------------------------------------------------------
     def flat(self) -> dict[str, Any]:
@@ -167,20 +183,44 @@ class Configuration(Section):
     def identity(self) -> dict[str, Any]:
         """All that determines the numbers of the run: every section but `watch`."""
         fields = self.model_dump(mode="json", exclude={"watch"})
-        return {"task": self.task, "version": self.version, **fields}
+        return {"task": self.task, "version": self.version, **self._threads(), **fields}
 
     def part(self, *sections: str) -> dict[str, Any]:
         """Data, seed and the named sections: what determines a stage that reads them."""
         common = ("benchmark", "source", "target", "seed", "split_seed")
         fields = self.model_dump(mode="json", include={*common, *sections})
-        return {"task": self.task, "version": self.version, **fields}
+        return {"task": self.task, "version": self.version, **self._threads(), **fields}
+
+    def _threads(self) -> dict[str, int]:
+        """Sums over several threads round otherwise: such a run is another one."""
+        return {} if self.watch.threads == 1 else {"threads": self.watch.threads}
 
 
-def notebook_parameters(names: dict[str, Any]) -> dict[str, Any]:
-    """The plain values among a notebook's upper-case names, in lower case."""
-    plain = (str, int, float, bool, list, tuple, type(None))
-    return {
-        name.lower(): value
-        for name, value in names.items()
-        if name.isupper() and not name.startswith("_") and isinstance(value, plain)
-    }
+def _plain(name: str, value: Any) -> Any:
+    """A parameter as text, number, truth value, None, or a list of these."""
+    if hasattr(value, "tolist"):  # of numpy, torch or pandas
+        value = value.tolist()
+    elif isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, (list, tuple, range)):
+        return [_plain(name, each) for each in value]
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    raise NbkitError(
+        f"{name.upper()} is a {type(value).__name__}; a parameter is a text, a number, True, "
+        "False, None, or a list of these"
+    )
+
+
+def _is_like_a_parameter(value: Any) -> bool:
+    """Whether a name may have been meant as a parameter; modules, functions and tables are not."""
+    if type(value).__module__ == "numpy":
+        return getattr(value, "ndim", 2) < 2
+    return isinstance(value, (str, int, float, list, tuple, range, os.PathLike, type(None)))
+
+
+def _injected(names: dict[str, Any]) -> set[str]:
+    """Names in the cell that papermill puts in for its own parameters, where one was executed."""
+    cells = [cell for cell in names.get("In", ()) if cell.startswith("# Parameters\n")]
+    lines = [line.partition(" = ") for cell in cells for line in cell.splitlines()]
+    return {name for name, equals, _ in lines if equals and name.isidentifier()}

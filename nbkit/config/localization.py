@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from nbkit.config import Configuration, Section, Watch
 from nbkit.config.profiles import LOCALIZATION
+from nbkit.files import Name, user_path
 
 # Adaptation modules of a table row; the paper prints all but 'T_img + T_ins'.
 ROWS: dict[str, tuple[str, ...]] = {
@@ -46,9 +47,7 @@ class Detector(Section):
     """The two-branch detector."""
 
     size: Literal["small", "laptop", "paper"] = "small"
-    norm: Literal["group", "per_domain", "shared", "frozen"] = Field(
-        "group", description="of the small size"
-    )
+    norm: Literal["group", "per_domain", "frozen"] = Field("group", description="of the small size")
     temporal_pool: Literal["before_roi", "after_tf2"] = "before_roi"
     tf1_end: Literal["Mixed_4e", "Mixed_4f"] = "Mixed_4e"
     tf2_pool5a: bool = False
@@ -58,6 +57,20 @@ class Detector(Section):
     temporal_weights: str | None = Field(
         None, description="a file, 'i3d_rgb', or 'imagenet' (laptop); None: random"
     )
+
+    @model_validator(mode="after")
+    def _reads_its_weights(self) -> Detector:
+        given = [
+            file for file in (self.keyframe_weights, self.temporal_weights) if file is not None
+        ]
+        for file in given:
+            user_path(file)
+        if given and self.size == "small":
+            raise ValueError(
+                f"KEYFRAME_WEIGHTS or TEMPORAL_WEIGHTS={given[0]!r}: the detector of SIZE 'small' "
+                "reads no weights; leave them out, or choose another SIZE"
+            )
+        return self
 
 
 class Adaptation(Section):
@@ -83,12 +96,18 @@ class StepOptim(Section):
     steps: int = Field(50_000, ge=1)
     batch: int = Field(1, ge=1, description="key frames of each domain in a step")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
+    lr: float = Field(1e-3, gt=0, le=1e6)
+    weight_decay: float = Field(5e-4, ge=0, le=1e6)
     schedule: Literal["step", "cosine"] = Field(
         "step", description="step: divided by 10 at 5/7 of the steps"
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    source_steps: int = Field(
+        0,
+        ge=0,
+        description="first steps without adaptation, trained once for all rows; NORM='frozen' "
+        "keeps their statistics",
+    )
     grad_clip: float = Field(0.0, ge=0, description="largest gradient norm per branch; 0: off")
 
 
@@ -121,7 +140,7 @@ class LocalizationConfig(Configuration):
     task: ClassVar[str] = "localization"
     profiles: ClassVar[dict] = LOCALIZATION
 
-    benchmark: str = Field("demo_untrimmed", description="or a localization manifest")
+    benchmark: Name = Field("demo_untrimmed", description="or a localization manifest")
     row: str = Field("all three", description="a row of the paper's tables, see ROWS")
     data: FrameData = FrameData()
     detector: Detector = Detector()
@@ -134,8 +153,12 @@ class LocalizationConfig(Configuration):
     def _coherent(self) -> LocalizationConfig:
         if self.row not in ROWS:
             raise ValueError(f"row={self.row!r}: choose one of {', '.join(ROWS)}")
-        if self.row == "AdaBN" and self.detector.norm != "per_domain":
-            raise ValueError("AdaBN re-estimates batch statistics: it needs norm='per_domain'")
+        if self.row == "AdaBN" and self.detector.norm == "group":
+            raise ValueError("AdaBN re-estimates batch statistics: norm='group' has none")
+        if self.detector.norm == "frozen" and not self.optim.source_steps:
+            raise ValueError("norm='frozen' keeps the statistics of SOURCE_STEPS steps: set them")
+        if self.optim.source_steps >= self.optim.steps:
+            raise ValueError("source_steps must be below steps: lower SOURCE_STEPS, or raise STEPS")
         return self
 
     @property

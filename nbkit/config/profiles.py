@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from nbkit.files import read_yaml
 
-_FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+_FILE = read_yaml(Path(__file__).with_suffix(".yaml"))
 
 
 def _values(task: str, name: str) -> dict[str, Any]:

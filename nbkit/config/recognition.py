@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from nbkit.config import Configuration, Section, Watch
 from nbkit.config.profiles import RECOGNITION
+from nbkit.files import user_path
 
+# Backbones that start from random weights, or whose features have weights of their own.
+WITHOUT_FILE = ("small", "mobilenet_features", "i3d_features")
+Rate = Annotated[float, Field(gt=0, le=1e6)]
 STREAMS = {"rgb": ("rgb",), "flow": ("flow",), "rgb+flow": ("rgb", "flow")}
 
 
@@ -18,7 +22,7 @@ class ClipData(Section):
     modalities: Literal["rgb", "flow", "rgb+flow"] = "rgb+flow"
     allow_partial: bool = Field(False, description="run on an incomplete copy; the result says so")
     demo_shift: float = Field(1.0, ge=0, le=1, description="of the demo renderer, 0: one domain")
-    demo_seed: int = Field(0, description="of the demo renderer")
+    demo_seed: int = Field(0, ge=0, lt=2**32, description="of the demo renderer")
     demo_train: int = Field(40, ge=2, description="demo training videos per class and domain")
     demo_test: int = Field(40, ge=2, description="demo test videos per class and domain")
     clips: int = Field(3, ge=1, description="K, clips per video")
@@ -33,11 +37,12 @@ class ClipData(Section):
 class Network(Section):
     """The two-stream network."""
 
-    backbone: Literal["small", "mobilenet_features", "mobilenet", "bn_inception", "i3d"] = (
-        "bn_inception"
-    )
+    backbone: Literal[
+        "small", "mobilenet_features", "i3d_features", "mobilenet", "bn_inception", "i3d"
+    ] = "bn_inception"
     weights: str | None = Field(
-        None, description="a file of published weights; None: the backbone's own; random: none"
+        None,
+        description="published weights by name or file; None: the backbone's own; random: none",
     )
     feature_dim: int = Field(512, ge=2, description="D, size of v and V")
     aggregation: Literal["mean", "concat_fc", "gru", "trn"] = Field(
@@ -52,6 +57,17 @@ class Network(Section):
     )
     bn_mode: Literal["shared", "per_domain", "frozen", "group"] = "shared"
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _reads_its_weights(self) -> Network:
+        if self.weights is not None:
+            user_path(self.weights)
+        if self.weights not in (None, "random") and self.backbone in WITHOUT_FILE:
+            raise ValueError(
+                f"WEIGHTS={self.weights!r}: the backbone {self.backbone!r} reads no file of "
+                "weights; leave WEIGHTS out, or choose another BACKBONE"
+            )
+        return self
 
 
 class STCL(Section):
@@ -116,16 +132,23 @@ class StageOptim(Section):
     """Optimisation.  Three values are those of stages 1, 2 and 3."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.01, 0.01, 0.001)
+    lr: tuple[Rate, Rate, Rate] = (0.01, 0.01, 0.001)
     epochs: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (300, 300, 400)
-    lr_steps: tuple[int, ...] = Field(
+    lr_steps: tuple[NonNegativeInt, ...] = Field(
         (100, 200), description="epochs of a stage after which lr is divided by 10"
     )
     lr_schedule: Literal["step", "cosine"] = "step"
-    weight_decay: float = Field(1e-7, ge=0)
+    weight_decay: float = Field(1e-7, ge=0, le=1e6)
     grad_clip: float = Field(0.0, ge=0, description="largest gradient norm; 0: off")
     batch: int = Field(64, ge=6, multiple_of=2, description="videos per step, half per domain")
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="of the encoders in training; everything behind them is float32"
+    )
+    clips_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="clips that an encoder holds in memory, computed twice; None: all, once",
+    )
 
 
 class TestPart(Section):

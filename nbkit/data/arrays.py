@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -11,7 +10,6 @@ import math
 import mmap
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from nbkit.errors import NbkitError
-from nbkit.files import atomically
+from nbkit.files import atomically, held, remove_parts
 
 # bytes read from each end of a file for its fingerprint
 EDGE = 1 << 15
@@ -31,8 +28,8 @@ EDGE = 1 << 15
 MOST_NAMED = 20
 # array files kept open for reading
 OPEN = 128
-# seconds of silent waiting for data that another process makes
-PATIENCE = 5.0
+# seconds after which nobody writes a half-written file any more
+ABANDONED = 3600.0
 
 
 def fingerprint(path: str | Path) -> str:
@@ -102,18 +99,8 @@ class VideoArrays:
         def save(part: Path) -> None:
             with open(part, "wb") as file:
                 np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())
 
-        try:
-            atomically(path, save)
-        except OSError as error:
-            kept = "What is done is kept: run it again to go on."
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NbkitError(
-                    f"{path}: the disk is full. {kept} Free some space or choose another folder."
-                ) from error
-            raise NbkitError(f"{path}: could not be written ({error}). {kept}") from error
+        atomically(path, save)
         self.lengths[video] = len(array)
 
     def make(
@@ -139,6 +126,7 @@ class VideoArrays:
             self.write(video, array)
             return ""
 
+        remove_parts(self.folder, ABANDONED)
         pool = ThreadPoolExecutor(workers)
         results = map(attempt, videos) if workers == 1 else pool.map(attempt, videos)
         done = len(self) - len(videos)
@@ -238,16 +226,12 @@ def one_at_a_time(data_root: str | Path, benchmark: str) -> Iterator[None]:
 
     A second process waits, and after a few seconds says for what.
     """
-    path = Path(data_root) / f".making-{benchmark}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        told = f"waiting: another process makes the data of {benchmark} ({path})"
-        print(told, file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
+    root = Path(data_root)
+    if root.exists() and not os.access(root, os.W_OK):
+        raise NbkitError(
+            f"{root}: cannot be written. Caches of the decoded videos are made there. Give a folder "
+            "of your own as DATA_ROOT, with a link to the videos in it: "
+            f"ln -s /the/share/{benchmark} DATA_ROOT/{benchmark}"
+        )
+    with held(root / f".making-{benchmark}.lock", f"the data of {benchmark}"):
         yield
-    finally:
-        lock.release()

@@ -7,7 +7,9 @@ the width is x2 - x1. A NaN row means that the frame has no annotated actor.
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +20,16 @@ import numpy as np
 from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.errors import NbkitError
 
+# no dots at the start of a part: names become paths
+VIDEO_NAME = re.compile(r"[^/\\.][^/\\]*/[^/\\.][^/\\]*")
 # a box with more than half of its area outside the frame is an error, not a rounding matter
 MAX_OUTSIDE = 0.5
+# bytes that the masks of a video may take: 40 frames of 320x240 take 3 million
+LARGEST_MASK = 1 << 28
+# of an annotation file; a small one may name the same boxes again and again
+MOST_BOXES = 1 << 22
+# corrected UCF101-24: one file in 260 has a frame more than its annotation counts
+SPARE = 1
 
 
 class AnnotatedTube(NamedTuple):
@@ -31,10 +41,11 @@ class AnnotatedTube(NamedTuple):
 
 
 class VideoTubes(NamedTuple):
-    """All tubes of a video of `n_frames` frames."""
+    """All tubes of a video of `n_frames` frames; `spare` more at its end may have none."""
 
     n_frames: int
     tubes: list[AnnotatedTube]
+    spare: int = 0
 
 
 def tubes_of(row: Mapping[str, Any]) -> VideoTubes:
@@ -48,20 +59,36 @@ def tubes_of(row: Mapping[str, Any]) -> VideoTubes:
     file = Path(row["boxes"])
     own = row["class_name"]
     if file.suffix == ".pkl":
-        path = Path(row["path"])
-        stem = path.name.removesuffix(".avi").removesuffix(".mp4")
-        name = f"{path.parent.name}/{stem}"
+        name = str(row["video"]).partition("/")[2]  # without the domain
         videos = ucf101_24_tubes(file)
         if name not in videos:
             raise NbkitError(f"{file}: has no entry for {name}")
         found = videos[name]
-        return VideoTubes(found.n_frames, [tube._replace(class_name=own) for tube in found.tubes])
+        return found._replace(tubes=[tube._replace(class_name=own) for tube in found.tubes])
     readers = {".mat": jhmdb_boxes, ".npz": demo_boxes}
     boxes = readers.get(file.suffix, ucfsports_boxes)(file)
     known = np.concatenate([[False], ~np.isnan(boxes).any(axis=1), [False]])
     edges = np.flatnonzero(known[1:] != known[:-1]).tolist()
     tubes = [AnnotatedTube(own, a, boxes[a:b]) for a, b in zip(edges[::2], edges[1::2])]
     return VideoTubes(len(boxes), tubes)
+
+
+def fitting_tubes(row: Mapping[str, Any], n_frames: int) -> VideoTubes:
+    """`tubes_of` a video of `n_frames` frames.
+
+    Raises:
+        NbkitError: the annotation counts other frames, so that its boxes lie on other moments.
+    """
+    found = tubes_of(row)
+    ends = [tube.start + len(tube.boxes) for tube in found.tubes]
+    outside = max(ends, default=0) > n_frames or min((t.start for t in found.tubes), default=0) < 0
+    if outside or not found.n_frames <= n_frames <= found.n_frames + found.spare:
+        raise NbkitError(
+            f"{row['video']}: {n_frames} frames, but {row['boxes']} annotates {found.n_frames} "
+            f"with boxes up to frame {max(ends, default=0)}. They are of different copies: get "
+            "both again from one place, or move the video away and pass ALLOW_PARTIAL = True"
+        )
+    return found
 
 
 def clean_boxes(boxes: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
@@ -101,6 +128,7 @@ def jhmdb_masks(path: str | Path) -> np.ndarray:
     from scipy.io import loadmat  # slow to import, and only J-HMDB needs it
 
     try:
+        _refuse_bomb(Path(path).read_bytes())
         mask = np.asarray(loadmat(path, variable_names=["part_mask"])["part_mask"])
     except Exception as error:  # scipy raises many types for a broken .mat file
         raise NbkitError(
@@ -111,6 +139,19 @@ def jhmdb_masks(path: str | Path) -> np.ndarray:
     if mask.ndim != 3 or not np.issubdtype(mask.dtype, np.number):
         raise NbkitError(f"{path}: part_mask has shape {mask.shape}, expected (H, W, T)")
     return np.moveaxis(mask, 2, 0) > 0
+
+
+def _refuse_bomb(data: bytes) -> None:
+    """Raise ValueError where a part of a .mat file unpacks to more than any mask takes."""
+    position, packed = 128, 15  # behind the header; the type of a compressed part
+    while position + 8 <= len(data):
+        kind, length = struct.unpack("<II", data[position : position + 8])
+        start, position = position + 8, position + 8 + length
+        if kind == packed:
+            unpacker = zlib.decompressobj()
+            unpacker.decompress(data[start:position], LARGEST_MASK)
+            if unpacker.unconsumed_tail:
+                raise ValueError(f"it unpacks to more than {LARGEST_MASK} bytes")
 
 
 def read_actor_masks(path: str | Path, video: str = "this video") -> np.ndarray:
@@ -150,23 +191,37 @@ def _ucf101_24(path: Path, _changed: int) -> dict[str, VideoTubes]:
     table = load_plain_pickle(path)
     if not isinstance(table, dict) or not table:
         raise NbkitError(f"{path}: expected a table of videos, found {type(table).__name__}")
-    try:
-        return {str(name): _ucf_video(str(name), entry) for name, entry in table.items()}
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise NbkitError(f"{path}: not the UCF101-24 annotation layout: {error!r}") from error
+    most = MOST_BOXES
+    found: dict[str, VideoTubes] = {}
+    for name, entry in table.items():
+        if not VIDEO_NAME.fullmatch(str(name)):
+            raise NbkitError(f"{path}: expected names of the form Class/video, found {name!r}")
+        try:
+            found[name] = _ucf_video(name, entry, most)
+        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
+            raise NbkitError(
+                f"{path}, {name}: not the UCF101-24 annotation layout: {error!r}"
+            ) from error
+        most -= sum(len(tube.boxes) for tube in found[name].tubes)
+    return found
 
 
-def _ucf_video(name: str, entry: Mapping[str, Any]) -> VideoTubes:
+def _ucf_video(name: str, entry: Mapping[str, Any], most: int) -> VideoTubes:
     own = name.split("/")[0]
     tubes = []
     for item in entry["annotations"]:
+        if not isinstance(item["boxes"], np.ndarray):
+            raise TypeError("boxes that are no array")
+        most -= item["boxes"].size // 4
+        if most < 0:
+            raise ValueError(f"more than {MOST_BOXES} boxes")
         # stored as uint8 or uint16, in which x + w would overflow
         xywh = np.asarray(item["boxes"]).astype(np.float64).reshape(-1, 4)
         start, end = int(item["sf"]), int(item["ef"])
         if end - start != len(xywh):
             raise NbkitError(f"{name}: {len(xywh)} boxes for frames {start}..{end - 1}")
         tubes.append(AnnotatedTube(own, start, _xywh_to_xyxy(xywh)))
-    return VideoTubes(int(entry["numf"]), tubes)
+    return VideoTubes(int(entry["numf"]), tubes, SPARE)
 
 
 def ucfsports_boxes(folder: str | Path) -> np.ndarray:
@@ -183,14 +238,17 @@ def ucfsports_boxes(folder: str | Path) -> np.ndarray:
             raise NbkitError(
                 f"{folder}: no file for the frame before {path.name}; extract the archive again"
             )
-        fields = path.read_text(encoding="latin-1").split()
-        if fields:
+        text = path.read_text(encoding="latin-1").strip()
+        if text:
             try:
-                boxes[i] = [float(field) for field in fields[:4]]
-            except ValueError as error:
+                x, y, w, h = (float(field) for field in text.split()[:4])
+                if not np.isfinite([x, y, w, h]).all() or "\n" in text:
+                    raise ValueError
+            except ValueError:
                 raise NbkitError(
-                    f"{path}: expected 'x y w h label', found {' '.join(fields)!r}"
-                ) from error
+                    f"{path}: expected 'x y w h label' of one actor, found {text[:80]!r}"
+                ) from None
+            boxes[i] = x, y, w, h
     return _xywh_to_xyxy(boxes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
-from nbkit.data.flow import compute_flow, estimator, quantise
-from nbkit.data.sources import Source, count_frames, read_flow, read_frames, source_of, source_print
+from nbkit.data.decode import Look
+from nbkit.data.flow import estimator, quantise
+from nbkit.data.sources import Source, frames_of, look, read_flow, source_of, source_print
 from nbkit.errors import NbkitError
 
 # raise it when the same videos and settings would give other bytes
@@ -20,6 +22,9 @@ VERSION = 1
 # flow that comes with a dataset
 STORED = "precomputed"
 RGB, FLOW = 3, 2  # channels
+# a whole batch of RAFT's, so that no batch differs from one of the video as a whole
+RAFT_PAIRS = 8
+LEAST_FRAMES, LEAST_SIDE = 2, 16  # of a video whose flow can be computed
 
 
 class VideoCache:
@@ -94,18 +99,43 @@ def prepare_video(
     """
     cv2.setNumThreads(1)
     source = source_of(video)
-    frames = read_frames(source, max_frames)
-    if len(frames) < 2:
-        raise NbkitError(
-            f"{source.path}: only {len(frames)} frame; a clip needs at least 2. Drop its row."
-        )
-    small, _ = square(frames, size)
-    if flow == STORED:
-        motion = read_flow(source, frames.shape, flow_rate, image_clip)
+    found = look(source)
+    require_usable(source.path, found)
+    flow_of = None if flow == STORED else estimator(flow, found.height, found.width)
+    pairs = RAFT_PAIRS if flow == "raft" else 1
+    small, motion, waiting = [], [], []
+
+    def take(vectors: np.ndarray) -> None:
+        vectors, scale = square(vectors, size)
+        motion.append(quantise(vectors * scale, flow_clip))
+
+    # one after the other: the whole video at its own size may not fit the memory
+    for frame in itertools.islice(frames_of(source), max_frames):
+        small.append(square(frame[None], size)[0])
+        waiting.append(frame)
+        if flow_of is None:
+            waiting.pop()
+        elif len(waiting) > pairs:
+            take(flow_of(np.stack(waiting))[:-1])
+            waiting = waiting[-1:]
+    if flow_of is None:
+        shape = (len(small), found.height, found.width)
+        take(read_flow(source, shape, flow_rate, image_clip, whole=max_frames is None))
+    elif len(waiting) > 1:
+        take(flow_of(np.stack(waiting)))
     else:
-        motion = compute_flow(frames, flow, clip=None)
-    vectors, scale = square(motion, size)
-    return small, quantise(vectors * scale, flow_clip)
+        require_usable(source.path, found._replace(frames=len(small)))
+        motion.append(motion[-1][-1:])  # the last one is repeated
+    return np.concatenate(small), np.concatenate(motion)
+
+
+def require_usable(name: str, found: Look) -> None:
+    """Raise NbkitError where a video is too short or too small for flow."""
+    if found.frames < LEAST_FRAMES or min(found.height, found.width) < LEAST_SIDE:
+        raise NbkitError(
+            f"{name}: {found.frames} frame(s) of {found.width}x{found.height} pixels; a clip needs "
+            f"{LEAST_FRAMES} frames of {LEAST_SIDE}x{LEAST_SIDE}. Leave the video out."
+        )
 
 
 def build_cache(
@@ -161,7 +191,7 @@ def build_cache(
 
     sources = {row["video"]: source_of(row) for row in table.to_dict("records")}
     if not all(Path(source.path).exists() for source in sources.values()):
-        answers_of(count_frames, sources)  # raises, naming all of them
+        answers_of(look, sources)  # raises, naming all of them
     prints = answers_of(
         partial(source_print, with_flow=flow == STORED, flow_rate=flow_rate), sources
     )
@@ -174,9 +204,9 @@ def build_cache(
 
     todo = arrays.missing()
     if todo:
-        counts = answers_of(count_frames, {video: sources[video] for video in todo})
+        looks = answers_of(_usable, {video: sources[video] for video in todo})
         most = max_frames or float("inf")
-        frames = sum(min(n, most) for n in counts.values())
+        frames = sum(min(each.frames, most) for each in looks.values())
         require_space(cache_dir, frames * (RGB + FLOW) * size**2)
 
         def work(video: str) -> np.ndarray:
@@ -187,3 +217,9 @@ def build_cache(
         arrays.make(todo, work, title="videos", workers=workers, progress=progress)
     key = key_of({"files": sorted(prints.items()), **settings})
     return VideoCache(arrays, f"videos-{key}", how)
+
+
+def _usable(source: Source) -> Look:
+    found = look(source)
+    require_usable(source.path, found)
+    return found

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nbkit.data.flow import FLOW_LEVELS, ZERO
+from nbkit.data.pixels import floats
 from nbkit.errors import NbkitError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # the label of a video whose class must not be known
 HIDDEN = -1
@@ -122,10 +124,15 @@ class VideoDataset(Dataset):
         """Choose the epoch whose random starts, crops, flips and colours the items show."""
         self.epoch = int(epoch)
 
-    def batch(
+    def batch(self, indices: Sequence[int], **views: Any) -> dict[str, Tensor]:
+        """`raw`, with `rgb` in [0, 1] and `flow` in [-1, 1] as float32."""
+        raw = self.raw(indices, **views)
+        return {name: floats(x, name.partition("_")[0]) for name, x in raw.items()}
+
+    def raw(
         self, indices: Sequence[int], *, second_view: str = "none", negatives: bool = False
     ) -> dict[str, Tensor]:
-        """Assemble a batch of B videos, on the CPU.
+        """Assemble a batch of B videos, on the CPU; pictures stay bytes for `pixels.floats`.
 
         Args:
             indices: positions in the table.
@@ -135,14 +142,15 @@ class VideoDataset(Dataset):
             negatives: add what negative clips are made from, where it is more than the clips.
 
         Returns:
-            `rgb` and `flow` float32 (B, K, ...), `label` and `index` int64 (B,).
+            `rgb` and `flow` (B, K, ...), `label` and `index` int64 (B,).
         """
         numbers = np.asarray(indices, np.int64)
         batch = self._load(numbers, 0, negatives)
         if second_view == "augment":
             second = self._load(numbers, SECOND_VIEW, False)
-            batch["rgb_2"] = second["rgb"]
-            batch["flow_2"] = second["flow"]
+            for name in ("rgb", "flow"):
+                if name in second:
+                    batch[f"{name}_2"] = second[name]
         return batch
 
     def _load(self, indices: np.ndarray, shift: int, negatives: bool) -> dict[str, Tensor]:
@@ -175,13 +183,12 @@ class ClipDataset(VideoDataset):
     """K clips of T frames of every video of a table, RGB and flow aligned, from a VideoCache.
 
     An item holds `rgb` float32 (K, 3, T, H, W) in [0, 1], `flow` float32 (K, 2, T, H, W) in
-    [-1, 1], `label` and `index`.
+    [-1, 1] (pixels over the cache's `flow_clip`), `label` and `index`.
 
     Args:
         crop: side of the square crop in pixels, at most the cache's size (None: all of it).
         augment: one random crop and horizontal flip per video, the same for all of its clips and
             both modalities (a flip negates u), and a mild change of colours of RGB.
-        flow_clip: flow in pixels that becomes 1.0 (None: the cache's own clip).
         table, clips, frames, stride, withhold_labels, seed: as in `VideoDataset`.
     """
 
@@ -198,7 +205,6 @@ class ClipDataset(VideoDataset):
         stride: int = 1,
         crop: int | None = None,
         augment: bool = False,
-        flow_clip: float | None = None,
         withhold_labels: bool = False,
         seed: int = 0,
     ):
@@ -207,7 +213,6 @@ class ClipDataset(VideoDataset):
         self.crop = cache.size if crop is None else crop
         if not 0 < self.crop <= cache.size:
             raise NbkitError(f"crop={crop}: must be between 1 and the cache's size {cache.size}.")
-        self.flow_clip = cache.flow_clip if flow_clip is None else flow_clip
 
     def plan(self, index: int, shift: int = 0) -> tuple:
         """Frames (K, T), (top, left), flip, and (gain, offset) of an item; `shift` of the seed."""
@@ -224,18 +229,16 @@ class ClipDataset(VideoDataset):
         return chosen, (top, left), flip, (gain, offset)
 
     def _load(self, indices: np.ndarray, shift: int, negatives: bool) -> dict[str, Tensor]:
-        """Assemble a batch: bytes first, one conversion to float at the end."""
+        """rgb and flow uint8 (B, K, C, T, H, W), views of arrays whose channels lie last."""
         shape = (len(indices), self.clips, self.frames, self.crop, self.crop)
         rgb, flow = np.empty((*shape, 3), np.uint8), np.empty((*shape, 2), np.uint8)
         for row, index in enumerate(indices):
             self._fill(int(index), shift, rgb[row], flow[row])
-        colours = _channels_first(rgb).div_(255)  # (B, K, 3, T, H, W)
-        motion = _channels_first(flow)  # (B, K, 2, T, H, W)
-        motion.sub_(ZERO).mul_(self.cache.flow_clip / FLOW_LEVELS / self.flow_clip)
-        if self.flow_clip < self.cache.flow_clip:
-            motion.clamp_(-1, 1)
-        labels = torch.from_numpy(self.labels[indices])
-        return {"rgb": colours, "flow": motion, "label": labels, "index": torch.from_numpy(indices)}
+        colours, motion, labels, numbers = map(
+            torch.from_numpy, (rgb, flow, self.labels[indices], indices)
+        )
+        found = {"rgb": colours.movedim(-1, 2), "flow": motion.movedim(-1, 2)}
+        return {**found, "label": labels, "index": numbers}
 
     def _fill(self, index: int, shift: int, rgb: np.ndarray, flow: np.ndarray) -> None:
         """Copy item `index` as bytes into rgb (K, T, H, W, 3) and flow (K, T, H, W, 2)."""
@@ -257,8 +260,3 @@ class ClipDataset(VideoDataset):
             np.negative(flow[..., 0], out=flow[..., 0])
         if colour is not None and self.jitter:
             change_colours(rgb, *colour)
-
-
-def _channels_first(stored: np.ndarray) -> Tensor:
-    """uint8 (B, K, T, H, W, C) -> contiguous float32 (B, K, C, T, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(stored, -1, 2))).float()

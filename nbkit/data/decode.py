@@ -1,118 +1,216 @@
-"""Reading video files with PyAV (which bundles FFmpeg), with errors that name the file."""
+"""Reading video files with PyAV (which bundles FFmpeg), with errors that name the file.
+
+`_opened` is the one place that opens a video, `_packets` the one that reads it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from nbkit.data.containers import fault_of
 from nbkit.errors import NbkitError
 
 AGAIN = "Fetch or extract it again."
+# Codecs whose data never holds long runs of zeros: such a run is a hole in the file.
+NO_ZEROS = {"h264", "hevc", "mpeg4", "msmpeg4v3", "h263", "vp8", "vp9", "av1"}
+HOLE = bytes(256)
+# Containers that `fault_of` walks; J-HMDB's AVI headers announce more time than the videos last.
+WALKED = ("avi", "mov,mp4,m4a,3gp,3g2,mj2")
+SEEN = ("video", "audio", "subtitle")
+COVER = Disposition.attached_pic
+# seconds, and part of the whole, by which a header's duration may be off
+HEADER_SLACK = 0.25, 0.02
+# frames that one picture may stand for; more is a broken time stamp
+LONGEST_HOLD = 10_000
 
 
-def count_video_frames(path: str | Path) -> int:
-    """Number of frames of a video, found without decoding it.
+class Look(NamedTuple):
+    """What is known of a video before it is decoded: size in pixels, as a player shows it."""
 
-    Headers of AVI files often announce more frames than there are; the packets are counted.
-
-    Raises:
-        NbkitError: the file is missing, empty, truncated or not a video.
-    """
-    container, stream = _open(path)
-    with container:
-        try:
-            frames = sum(1 for packet in container.demux(stream) if packet.size)
-        except (av.FFmpegError, OSError) as error:
-            raise NbkitError(f"{path}: damaged video ({error}). {AGAIN}") from error
-        if frames == 0 or stream.codec_context.height == 0:
-            raise NbkitError(f"{path}: the video stream holds no frames.")
-        return frames
+    frames: int
+    height: int
+    width: int
 
 
-def read_video(path: str | Path, max_frames: int | None = None) -> np.ndarray:
-    """Decode a video: uint8 (N, H, W, 3) RGB in presentation order; at most `max_frames`.
+def look_at(path: str | Path, by_time: bool = False) -> Look:
+    """Walk through all packets of a video, and decode its first frame only.
+
+    Headers of AVI files often announce more frames than there are; the packets are counted. A codec
+    may still hand out fewer frames than packets, where a packet means "nothing changed".
+
+    Args:
+        by_time: count as `video_frames` does.
 
     Raises:
         NbkitError: the file is missing, empty, truncated, damaged or not a video.
     """
-    container, stream = _open(path)
-    frames: list[np.ndarray] = []
-    with container:
-        try:
-            for frame in container.decode(stream):
-                if max_frames is not None and len(frames) >= max_frames:
-                    break
-                frames.append(frame.to_ndarray(format="rgb24"))
-        except (av.FFmpegError, OSError) as error:
-            raise NbkitError(
-                f"{path}: decoding failed after {len(frames)} frames ({error}). {AGAIN}"
-            ) from error
-    if not frames:
-        raise NbkitError(f"{path}: not one frame could be decoded.")
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise NbkitError(f"{path}: the frame size changes inside the video; encode it at one size.")
-    return np.stack(frames)
+    shape, count, last = None, 0, -1
+    with _opened(path) as (container, stream):
+        for packet in _packets(path, container, stream):
+            if packet.size:
+                count += 1
+                last = max(last, _number(packet, stream))
+            for frame in packet.decode() if shape is None else ():
+                shape = _upright(frame, _turn_of(frame, path)).shape
+        if shape is None:
+            raise NbkitError(f"{path}: not one frame could be decoded. {AGAIN}")
+        if by_time:
+            count = max(last + 1, stream.frames)
+    return Look(count, *shape[:2])
 
 
-def _open(path: str | Path) -> tuple[InputContainer, VideoStream]:
-    """An open PyAV container and its first video stream, decoding in one thread."""
-    _check_file(path)
+def video_frames(path: str | Path, by_time: bool = False) -> Iterator[np.ndarray]:
+    """Decode a video: uint8 (H, W, 3) RGB, one after the other, as a player shows them.
+
+    Args:
+        by_time: frames are numbered by their time stamps. UCF101's files hold "nothing changed"
+            frames that FFmpeg does not hand out, and UCF101-24's boxes count them: the frame before
+            is repeated there.
+
+    Raises:
+        NbkitError: the file is missing, empty, truncated, damaged or not a video.
+    """
+    before, count, turn = None, 0, None
+    with _opened(path) as (container, stream):
+        for packet in _packets(path, container, stream):
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise NbkitError(f"{path}: frame {count} is damaged. {AGAIN}")
+                turn = turn or _turn_of(frame, path)
+                picture = _upright(frame, turn)
+                if before is not None and picture.shape != before.shape:
+                    raise NbkitError(
+                        f"{path}: the frame size changes inside the video; encode it at one size."
+                    )
+                before = picture if before is None else before
+                held = _number(frame, stream) - count if by_time else 0
+                yield from _repeated(before, held, path)
+                yield picture
+                before, count = picture, count + held + 1
+        if before is None:
+            raise NbkitError(f"{path}: not one frame could be decoded. {AGAIN}")
+        if by_time:
+            yield from _repeated(before, max(stream.frames - count, 0), path)
+
+
+def read_video(path: str | Path, max_frames: int | None = None) -> np.ndarray:
+    """`video_frames` a video as one array, (N, H, W, 3); at most `max_frames`."""
+    return np.stack(list(itertools.islice(video_frames(path), max_frames)))
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A PyAV container and its video, decoding in one thread; what PyAV raises is explained."""
+    require_file(path)
     try:
-        container = av.open(str(path))
+        fault = fault_of(path)
+        if fault:
+            raise NbkitError(f"{path}: the file {fault}. {AGAIN}")
+        # a playlist in disguise may name files of this machine only
+        options = {"protocol_whitelist": "file"}
+        with av.open(str(path), options=options, metadata_errors="replace") as container:
+            # a song's cover is a video stream of one picture
+            videos = [s for s in container.streams.video if s.disposition & COVER != COVER]
+            if not videos:
+                raise NbkitError(f"{path}: the file has no video stream.")
+            stream = videos[0]
+            # several videos are decoded side by side
+            stream.thread_count = 1
+            # FFmpeg would paint over what it cannot read
+            stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+            yield container, stream
     except (av.FFmpegError, OSError) as error:
-        raise NbkitError(f"{path}: not a readable video ({error}). {AGAIN}") from error
-    if not container.streams.video:
-        container.close()
-        raise NbkitError(f"{path}: the file has no video stream.")
-    stream = container.streams.video[0]
-    # several videos are decoded side by side
-    stream.thread_count = 1
-    return container, stream
+        raise NbkitError(f"{path}: not a readable video, or damaged ({error}). {AGAIN}") from error
 
 
-def _check_file(path: str | Path) -> None:
-    """Raise NbkitError where the file cannot be a whole video, before FFmpeg sees it."""
-    if not Path(path).is_file():
+def require_file(path: str | Path) -> None:
+    """Raise NbkitError where there is no file, or nothing in it."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise NbkitError(
+            f"{path}: a link to {os.readlink(path)}, which is not there. Mount or fetch what it "
+            "points to."
+        )
+    if not os.path.isfile(path):
         raise NbkitError(
             f"{path}: no such video file. Check the data folder, or run `nbkit check-data`."
         )
-    size = os.path.getsize(path)
-    if size == 0:
+    if os.path.getsize(path) == 0:
         raise NbkitError(f"{path}: the file is empty (0 bytes). {AGAIN}")
-    declared = _declared_bytes(path, size)
-    if declared > size:
+
+
+def _packets(
+    path: str | Path, container: InputContainer, stream: VideoStream
+) -> Iterator[av.Packet]:
+    """The packets of a video; at their end the header's duration is compared."""
+    walked = container.format.name in WALKED
+    # the longest of all streams ends with the file
+    streams = [stream] if walked else [s for s in container.streams if s.type in SEEN]
+    ends = dict.fromkeys((s.index for s in streams), 0.0)
+    for found, packet in enumerate(container.demux(streams)):
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None:
+            end = float((time + (packet.duration or 0)) * packet.time_base)
+            ends[packet.stream.index] = max(ends[packet.stream.index], end)
+        if packet.stream.index != stream.index:
+            continue
+        hole = stream.codec_context.name in NO_ZEROS and HOLE in bytes(packet)
+        if packet.is_corrupt or hole:
+            raise NbkitError(f"{path}: a part is missing (packet {found}). {AGAIN}")
+        yield packet
+    said, end = (container.duration or 0) / 1e6, max(ends.values())
+    if not walked and end < said - max(HEADER_SLACK[0], HEADER_SLACK[1] * said):
         raise NbkitError(
-            f"{path}: the file is truncated ({size} bytes of at least {declared} that its header "
-            f"announces). {AGAIN}"
+            f"{path}: the file is truncated: it ends after {end:.2f} s of the {said:.2f} s that it "
+            f"announces. {AGAIN}"
         )
 
 
-def _declared_bytes(path: str | Path, size: int) -> int:
-    """Bytes that the container itself declares (AVI, MP4, MOV); its size where it does not say.
+def _number(timed: av.Packet | av.VideoFrame, stream: VideoStream) -> int:
+    """The number of a frame (from 0) by its time stamp."""
+    time = timed.dts if timed.pts is None else timed.pts
+    if time is None or stream.base_rate is None:
+        return -1
+    return round((time - (stream.start_time or 0)) * stream.time_base * stream.base_rate)
 
-    FFmpeg decodes what is left of a cut file without complaint: a copy that stopped half-way is
-    seen only here.
+
+def _repeated(picture: np.ndarray, times: int, path: str | Path) -> Iterator[np.ndarray]:
+    if not 0 <= times <= LONGEST_HOLD:
+        raise NbkitError(f"{path}: its time stamps jump by {times} frames. {AGAIN}")
+    return itertools.repeat(picture, times)
+
+
+def _turn_of(frame: av.VideoFrame, path: str | Path) -> tuple[bool, int, int]:
+    """How a player turns a video: whether sides are swapped, and the steps down and right then.
+
+    Asked of the first frame only: PyAV keeps a frame that was asked until the garbage is collected.
     """
-    with open(path, "rb") as file:
-        head = file.read(12)
-        if head[:4] == b"RIFF" and len(head) == 12:
-            return struct.unpack("<I", head[4:8])[0] + 8
-        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-            return size
-        # walk the top-level boxes: (length, name)
-        end = 0
-        while end + 8 <= size:
-            file.seek(end)
-            length, _ = struct.unpack(">I4s", file.read(8))
-            if length == 1:  # a 64-bit length follows the name
-                length = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))[0]
-            if length < 8:  # 0: the last box reaches to the end of the file
-                return size
-            end += length
-        return end
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, 1, 1
+    # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = map(int, np.sign(np.frombuffer(bytes(matrix), np.int32)[:5]))
+    if a and d and not (b or c):
+        return False, d, a
+    if b and c and not (a or d):
+        return True, b, c
+    raise NbkitError(f"{path}: turned by {frame.rotation} degrees; encode it upright.")
+
+
+def _upright(frame: av.VideoFrame, turn: tuple[bool, int, int]) -> np.ndarray:
+    """The picture (H, W, 3) as a player shows it: phones store portrait clips sideways."""
+    swapped, down, right = turn
+    picture = frame.to_ndarray(format="rgb24")
+    if swapped:
+        picture = picture.swapaxes(0, 1)
+    return np.ascontiguousarray(picture[::down, ::right])

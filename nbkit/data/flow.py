@@ -9,12 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from nbkit.data.pixels import FLOW_LEVELS, ZERO
 from nbkit.errors import NbkitError
 
-# the byte that means "no motion": exact, so that a still picture stays still
-ZERO = 128
-# bytes on each side of it
-FLOW_LEVELS = 127
 # short side in pixels below which DIS must work at full resolution
 SMALL = 160
 

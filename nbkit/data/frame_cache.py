@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
-from nbkit.data.sources import Source, count_frames, read_frames, source_of, source_print
+from nbkit.data.sources import Source, frames_of, look, read_frames, source_of, source_print
 
 # raise it when the same videos would give other bytes
 _VERSION = 2
@@ -42,15 +42,16 @@ def build_frame_cache(
     Videos that an earlier call has stored with the same size are not decoded again.
 
     Args:
-        table: columns `video`, `path` (a video file, or a folder of frames).
+        table: columns `video`, `path` (a video file, or a folder of frames) and, where a layout
+            has it, `frames_by`.
         cache_dir: the files become cache_dir/frames-<size>/<video>.npy.
 
     Raises:
         NbkitError: naming every file that is missing or cannot be decoded.
     """
-    sources = {video: source_of(path) for video, path in zip(table["video"], table["path"])}
+    sources = {row["video"]: source_of(row) for row in table.to_dict("records")}
     if not all(Path(source.path).exists() for source in sources.values()):
-        answers_of(count_frames, sources)  # raises, naming all of them
+        answers_of(look, sources)  # raises, naming all of them
     settings = {"version": _VERSION, "size": list(size)}
     prints = answers_of(source_print, sources)
     names = {video: key_of({"video": video, "content": p}) for video, p in prints.items()}
@@ -58,11 +59,13 @@ def build_frame_cache(
     arrays = VideoArrays(folder, names, (*size, 3), np.uint8)
     todo = arrays.missing()
     if todo:
-        counts = answers_of(count_frames, {video: sources[video] for video in todo})
-        require_space(cache_dir, sum(counts.values()) * size[0] * size[1] * 3)
+        looks = answers_of(look, {video: sources[video] for video in todo})
+        frames = sum(each.frames for each in looks.values())
+        require_space(cache_dir, frames * size[0] * size[1] * 3)
 
         def work(video: str) -> np.ndarray:
-            return resize(read_frames(sources[video]), size)
+            # the whole video at its own size may not fit the memory
+            return np.concatenate([resize(x[None], size) for x in frames_of(sources[video])])
 
         arrays.make(todo, work, title="frames", progress=progress)
     return FrameCache(arrays, sources, key_of({"files": sorted(prints.items()), **settings}))

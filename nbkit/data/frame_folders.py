@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from nbkit.errors import NbkitError
 NUMBERED = re.compile(r"(.*?)(\d*)(\.(?:jpe?g|png))", re.IGNORECASE)
 # flow images that may be missing after the last one of a video
 LAST_IMAGES = 4
+# bytes that may follow the end of a JPEG picture, and hold it
+JPEG_TAIL = 1 << 12
 
 
 def video_images(folder: str | Path) -> list[Path]:
@@ -45,8 +47,13 @@ def video_images(folder: str | Path) -> list[Path]:
 
 def read_images(paths: Sequence[Path]) -> np.ndarray:
     """Image files of one size as uint8 (N, H, W, 3) RGB; NbkitError names a bad one."""
-    images = _read_all(paths, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(images[..., ::-1])  # OpenCV reads BGR
+    return np.stack(list(one_by_one(paths)))
+
+
+def one_by_one(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """The same, (H, W, 3) each."""
+    for image in _images(paths, cv2.IMREAD_COLOR):
+        yield np.ascontiguousarray(image[..., ::-1])  # OpenCV reads BGR
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,8 @@ def read_flow_images(
         last = _last_existing(pattern, numbers[-1])
         wanted = [min(number, last) for number in numbers]
         each = sorted(set(wanted))
-        images = _read_all([Path(pattern.format(n)) for n in each], cv2.IMREAD_GRAYSCALE)
+        paths = [Path(pattern.format(n)) for n in each]
+        images = np.stack(list(_images(paths, cv2.IMREAD_GRAYSCALE)))
         sides.append(images[np.searchsorted(each, wanted)])  # (N, H, W)
     u, v = sides
     if u.shape != v.shape:
@@ -168,8 +176,9 @@ def _last_existing(pattern: str, last: int) -> int:
     return last  # reading it will name the missing file
 
 
-def _read_all(paths: Sequence[Path], mode: int) -> np.ndarray:
-    images = []
+def _images(paths: Sequence[Path], mode: int) -> Iterator[np.ndarray]:
+    """Pictures of one size; NbkitError names a missing, broken or cut one."""
+    size = None
     for path in paths:
         try:
             # imdecode, not imread: names may hold any character
@@ -179,10 +188,16 @@ def _read_all(paths: Sequence[Path], mode: int) -> np.ndarray:
                 f"{path}: frame missing; was the archive extracted completely?"
             ) from error
         image = cv2.imdecode(data, mode) if data.size else None
-        if image is None:
+        if image is None or _is_cut(data):
             raise NbkitError(f"{path}: broken image ({data.size} bytes); extract it again")
-        images.append(image)
-    sizes = {image.shape[:2] for image in images}
-    if len(sizes) > 1:
-        raise NbkitError(f"{paths[0].parent}: frames differ in size: {sorted(sizes)}")
-    return np.stack(images)
+        size = size or image.shape[:2]
+        if image.shape[:2] != size:
+            sizes = sorted([size, image.shape[:2]])
+            raise NbkitError(f"{path.parent}: frames differ in size: {sizes}")
+        yield image
+
+
+def _is_cut(data: np.ndarray) -> bool:
+    """Whether a JPEG has no end: OpenCV paints the rest grey."""
+    start, tail = data[:2].tobytes(), data[-JPEG_TAIL:].tobytes()
+    return start == b"\xff\xd8" and b"\xff\xd9" not in tail

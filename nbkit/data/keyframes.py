@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nbkit.data.boxes import clean_boxes, tubes_of
+from nbkit.data.arrays import answers_of
+from nbkit.data.boxes import clean_boxes, fitting_tubes
 from nbkit.data.frame_cache import FrameCache, scale_boxes
 from nbkit.errors import NbkitError
 from nbkit.evaluate.detections import Tube
@@ -19,20 +20,21 @@ def action_tubes(row: pd.Series, number: int, cache: FrameCache) -> list[Tube]:
     """Ground-truth tubes of one video in the pixels of the resized frame.
 
     Frames without a box (no actor, an empty mask, no action going on) are in no tube; where the
-    action stops for a while a new tube begins.  Annotation beyond the last decodable frame is cut.
+    action stops for a while a new tube begins.
 
     Args:
         row: of the resolved table.
         number: the video's number in its list.
+
+    Raises:
+        NbkitError: the annotation counts other frames than the cache, or has an impossible box.
     """
     video, tubes = str(row["video"]), []
-    native, n_frames = cache.native_size(video), cache.n_frames(video)
-    for tube in tubes_of(row).tubes:
-        known = np.asarray(tube.boxes, dtype=np.float64)[: max(n_frames - tube.start, 0)]
-        if len(known):
-            boxes = scale_boxes(clean_boxes(known, *native, video), native, cache.size)
-            frames = np.arange(tube.start, tube.start + len(boxes))
-            tubes.append(Tube(number, int(row["label"]), frames, boxes))
+    native = cache.native_size(video)
+    for tube in fitting_tubes(row, cache.n_frames(video)).tubes:
+        boxes = scale_boxes(clean_boxes(tube.boxes, *native, video), native, cache.size)
+        frames = np.arange(tube.start, tube.start + len(boxes))
+        tubes.append(Tube(number, int(row["label"]), frames, boxes))
     return tubes
 
 
@@ -77,8 +79,13 @@ class KeyframeDataset:
         self.n_frames = [cache.n_frames(video) for video in self.videos]
         self.tubes: list[Tube] = []
         if not withhold_labels:
-            for number, (_, row) in enumerate(table.iterrows()):
-                self.tubes += action_tubes(row, number, cache)
+            rows = {number: row for number, (_, row) in enumerate(table.iterrows())}
+            found = answers_of(
+                lambda number: action_tubes(rows[number], number, cache),
+                {number: number for number in rows},
+                "their boxes do not fit",
+            )
+            self.tubes = [tube for tubes in found.values() for tube in tubes]
         self._boxes: dict[tuple[int, int], list[tuple[np.ndarray, int]]] = {}
         for tube in self.tubes:
             for frame, box in zip(tube.frames, tube.boxes):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,35 @@ CALLS = {name: type(name.rpartition(".")[2], (Call,), {}) for name in ALLOWED}
 class _Reader(pickle._Unpickler):
     """Python's own reader in Python: a hostile memo index cannot claim memory as in the C one."""
 
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def load_bytearray8(self) -> None:
+        # the original asks for the memory before it looks whether the file has as many bytes
+        self.append(bytearray(self.read(struct.unpack("<Q", self.read(8))[0])))
+
+    def load_setitem(self) -> None:
+        self._check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._check_keys(self.stack[::2])
+        super().load_setitems()
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = load_setitem, load_setitems
+
+    @staticmethod
+    def _check_keys(keys: list[Any]) -> None:
+        """Tuples that hold one another take for ever to hash."""
+        if any(isinstance(key, tuple) for key in keys):
+            raise NbkitError("a tuple as a key")
+
     def find_class(self, module: str, name: str) -> type:
         if f"{module}.{name}" not in CALLS:
-            raise NbkitError(f"it asks for {module}.{name}, which plain data never needs")
+            who = "plain data never needs"
+            if module.partition(".")[0] in ("pandas", "pyarrow"):
+                who = "a table of a newer version of pandas needs"
+            raise NbkitError(f"it asks for {module}.{name}, which {who}")
         return CALLS[f"{module}.{name}"]
 
 
@@ -123,7 +150,9 @@ def _scalar(value: Call, done: dict[int, Any]) -> Any:
 def _index(value: Call, done: dict[int, Any]) -> np.ndarray | pd.RangeIndex:
     given = _build(value.args[1], done)
     if "data" in given:
-        return np.asarray(given["data"])
+        if not isinstance(given["data"], np.ndarray):
+            raise NbkitError("an index that is no array")
+        return given["data"]
     return pd.RangeIndex(given["start"], given["stop"], given["step"])
 
 
@@ -133,6 +162,8 @@ def _frame(value: Call, done: dict[int, Any]) -> pd.DataFrame:
     axes, blocks, items = (_build(part, done) for part in manager.state[:3])
     columns = {}
     for block, names in zip(blocks, items):
+        if not isinstance(block, np.ndarray) or block.shape != (len(names), len(axes[1])):
+            raise NbkitError("a table whose columns differ in length")
         columns |= {str(name): block[i] for i, name in enumerate(names)}
     ordered = {str(name): columns[str(name)] for name in axes[0]}
     return pd.DataFrame(ordered, index=axes[1]).infer_objects()

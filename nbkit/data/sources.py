@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nbkit.data import decode
 from nbkit.data.arrays import fingerprint, key_of
-from nbkit.data.decode import count_video_frames, read_video
 from nbkit.data.frame_folders import (
+    LAST_IMAGES,
     FlowImages,
     find_flow,
     flow_numbers,
+    one_by_one,
     read_flow_images,
     read_images,
     video_images,
@@ -37,12 +40,14 @@ class Source:
         start, stop: first and last frame number of a segment of such a folder, as written in the
             file names (from 1, both included); 0 means the whole video.
         flow_path: a folder of flow images.
+        by_time: frames of the file are numbered by their time stamps.
     """
 
     path: str
     start: int = 0
     stop: int = 0
     flow_path: str = ""
+    by_time: bool = False
 
     @property
     def is_folder(self) -> bool:
@@ -65,38 +70,47 @@ def source_of(row: Source | str | Path | Mapping[str, Any]) -> Source:
         return row
     if isinstance(row, (str, Path)):
         return Source(str(row))
-    flow_path = row.get("flow_path") or ""
+    path, flow_path = str(row["path"]), row.get("flow_path") or ""
     # NaN, from another layout, is not > 0
     if row.get("start_frame", 0) > 0:
-        return Source(row["path"], int(row["start_frame"]), int(row["stop_frame"]), flow_path)
-    return Source(str(row["path"]), flow_path=flow_path)
+        return Source(path, int(row["start_frame"]), int(row["stop_frame"]), flow_path)
+    return Source(path, flow_path=flow_path, by_time=row.get("frames_by") == "time")
 
 
-def count_frames(source: Source) -> int:
-    """Number of frames, found without decoding.
+def look(source: Source) -> decode.Look:
+    """Number and size of the frames; only the first one is decoded.
 
     Raises:
         NbkitError: a file that is missing, empty or truncated, or a gap in a folder of frames.
     """
     if not source.is_folder:
-        return count_video_frames(source.path)
+        return decode.look_at(source.path, source.by_time)
     images = source.images()
     if source.start > 0:
         for path in images:
             if not path.is_file():
                 raise NbkitError(f"{path}: frame missing; was the archive extracted completely?")
-    return len(images)
+    return decode.Look(len(images), *read_images(images[:1]).shape[1:3])
+
+
+def frames_of(source: Source) -> Iterator[np.ndarray]:
+    """The pictures of a source one after the other, uint8 (H, W, 3) RGB."""
+    if not source.is_folder:
+        return decode.video_frames(source.path, source.by_time)
+    return one_by_one(source.images())
 
 
 def read_frames(source: Source, max_frames: int | None = None) -> np.ndarray:
     """The pictures of a source, uint8 (N, H, W, 3) RGB; NbkitError names what is broken."""
-    if source.is_folder:
-        return read_images(source.images()[:max_frames])
-    return read_video(source.path, max_frames)
+    return np.stack(list(itertools.islice(frames_of(source), max_frames)))
 
 
 def read_flow(
-    source: Source, shape: tuple[int, ...], rate: float = 1.0, clip: float = 20.0
+    source: Source,
+    shape: tuple[int, ...],
+    rate: float = 1.0,
+    clip: float = 20.0,
+    whole: bool = False,
 ) -> np.ndarray:
     """The stored flow of a source's first N frames.
 
@@ -105,16 +119,24 @@ def read_flow(
             of the same aspect.
         rate: flow images per frame, in (0, 1]; frame i (from 1) takes image ceil(i * rate).
         clip: the displacement in pixels (of the flow images) that byte 255 stands for.
+        whole: N is the length of the video, so that there must not be many more images.
 
     Returns:
         (N, h, w, 2) float32, pixels of the flow images, (right, down).
 
     Raises:
-        NbkitError: no flow folder, an image missing or broken, or another aspect than the frames.
+        NbkitError: no flow folder, an image missing or broken, or another aspect or length than
+            the frames.
     """
     n, height, width = shape[:3]
-    first = max(source.start, 1)
-    flow = read_flow_images(_stored_flow(source), first, first + n - 1, rate, clip)
+    first, stored = max(source.start, 1), _stored_flow(source)
+    pairs, wanted = stored.count // 2, math.ceil(n * rate)
+    if whole and source.start == 0 and pairs > wanted + LAST_IMAGES:
+        raise NbkitError(
+            f"{source.flow_path}: {pairs} pairs of flow images for {n} frames, which need "
+            f"{wanted}; they were made of another copy, or at another rate than the manifest's"
+        )
+    flow = read_flow_images(stored, first, first + n - 1, rate, clip)
     h, w = flow.shape[1:3]
     if not math.isclose(w / h, width / height, rel_tol=ASPECT):
         raise NbkitError(
@@ -144,6 +166,8 @@ def source_print(source: Source, with_flow: bool = False, flow_rate: float = 1.0
     numbers = [1]
     if not source.is_folder:
         found = fingerprint(source.path)
+        if source.by_time:
+            found = key_of([found, "by time"])
     elif source.start == 0:
         found = _names_and_sizes(source.images())
     else:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tempfile
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,11 +24,18 @@ from nbkit.demo.actions import ACTIONS, FPS
 from nbkit.demo.render import render_video
 from nbkit.demo.style import DOMAINS
 from nbkit.errors import NbkitError
+from nbkit.files import atomically, remove_parts
 
 VERSION = 3  # raised whenever the pixels of a seed change
 SPLITS = ("train", "val", "test")
 CLIPS_PER_GROUP = 4
 CLASS_NAMES = {action: action.title().replace("_", "") for action in ACTIONS}
+# files of a demo folder, half written ones and what file managers leave
+OURS = re.compile(
+    rf"(.*/)?(\.DS_Store|Thumbs\.db)|demo\.json|({'|'.join(DOMAINS)})/(videos|boxes|splits)/"
+    r"(\w+list01\.txt|classInd\.txt|(?P<own>\w+)/v_(?P=own)_g\d+_c\d+\.(avi|npz))"
+    r"(\.[0-9a-f]{12}\.part)?"
+)
 
 
 class _Job(NamedTuple):
@@ -59,8 +65,9 @@ def write_demo(
 
     Every domain gets `videos/<Class>/v_<Class>_gXX_cYY.avi`, `splits/{train,val,test}list01.txt`,
     `splits/classInd.txt` and `boxes/<Class>/<video>.npz` (see `read_boxes`); `root/demo.json`
-    holds the settings.  The same arguments write the same bytes.  `root` appears only when it is
-    complete; demo data of other settings in it is replaced.
+    holds the settings.  The same arguments write the same bytes.  What is there is kept, so that a
+    call goes on after a kill, and makes again what was deleted; demo data of other settings is
+    replaced.
 
     Args:
         videos_per_class: per domain, by split (default train 40, val 20, test 40; val may be 0).
@@ -70,7 +77,7 @@ def write_demo(
         untrimmed_fraction: in [0, 1], the part of the videos of every split that are untrimmed.
 
     Raises:
-        NbkitError: a bad value, a full disk, or `root` holds anything else.
+        NbkitError: a bad value, a full disk, or `root` holds anything that was not written here.
     """
     counts = {"train": 40, "val": 20, "test": 40}
     if videos_per_class is not None:
@@ -91,12 +98,12 @@ def write_demo(
         settings["haze"] = float(haze)
     _check(settings, counts)
     root = Path(root)
-    if not _is_written(root, settings):
-        _refuse_foreign(root)
-        try:
-            _write(root, settings, workers)
-        except OSError as error:
-            raise NbkitError(f"{root}: could not be written, nothing was kept ({error})") from error
+    try:
+        _write(root, settings, workers)
+    except OSError as error:
+        raise NbkitError(
+            f"{root}: could not be written ({error}). What is done is kept: run it again to go on."
+        ) from error
     return root
 
 
@@ -156,50 +163,52 @@ def _check(settings, counts):
 
 
 def _is_written(root: Path, settings: dict) -> bool:
-    """Whether `root` holds demo data of exactly these settings."""
+    """Whether `root` holds demo data of exactly these settings, or a part of it."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads((root / "demo.json").read_text(encoding="utf-8")) == settings
     return False
 
 
-def _refuse_foreign(root: Path) -> None:
-    """Never replace a folder that holds something this module did not write."""
-    if not root.exists():
-        return
-    if not root.is_dir():
+def _remove_other_demo(root: Path) -> None:
+    """Delete demo data of other settings: never a file that this module did not write."""
+    if root.exists() and not root.is_dir():
         raise NbkitError(f"{root}: is a file; the demo data needs a folder")
-    names = {path.name for path in root.iterdir() if not path.name.startswith(".")}
-    strange = sorted(names - {*DOMAINS, "demo.json"})
+    files = [path for path in root.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = [path.relative_to(root).as_posix() for path in files]
+    strange = sorted(name for name in names if not OURS.fullmatch(name))
     if strange:
         raise NbkitError(
             f"{root}: holds {', '.join(strange[:5])}, which is not demo data; "
-            "choose an empty folder"
+            "move it away or choose an empty folder"
         )
+    # the settings last: a call that is killed here finds the rest again
+    for path in sorted(files, key=lambda path: path.name == "demo.json"):
+        path.unlink()
+    for folder in sorted((p for p in root.rglob("*") if p.is_dir()), reverse=True):
+        folder.rmdir()
 
 
 # --- writing -------------------------------------------------------------------------------------
 def _write(root: Path, settings: dict, workers: int) -> None:
-    """Write everything in a folder beside `root`, which then becomes `root`."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside:
-        folder = Path(beside) / root.name
-        jobs = [job for domain in DOMAINS for job in _plan(folder, domain, settings)]
-        _run(jobs, workers)
+    """Write what is not there yet, file by file; a file appears when it is whole."""
+    if not _is_written(root, settings):
+        _remove_other_demo(root)
         text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
-        (folder / "demo.json").write_text(text, encoding="utf-8")
-        if _is_written(root, settings):  # another process finished first
-            return
-        if root.exists():  # demo data of other settings
-            shutil.rmtree(root)
-        os.rename(folder, root)
+        atomically(root / "demo.json", lambda part: part.write_text(text, encoding="utf-8"))
+    remove_parts(root)
+    jobs = [job for domain in DOMAINS for job in _plan(root, domain, settings)]
+    _run([job for job in jobs if not _holds(job.video) or not _holds(job.truth)], workers)
+
+
+def _holds(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
     """Write the split lists of a domain; yield one job per video."""
     splits = folder / domain / "splits"
-    splits.mkdir(parents=True)
     lines = [f"{number} {name}\n" for number, name in enumerate(CLASS_NAMES.values(), 1)]
-    (splits / "classInd.txt").write_text("".join(lines), encoding="utf-8")
+    _write_list(splits / "classInd.txt", lines)
     first_group = 1
     for split_number, split in enumerate(SPLITS):
         count = settings["videos_per_class"][split]
@@ -222,8 +231,13 @@ def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
                     _video_seed(settings["seed"], split_number, k),
                     _how(k, settings),
                 )
-        (splits / f"{split}list01.txt").write_text("".join(lines), encoding="utf-8")
+        _write_list(splits / f"{split}list01.txt", lines)
         first_group += -(-count // CLIPS_PER_GROUP)
+
+
+def _write_list(path: Path, lines: list[str]) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != "".join(lines):
+        atomically(path, lambda part: part.write_text("".join(lines), encoding="utf-8"))
 
 
 def _video_seed(*numbers: int) -> int:
@@ -255,12 +269,17 @@ def _run(jobs: list[_Job], workers: int) -> None:
 
 def _write_video(job: _Job) -> None:
     video = render_video(job.action, job.domain, job.seed, **job.how)
-    encode(job.video, video.frames)
     bits = np.packbits(video.masks).tobytes()
-    np.savez(
-        job.truth,
-        boxes=video.boxes,
-        action=video.action,
-        masks=np.frombuffer(zlib.compress(bits, 1), np.uint8),
-        shape=np.array(video.masks.shape),
-    )
+    truth = {
+        "boxes": video.boxes,
+        "action": video.action,
+        "masks": np.frombuffer(zlib.compress(bits, 1), np.uint8),
+        "shape": np.array(video.masks.shape),
+    }
+
+    def save(part: Path) -> None:
+        with part.open("wb") as file:  # numpy would add a suffix to a name
+            np.savez(file, **truth)
+
+    atomically(job.truth, save)
+    atomically(job.video, lambda part: encode(part, video.frames))

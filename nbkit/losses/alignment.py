@@ -124,6 +124,17 @@ def relation(kernel: Tensor, Y1: Tensor, Y2: Tensor) -> Tensor:
     return Y1.T @ kernel @ Y2 / counts
 
 
+def _numbers(chosen: Tensor, most: int) -> Tensor:
+    """Positions of the True entries of a vector, at most `most`.
+
+    On the CPU only those.  Elsewhere exactly `most`, with the True ones first: the host would have
+    to wait for their count.  The others must then have no weight.
+    """
+    if chosen.device.type == "cpu":
+        return chosen.nonzero().squeeze(1)
+    return chosen.int().argsort(descending=True, stable=True)[:most]
+
+
 def relation_within(d2: list[Tensor], gamma: Tensor, y: Tensor, Y: Tensor) -> Tensor:
     """`relation` inside one domain, r(d, d; c, c), under the bandwidth of every pair (c, c').
 
@@ -134,10 +145,11 @@ def relation_within(d2: list[Tensor], gamma: Tensor, y: Tensor, Y: Tensor) -> Te
     Shapes: d2 one (N, N, P) per level, gamma (C, C') -> (C, C').
     """
     same = (y.unsqueeze(1) == y.unsqueeze(0)) & (y >= 0)  # (N, N)
-    i, j = same.nonzero(as_tuple=True)  # (pairs,)
+    pairs = _numbers(same.flatten(), same.numel())
+    i, j = pairs // len(y), pairs % len(y)  # (pairs,)
     kernel = pair_kernel([level[i, j].unsqueeze(1) for level in d2], gamma[y[i]])  # (pairs, C')
     Y = Y.to(kernel)
-    return Y[i].T @ kernel / Y.sum(0).square().clamp(min=1).unsqueeze(1)
+    return (Y[i] * Y[j]).T @ kernel / Y.sum(0).square().clamp(min=1).unsqueeze(1)
 
 
 @torch.no_grad()
@@ -239,17 +251,29 @@ def vca(
         levels: ('clip', 'video'), or one of them.
         gamma_scope: see `bandwidths`.
     """
+    y_source, y_target = y_source.to(pair[0].V.device), y_target.to(pair[0].V.device)
+    most = min(num_classes, len(y_source), len(y_target))
+    if num_classes > most:  # most classes have no sample: number the others from 0, the rest is -1
+        classes = _numbers(_shared(y_source, y_target, num_classes), most)
+        renumbered = torch.full((num_classes + 1,), -1, device=classes.device)
+        renumbered[classes] = torch.arange(len(classes), device=classes.device)
+        y_source, y_target = renumbered[y_source], renumbered[y_target]
+        num_classes = max(len(classes), 1)
     D = discrepancy(
         pair, y_source, y_target, num_classes, levels=levels, gamma_scope=gamma_scope
     )  # (C, C)
-    Ys, Yt = class_mask(y_source, num_classes), class_mask(y_target, num_classes)
-    present = (Ys.any(0).to(D.device) & Yt.any(0).to(D.device)).to(D)  # (C,)
+    present = _shared(y_source, y_target, num_classes).to(D)  # (C,)
     both = present.unsqueeze(1) * present  # (C, C)
     same = torch.eye(num_classes, dtype=D.dtype, device=D.device) * both
     other = both - same
     intra = (D * same).sum() / same.sum().clamp(min=1)
     inter = (D * other).sum() / other.sum().clamp(min=1)
     return Alignment(intra - inter, intra, inter)
+
+
+def _shared(y_source: Tensor, y_target: Tensor, num_classes: int) -> Tensor:
+    """Which classes have samples in both domains: bool (C,)."""
+    return class_mask(y_source, num_classes).any(0) & class_mask(y_target, num_classes).any(0)
 
 
 def _check(

@@ -45,15 +45,16 @@ def log_theta(a: Tensor, b: Tensor, tau: float) -> Tensor:
     return (_unit(a) * _unit(b)).sum(-1) / tau
 
 
-def bank_log_theta(v: Tensor, bank: Tensor, tau: float) -> Tensor:
+def bank_log_theta(v: Tensor, bank: Tensor, tau: float, unit: bool = False) -> Tensor:
     """`log_theta` of anchors and many bank entries, by one matrix product.
 
-    Shapes: v (B, K, D); bank (B, K, k, D), or (k, D) shared by all anchors -> (B, K, k).
+    Shapes: v (B, K, D); bank (B, K, k, D), or (k, D) shared by all anchors -> (B, K, k).  `unit`:
+    the entries have length 1, so their lengths need not be computed.
     """
     if bank.dim() not in (2, 4):
         raise NbkitError(f"bank entries must be (k, D) or (B, K, k, D), got {tuple(bank.shape)}")
     with torch.autocast(v.device.type, enabled=False):  # the product would fall to bf16 otherwise
-        anchors, entries = _unit(v), _unit(bank)
+        anchors, entries = _unit(v), bank if unit else _unit(bank)
         if bank.dim() == 2:
             return anchors @ entries.T / tau
         return torch.einsum("bnd,bnkd->bnk", anchors, entries) / tau
@@ -69,6 +70,7 @@ def clip_loss(
     *,
     tau: float = 0.07,
     multi_pos: str = "sum_in_log",
+    unit_banks: bool = False,
 ) -> Tensor:
     r"""Eq. (1). Contrastive loss of every clip of one modality.
 
@@ -89,6 +91,7 @@ def clip_loss(
         multi_pos: 'sum_in_log' is the printed form. It has a trivial solution: V1 is a function of
             v1, so Theta(v1, V1) alone satisfies the sum. 'mean_of_logs' averages one -log per
             positive and asks for both.
+        unit_banks: the bank entries have length 1, as `MemoryBank.draw` gives them.
 
     Returns:
         (B, K), each >= 0.
@@ -98,9 +101,9 @@ def clip_loss(
     negatives = []  # (B, K, n) each
     if v2 is not None:
         positives.append(log_theta(v1, v2, tau))  # index 0 of the cross-view block
-        negatives.append(bank_log_theta(v1, bank2, tau))
+        negatives.append(bank_log_theta(v1, bank2, tau, unit_banks))
     negatives.append(log_theta(v1, neg1, tau).unsqueeze(-1))  # index 0 of the negative block
-    negatives.append(bank_log_theta(v1, neg_bank1, tau))
+    negatives.append(bank_log_theta(v1, neg_bank1, tau, unit_banks))
     positive = torch.stack(positives, dim=-1)  # (B, K, 1 or 2)
     log_denominator = torch.logsumexp(torch.cat([positive, *negatives], dim=-1), dim=-1)  # (B, K)
     if multi_pos == "sum_in_log":
@@ -229,24 +232,26 @@ class MemoryBank(nn.Module):
         An anchor's own slot is left out; the published codes draw it too. exclude_same_video
         leaves out all slots of the anchor's video.
         """
-        exclude = exclude.to(generator.device)
         width = self.slots_per_video if exclude_same_video else 1
         if width >= len(self):
             raise NbkitError(
                 f"a bank of {len(self)} slots has nothing left to draw after leaving out {width}"
             )
-        first = exclude // width * width  # (N,) first slot left out
+        first = exclude.to(self.memory.device) // width * width  # (N,) first slot left out
         # Drawn from a range with the left-out block cut out, then shifted over the gap: exactly
         # uniform.
-        size = (len(exclude), k)
-        device = generator.device
-        drawn = torch.randint(len(self) - width, size, generator=generator, device=device)  # (N, k)
-        drawn = drawn + width * (drawn >= first.unsqueeze(1))
-        return drawn.to(self.memory.device)
+        drawn = torch.randint(
+            len(self) - width, (len(exclude), k), generator=generator, device=generator.device
+        ).to(self.memory.device, non_blocking=True)  # (N, k)
+        return drawn + width * (drawn >= first.unsqueeze(1))
 
     def draw(self, exclude: Tensor, k: int, generator: torch.Generator) -> Tensor:
-        """Entries of `draw_indices`: exclude (N,) -> (N, k, dim), a copy without gradient."""
-        return self.memory[self.draw_indices(exclude, k, generator)]
+        """Entries of `draw_indices`, of length 1: exclude (N,) -> (N, k, dim), without gradient."""
+        chosen = self.draw_indices(exclude, k, generator)
+        memory = self.memory
+        if len(self) <= chosen.numel():  # cheaper than what is drawn: no rounding of an update
+            memory = _unit(memory)
+        return memory[chosen]
 
     @torch.no_grad()
     def update(self, slots: Tensor, features: Tensor) -> None:
@@ -275,8 +280,6 @@ class MemoryBank(nn.Module):
                 f"got {tuple(features.shape)}"
             )
         slots = slots.to(self.memory.device)
-        unique, position = slots.unique(return_inverse=True)
-        order = torch.arange(len(slots), device=slots.device)
-        last = torch.zeros_like(unique)
-        last = last.scatter_reduce(0, position, order, "amax", include_self=False)
-        return unique, F.normalize(features.to(self.memory)[last], dim=-1)
+        order = slots.argsort(stable=True)
+        last = order[torch.searchsorted(slots[order], slots, right=True) - 1]  # (N,)
+        return slots, F.normalize(features.to(self.memory)[last], dim=-1)

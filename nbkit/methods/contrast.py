@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,6 +47,12 @@ class Contrast(nn.Module):
         counts = {d: len(data.train[d]) for d in self.active}
         self.offset = {"source": 0, "target": counts.get("source", 0)}
         videos = sum(counts.values())
+        most = cfg.data.clips * videos - 1
+        if cfg.stcl.nce_k > most:
+            raise NbkitError(
+                f"NCE_K={cfg.stcl.nce_k}: the banks hold {most} clips beside an anchor's own; "
+                "lower NCE_K"
+            )
         self.clips, self.negatives = self._banks(videos, 11), self._banks(videos, 23)
         self.register_buffer("ready", torch.tensor(False))
         # whether a stream has no other to be compared with, and gets a second view in its place
@@ -113,6 +120,7 @@ class Contrast(nn.Module):
             neg_bank.unflatten(0, slots.shape),
             tau=stcl.tau,
             multi_pos=stcl.multi_pos,
+            unit_banks=True,
         )
 
     def chance(self, views: Views) -> dict[str, float]:
@@ -154,16 +162,16 @@ class Contrast(nn.Module):
         stream = model.streams[m]
         if self.cfg.stcl.single_view2 == "augment":
             return stream.clip_features(batch[f"{m}_2"])
-        clips = batch.get(f"{m}_2")  # cached features may have the residual's, too
-        if clips is None:
+        with keep_statistics(model):  # no test video looks like this
+            if f"{m}_2" in batch:  # cached features have the residual's, too
+                return stream.clip_features(batch[f"{m}_2"])
             if batch[m].dim() != 6:
                 raise NbkitError(
                     f"SINGLE_VIEW2='residual': BACKBONE={self.cfg.model.backbone!r} caches "
                     "features of frames, not of their differences; use SINGLE_VIEW2='augment'"
                 )
-            clips = residual_view(batch[m], self.cfg.stcl.residual_scale)  # (B, K, C, T, H, W)
-        with keep_statistics(model):  # no test video looks like this
-            return stream.clip_features(clips)
+            residual = partial(residual_view, scale=self.cfg.stcl.residual_scale)
+            return stream.clip_features(batch[m], residual)  # (B, K, C, T, H, W) -> (B, K, D)
 
     def negative_clips(
         self, model: TwoStream, batch: Batch, m: str, generator: Generator
@@ -201,13 +209,14 @@ class Contrast(nn.Module):
         b, k = v.shape[:2]
         kinds = []
         if "order" in self.cfg.stcl.video_neg and self.cfg.model.aggregation != "mean":
-            order = wrong_order(k, b, generator).to(v.device)  # (B, K)
+            order = wrong_order(k, b, generator).to(v.device, non_blocking=True)  # (B, K)
             kinds.append(stream.aggregate(v.gather(1, order[..., None].expand_as(v))))
         if "clip" in self.cfg.stcl.video_neg:
             swap = torch.rand(b, k, generator=generator) < 0.5
             at_least = torch.randint(k, (b,), generator=generator)
             swap[torch.arange(b), at_least] = True
-            kinds.append(stream.aggregate(torch.where(swap.to(v.device)[..., None], v_neg, v)))
+            swap = swap.to(v.device, non_blocking=True)  # (B, K)
+            kinds.append(stream.aggregate(torch.where(swap[..., None], v_neg, v)))
         return torch.stack(kinds, dim=1)
 
     # --- banks -----------------------------------------------------------------------------------

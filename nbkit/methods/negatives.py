@@ -1,7 +1,8 @@
 """What STCDA contrasts a clip with: Figure 3's intra-negatives, and a second view of one stream.
 
 A negative is inconsistent in space or time, or has its clips in a wrong order.  `generator` is a
-torch.Generator on the CPU throughout.
+torch.Generator on the CPU throughout, and what is chosen with it becomes positions there: a mask on
+a GPU would make the host wait for the number of its entries.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def spatial_negative(clips: Tensor, generator: Generator) -> Tensor:
     out = clips.clone()
     by_frame = out.transpose(1, 2)  # (N, T, C, H, W), a view
     for number, turn in enumerate(turns):
-        here = (chosen & (kind == number)).to(clips.device)  # (N, T)
+        here = _positions(chosen & (kind == number), clips)
         by_frame[here] = turn(by_frame[here])  # (frames, C, H, W)
     return out
 
@@ -109,7 +110,7 @@ def spatial_negative(clips: Tensor, generator: Generator) -> Tensor:
 def temporal_negative(clips: Tensor, generator: Generator) -> Tensor:
     """Put the frames of each clip in a wrong order."""
     n, frames = len(clips), clips.shape[2]
-    orders = wrong_order(frames, n, generator).to(clips.device)  # (N, T)
+    orders = wrong_order(frames, n, generator).to(clips.device, non_blocking=True)  # (N, T)
     rows = torch.arange(n, device=clips.device)[:, None]
     return clips.transpose(1, 2)[rows, orders].transpose(1, 2)  # (N, C, T, H, W)
 
@@ -117,7 +118,8 @@ def temporal_negative(clips: Tensor, generator: Generator) -> Tensor:
 def repeat_negative(clips: Tensor, generator: Generator) -> Tensor:
     """Replace each clip by one of its frames, T times (IIC's best intra-negative)."""
     n, frames = len(clips), clips.shape[2]
-    which = torch.randint(frames, (n,), generator=generator).to(clips.device)  # (N,)
+    which = torch.randint(frames, (n,), generator=generator)  # (N,)
+    which = which.to(clips.device, non_blocking=True)
     frame = clips[torch.arange(n, device=clips.device), :, which]  # (N, C, H, W)
     return frame.unsqueeze(2).repeat(1, 1, frames, 1, 1)
 
@@ -136,19 +138,42 @@ def clip_negative(clips: Tensor, family: str, generator: Generator) -> Tensor:
     if family == "spatial":
         return spatial_negative(clips, generator)
     out = clips.clone()
-    spatial = torch.rand(len(clips), generator=generator).to(clips.device) < 0.5  # (N,)
+    turned = torch.rand(len(clips), generator=generator) < 0.5  # (N,)
+    spatial, temporal = _positions(turned, clips), _positions(~turned, clips)
     out[spatial] = spatial_negative(clips[spatial], generator)
-    out[~spatial] = temporal_negative(clips[~spatial], generator)
+    out[temporal] = temporal_negative(clips[temporal], generator)
     return out
 
 
-def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
-    """`clip_negative` on cached features: a turned frame is the feature of another view.
+def _positions(chosen: Tensor, clips: Tensor) -> tuple[Tensor, ...]:
+    """Where `chosen` is true, one index per axis, on the device of `clips`."""
+    return tuple(i.to(clips.device, non_blocking=True) for i in chosen.nonzero(as_tuple=True))
 
-    Shapes: views (N, T, V, F), view 0 is the clip itself -> (N, T, F).
+
+def clip_variants(clips: Tensor, scale: float, generator: Generator) -> Tensor:
+    """What is computed of every clip for a frozen video network, in the order of VARIANTS.
+
+    Shapes: clips (N, C, T, H, W) -> (N, 5, C, T, H, W).  Channels: 3 are RGB in [0, 1], 2 are flow.
+    `scale` is that of `residual_view`.
+    """
+    mirrored = clips.flip(-1)
+    if clips.shape[1] == 2:
+        mirrored[:, 0].neg_()  # u points the other way
+    spatial, temporal = spatial_negative(clips, generator), temporal_negative(clips, generator)
+    return torch.stack([clips, mirrored, spatial, temporal, residual_view(clips, scale)], dim=1)
+
+
+def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
+    """`clip_negative` on cached features.
+
+    Features of frames, views (N, T, V, F): a turned frame is the feature of another view.  Features
+    of clips, views (N, 1, 3, F): the clip, its spatial and its temporal negative are stored.
+    View 0 is the clip itself.  Returns (N, T, F).
     """
     _check_family(family)
     n, frames, count = views.shape[:3]
+    if frames == 1:
+        return _stored_negative(views, family, generator)
     if count < 2 and family in ("spatial", "both"):
         raise NbkitError("a spatial negative needs features of at least 2 views.")
     view = torch.zeros(n, frames, dtype=torch.long)  # (N, T)
@@ -165,7 +190,22 @@ def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor
         view = torch.where(spatial, view, 0)
         time = torch.where(spatial, torch.arange(frames), time)
     rows = torch.arange(n, device=views.device)[:, None]
-    return views[rows, time.to(views.device), view.to(views.device)]  # (N, T, F)
+    time, view = (x.to(views.device, non_blocking=True) for x in (time, view))
+    return views[rows, time, view]  # (N, T, F)
+
+
+def _stored_negative(views: Tensor, family: str, generator: Generator) -> Tensor:
+    """(N, 1, 3, F) -> (N, 1, F): one of the two negatives that are stored of every clip."""
+    if family == "repeat":
+        raise NbkitError(
+            "CLIP_NEG='repeat' with features of clips: stored are 'spatial' and 'temporal' "
+            "negatives (and 'both'); choose one of them"
+        )
+    if family == "both":
+        kind = torch.randint(1, 3, (len(views),), generator=generator)
+    else:
+        kind = torch.full((len(views),), 1 if family == "spatial" else 2)
+    return views[torch.arange(len(views)), :, kind.to(views.device)]
 
 
 def _check_family(family: str) -> None:

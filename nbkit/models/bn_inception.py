@@ -66,6 +66,8 @@ class BNInception(nn.Module):
         self.in_channels = in_channels
         self.modality = modality_of(in_channels)
         self.check_input = FirstBatchCheck(self.modality)
+        mean = torch.tensor(BGR_MEAN).view(1, 3, 1, 1)
+        self.register_buffer("bgr_mean", mean, persistent=False)
         self._add_unit("conv1_7x7_s2", in_channels, 64, 7, 2)
         self._add_unit("conv2_3x3_reduce", 64, 64, 1)
         self._add_unit("conv2_3x3", 64, 192, 3)
@@ -95,8 +97,7 @@ class BNInception(nn.Module):
         """Turn public pictures (N, C, H, W) into what the published weights expect."""
         if self.modality == "flow":
             return x * FLOW_SCALE
-        mean = x.new_tensor(BGR_MEAN).view(1, 3, 1, 1)
-        return x.flip(1) * 255.0 - mean  # (N, 3, H, W), R G B -> B G R
+        return x.flip(1) * 255.0 - self.bgr_mean  # (N, 3, H, W), R G B -> B G R
 
     def features(self, x: Tensor) -> Tensor:
         """Map public pictures (N, C, H, W) to the last feature map (N, 1024, H / 32, W / 32).

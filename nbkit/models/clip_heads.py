@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import permutations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,18 +55,22 @@ class ClipOrder(nn.Module):
 
     def __init__(self, dim: int, clips: int):
         super().__init__()
-        self.chosen = np.linspace(0, clips - 1, min(clips, 3)).round().astype(int).tolist()
-        self.orders = list(permutations(range(len(self.chosen))))
+        chosen = torch.linspace(0, clips - 1, min(clips, 3), dtype=torch.float64).round().long()
+        # on the device: a copy from the host would make every step wait
+        self.register_buffer("chosen", chosen, persistent=False)
+        orders = torch.tensor(list(permutations(range(len(self.chosen)))))  # (n!, n)
+        self.register_buffer("orders", orders, persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(len(self.chosen) * dim, dim), nn.ReLU(), nn.Linear(dim, len(self.orders))
         )
 
     def shuffle(self, v: Tensor, order: Tensor) -> Tensor:
         """v (B, K, D), order (B,) numbers of permutations -> the chosen clips (B, n, D) so."""
-        places = torch.tensor(self.orders, device=v.device)[order]  # (B, n)
+        places = self.orders[order]  # (B, n)
         return v[:, self.chosen].gather(1, places[..., None].expand(-1, -1, v.shape[-1]))
 
     def forward(self, v: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Shuffle each video's clips by itself: v (B, K, D) -> logits (B, n!), true order (B,)."""
-        order = torch.randint(len(self.orders), (len(v),), generator=generator).to(v.device)
+        order = torch.randint(len(self.orders), (len(v),), generator=generator)
+        order = order.to(v.device, non_blocking=True)
         return self.layers(self.shuffle(v, order).flatten(1)), order

@@ -31,8 +31,9 @@ def fuse(module: nn.Module) -> None:
     The outputs are the same up to rounding, and the network is a third faster.
     """
     children = list(module.named_children())
+    norms = (nn.BatchNorm2d, nn.BatchNorm3d, FrozenBatchNorm2d)
     for (name, conv), (after, norm) in zip(children, children[1:]):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+        if isinstance(conv, (nn.Conv2d, nn.Conv3d)) and isinstance(norm, norms):
             setattr(module, name, fuse_conv_bn_eval(conv, norm))
             setattr(module, after, nn.Identity())
     for child in module.children():

@@ -6,7 +6,7 @@ In video domain adaptation this choice has the largest single effect.  Modes:
   domain and is normalised by itself.
 - `per_domain`: one set per domain, shared affine parameters, as in AdaBN (Li et al., ICLR-W 2017)
   and CAN (Kang et al., CVPR 2019).
-- `frozen`: always the running statistics, which never change.
+- `frozen`: always the running statistics, which change within `learning_statistics` only.
 - `group`: GroupNorm, no statistics at all.
 """
 
@@ -38,6 +38,8 @@ class DomainNorm(nn.Module):
         self.mode, self.momentum, self.eps = mode, 0.1, 1e-5
         self.domain = 0  # row of the statistics in force
         self.updates = True  # whether training passes change the running statistics
+        self.repeats = False  # whether this pass has changed them once before
+        self.learning = False  # whether the mode `frozen` trains like `shared`
         self.averaged: int | None = None  # batches in a plain mean; None: exponential mean
         self.groups = min(8, channels)  # of the mode `group`
         while channels % self.groups:
@@ -54,11 +56,13 @@ class DomainNorm(nn.Module):
         row = self.domain if self.mode == "per_domain" else 0
         # (C,) views: batch_norm updates them in place
         mean, var = self.running_mean[row], self.running_var[row]
-        if not self.training or self.mode == "frozen":
+        if not self.training or (self.mode == "frozen" and not self.learning):
             return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
         momentum = self.momentum
         if not self.updates:  # batch statistics normalise, the running ones stay
             mean = var = None
+        elif self.repeats:
+            mean, var = mean.clone(), var.clone()
         elif self.averaged is not None:  # the first batch overwrites, later ones average in
             self.averaged += 1
             momentum = 1.0 / self.averaged
@@ -66,22 +70,22 @@ class DomainNorm(nn.Module):
 
 
 @contextmanager
-def _setting(model: nn.Module, name: str, value: object) -> Iterator[None]:
-    """Within the block, the attribute `name` of every `DomainNorm` of `model` is `value`."""
+def _setting(model: nn.Module, **values: object) -> Iterator[None]:
+    """Within the block, every `DomainNorm` of `model` has these values of its attributes."""
     norms = [module for module in model.modules() if isinstance(module, DomainNorm)]
-    before = [getattr(norm, name) for norm in norms]
+    before = [{name: getattr(norm, name) for name in values} for norm in norms]
     for norm in norms:
-        setattr(norm, name, value)
+        vars(norm).update(values)
     try:
         yield
     finally:
         for norm, old in zip(norms, before):
-            setattr(norm, name, old)
+            vars(norm).update(old)
 
 
 def use_domain(model: nn.Module, domain: str) -> AbstractContextManager[None]:
     """Within the block, `model` uses the statistics of `domain`, 'source' or 'target'."""
-    return _setting(model, "domain", _ROWS[domain])
+    return _setting(model, domain=_ROWS[domain])
 
 
 def keep_statistics(model: nn.Module) -> AbstractContextManager[None]:
@@ -89,7 +93,22 @@ def keep_statistics(model: nn.Module) -> AbstractContextManager[None]:
 
     Every pass over negatives runs inside such a block.
     """
-    return _setting(model, "updates", False)
+    return _setting(model, updates=False)
+
+
+def repeating(model: nn.Module) -> AbstractContextManager[None]:
+    """A block that computes a forward pass of this moment again, whenever it is entered.
+
+    The domain is that of the call, and no running statistics change a second time.
+    """
+    norms = [module for module in model.modules() if isinstance(module, DomainNorm)]
+    now = {name: getattr(norm, name) for norm in norms for name in ("domain", "updates")}
+    return _setting(model, repeats=True, **now)
+
+
+def learning_statistics(model: nn.Module, learning: bool = True) -> AbstractContextManager[None]:
+    """Within the block, `frozen` layers train as `shared` ones do, if `learning`."""
+    return _setting(model, learning=learning)
 
 
 @contextmanager
@@ -99,7 +118,8 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
     The statistics become the plain mean over batches.  AdaBN (Li et al. 2018) is this block around
     one pass over the target's training clips.  Inside, the model is in training mode but without
     dropout, because the statistics serve the network as it is tested; afterwards it is back in its
-    former mode.  The modes `group` and `frozen` ignore the block.
+    former mode.  The mode `group` ignores the block, and so does `frozen` outside of
+    `learning_statistics`.
     """
     was_training = model.training
     model.train()
@@ -107,7 +127,7 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
     try:
-        with use_domain(model, domain), _setting(model, "averaged", 0):
+        with use_domain(model, domain), _setting(model, averaged=0):
             yield
     finally:
         model.train(was_training)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nbkit.errors import NbkitError
-from nbkit.models.norm import DomainNorm, convert_batchnorm
+from nbkit.models.norm import DomainNorm, convert_batchnorm, repeating
 
 if TYPE_CHECKING:
     from nbkit.config.recognition import RunConfig
 
 Attention = Callable[[Tensor], Tensor]
+View = Callable[[Tensor], Tensor]
 SUBSAMPLE = 3  # tuples of clips per scale, the value of TRN and TA3N
 
 
@@ -75,14 +78,17 @@ class Relations(nn.Module):
                 "at least 2"
             )
         scales = range(clips, 1, -1)
-        self.tuples = [clip_tuples(clips, n) for n in scales]
+        for n in scales:  # on the device: a copy from the host would make every step wait
+            chosen = torch.tensor(clip_tuples(clips, n))
+            self.register_buffer(f"tuples_{n}", chosen, persistent=False)
         self.fuse = nn.ModuleList(nn.Linear(n * dim, dim) for n in scales)
 
     def relations(self, v: Tensor) -> Tensor:
         """(B, K, D) -> (B, K-1, D), the largest scale first."""
         found = []
-        for fuse, tuples in zip(self.fuse, self.tuples):
-            chosen = v[:, torch.tensor(tuples, device=v.device)].relu()  # (B, tuples, n, D)
+        for row, fuse in enumerate(self.fuse):
+            tuples = self.get_buffer(f"tuples_{len(self.fuse) + 1 - row}")
+            chosen = v[:, tuples].relu()  # (B, tuples, n, D)
             found.append(torch.relu(fuse(chosen.flatten(2))).sum(1))  # (B, D)
         return torch.stack(found, dim=1)
 
@@ -131,11 +137,13 @@ class ProjectionHead(nn.Module):
 class Stream(nn.Module):
     """One modality.  `head` is what Eqs. (1)-(4) see of v and V."""
 
-    def __init__(self, encoder: nn.Module, cfg: RunConfig, num_classes: int):
+    def __init__(self, modality: str, cfg: RunConfig, num_classes: int):
         super().__init__()
         dim = cfg.model.feature_dim
-        self.encoder = encoder
-        self.project = nn.Linear(encoder.out_features, dim)
+        self.modality, self.at_once = modality, cfg.optim.clips_at_once
+        self.half = cfg.optim.precision == "bf16-mixed"
+        self.encoder = make_encoder(modality, cfg)
+        self.project = nn.Linear(self.encoder.out_features, dim)
         self.aggregate = make_aggregation(cfg.model.aggregation, dim, cfg.data.clips)
         self.dropout = nn.Dropout(cfg.model.dropout)
         self.classifier = nn.Linear(dim, num_classes)
@@ -143,10 +151,41 @@ class Stream(nn.Module):
         if cfg.model.head == "mlp":
             self.head = ProjectionHead(dim, cfg.model.bn_mode)
 
-    def clip_features(self, x: Tensor) -> Tensor:
-        """(B, K, ...) -> v (B, K, D)."""
-        b, k = x.shape[:2]
-        return self.project(self.encoder(x.flatten(0, 1))).unflatten(0, (b, k))
+    def clip_features(self, x: Tensor, view: View | None = None) -> Tensor:
+        """Clips (B, K, ...), floats or bytes, -> v (B, K, D); `view` changes their floats first.
+
+        With `at_once`, chunks of so many clips pass one after the other.  A training pass keeps
+        nothing of a chunk but its features, and computes it again on the way back.
+        """
+        clips = x.flatten(0, 1)  # (B K, ...)
+        grad = torch.is_grad_enabled()
+        if self.at_once is None or (grad and not self.training):  # hooks of Grad-CAM see one pass
+            encoded = self.encode(clips, view)
+        else:
+            chunks = clips.tensor_split(-(-len(clips) // self.at_once))
+            run = self.encode_again if grad else self.encode
+            encoded = torch.cat([run(chunk, view) for chunk in chunks])  # (B K, out_features)
+        return self.project(encoded).unflatten(0, x.shape[:2])
+
+    def encode(self, clips: Tensor, view: View | None) -> Tensor:
+        """Clips (N, ...) -> (N, out_features), in float32 at least."""
+        from nbkit.data.pixels import floats  # here: methods stay quick to import
+
+        clips = floats(clips, self.modality)
+        if view is not None:
+            clips = view(clips)
+        if not (self.half and self.training):
+            return self.encoder(clips)
+        with torch.autocast(clips.device.type, torch.bfloat16):
+            return self.encoder(clips).float()
+
+    def encode_again(self, clips: Tensor, view: View | None) -> Tensor:
+        """`encode`, which keeps its input alone and is computed again for the backward pass."""
+
+        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return nullcontext(), repeating(self.encoder)
+
+        return checkpoint(self.encode, clips, view, use_reentrant=False, context_fn=contexts)
 
     def forward(self, x: Tensor, attention: Attention | None = None) -> StreamOutput:
         """Clips (B, K, ...) through the stream; `attention` weighs the relations of 'trn'."""
@@ -163,9 +202,7 @@ class TwoStream(nn.Module):
     def __init__(self, cfg: RunConfig, num_classes: int):
         super().__init__()
         self.cls_on = cfg.model.cls_on
-        self.streams = nn.ModuleDict(
-            {m: Stream(make_encoder(m, cfg), cfg, num_classes) for m in cfg.streams}
-        )
+        self.streams = nn.ModuleDict({m: Stream(m, cfg, num_classes) for m in cfg.streams})
 
     def forward(
         self, batch: dict[str, Tensor], attention: Mapping[str, Attention] | None = None
@@ -204,6 +241,10 @@ def make_encoder(stream: str, cfg: RunConfig) -> nn.Module:
         from nbkit.models.small import FrameFeatureEncoder
 
         return FrameFeatureEncoder(bn_mode=mode, dropout=cfg.model.dropout)
+    if kind == "i3d_features":
+        from nbkit.models.i3d import ClipFeatureEncoder
+
+        return ClipFeatureEncoder(mode, cfg.model.dropout)
     if kind == "mobilenet":
         from nbkit.models.mobilenet import MobileNetEncoder
 

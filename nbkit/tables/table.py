@@ -8,18 +8,19 @@ Importing this module loads no torch.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.config import ROOT, Configuration
 from nbkit.errors import NbkitError
+from nbkit.files import Name, checked_name, read_yaml
 from nbkit.train.run import CONFIGURATIONS
 from nbkit.train.store import run_key
 
@@ -37,6 +38,19 @@ HEADINGS = {
     "box_iou": "IoU of boxes",
 }
 MEAN_PRECISIONS = ("frame_map", "video_map_0.5")
+
+
+def _checked_label(label: str) -> str:
+    if not re.fullmatch(r"[\w(][\w ()+,.:=→'’&%/-]{0,79}", label):
+        raise ValueError(
+            f"{label!r} cannot name a row or a column: letters, digits, blanks and ()+,.:=→'&%/- "
+            "are allowed, 80 at most"
+        )
+    return label
+
+
+Label = Annotated[str, AfterValidator(_checked_label)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def heading(measure: str) -> str:
@@ -93,7 +107,7 @@ class Line(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    name: str
+    name: Label
     set: dict[str, Any] = {}
     printed: dict[str, float | dict[str, float]] = {}
     note: str = ""
@@ -127,18 +141,18 @@ class Table(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    name: str
+    name: Name
     title: str
     task: Literal["recognition", "localization"] = "recognition"
     paper: str = ""
     set: dict[str, Any]
     rows: list[Line]
     columns: list[Line]
-    classes: list[str] = []
-    seeds: list[int]
-    splits: list[int] = [0]
+    classes: list[Label] = []
+    seeds: list[Seed]
+    splits: list[Seed] = [0]
     note: str = ""
-    mean: str = ""
+    mean: Literal[""] | Label = ""
     against: str = ""
     twin_of: str = ""
 
@@ -149,6 +163,13 @@ class Table(BaseModel):
             raise ValueError("two rows or two columns have the same name")
         if self.against and self.against not in names:
             raise ValueError(f"against: {self.against!r} is no row")
+        for part in (self, *self.rows, *self.columns):
+            for name in part.set:
+                if not name.isupper() or name in ("SEED", "SPLIT_SEED", "RUNS_DIR"):
+                    raise ValueError(
+                        f"set: {name} is no parameter of a table (seeds and splits have lines of "
+                        "their own; parameters have upper-case names)"
+                    )
         for i, row in enumerate(self.rows):
             if row.against and row.against not in names:
                 raise ValueError(f"row {row.name!r}: against {row.against!r}, which is no row")
@@ -280,14 +301,16 @@ def table_names() -> list[str]:
 
 def load_table(name: str) -> Table:
     """The table `tables/<name>.yaml`; NbkitError names the file and what is wrong in it."""
-    path = ROOT / "tables" / f"{name}.yaml"
+    path = ROOT / "tables" / f"{checked_name(name)}.yaml"
     if not path.exists():
         raise NbkitError(f"no table {name!r}; there are: {', '.join(table_names())}")
     try:
-        table = Table(**{"name": name, **yaml.safe_load(path.read_text())})
+        table = Table(**{"name": name, **read_yaml(path)})
+        if table.name != name:
+            raise LookupError(f"name: {table.name!r} is not the file's; leave the line out")
         if table.twin_of:
             _take_printed(table, load_table(table.twin_of))
-    except (ValidationError, yaml.YAMLError, TypeError, LookupError) as error:
+    except (ValidationError, LookupError) as error:
         raise NbkitError(f"{path}: {error}") from None
     return table
 

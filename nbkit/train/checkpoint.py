@@ -6,26 +6,24 @@ one's lock, and then loads the file.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from nbkit.config import Configuration
 from nbkit.errors import NbkitError
-from nbkit.files import atomically
+from nbkit.files import atomically, held, not_written
 
 
 @contextmanager
 def stage_file(cfg: Configuration, key: str) -> Iterator[Path]:
     """The path of a stage's checkpoint, held alone for the duration of the block."""
-    folder = Path(cfg.watch.runs_dir) / "stages"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{key}.pt"
-    with FileLock(f"{path}.lock"):
+    path = Path(cfg.watch.runs_dir) / "stages" / f"{key}.pt"
+    with held(path.with_name(f"{path.name}.lock"), "a stage that this run needs, too"):
         yield path
 
 
@@ -38,27 +36,30 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     try:
         atomically(path, write)
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:
         # Closing the file that it cannot finish, torch hides the first error behind a second.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
+        if not isinstance(error.__context__, OSError):
             raise
-        raise NbkitError(
-            f"{path}: the checkpoint could not be written ({cause}). Free some disk space and run "
-            "again: training goes on from the last checkpoint that was saved"
-        ) from None
+        raise not_written(path, error.__context__) from None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
+def read_checkpoint(path: Path, *needed: str) -> dict[str, Any] | None:
     """The checkpoint at `path`, on the CPU, or None without a file.
 
-    Raises NbkitError for a damaged file, and for a file that may be good but cannot be read just
-    now.  A lack of memory is raised as it is: the file is not to blame.
+    Raises NbkitError for a damaged file, for one without the `needed` entries, and for a file that
+    may be good but cannot be read just now.  A lack of memory is raised as it is: the file is not
+    to blame.
     """
-    if not path.exists():
-        return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if not path.exists():
+            return None
+        with zipfile.ZipFile(path) as file:  # torch would not compare the check sums
+            if (changed := file.testzip()) is not None:
+                raise ValueError(f"its part {changed} changed")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not set(needed) <= set(state):
+            raise ValueError(f"it lacks one of {', '.join(needed)}")
+        return state
     except OSError as error:
         raise NbkitError(
             f"{path}: the checkpoint cannot be read now ({error}). The file itself may be good: "

@@ -56,7 +56,7 @@ def load_domains(
     classes, resolved = resolved_videos(cfg)
     table = resolved if table is None else table
     parts = _parts(cfg, table, classes)
-    manifest = load_manifest(cfg.benchmark)
+    manifest = _manifest(cfg)
     with one_at_a_time(cfg.watch.data_root, cfg.benchmark):
         make, made_of = dataset_maker(cfg, manifest, table)
     train, plain, test = {}, {}, {}
@@ -77,9 +77,17 @@ def load_domains(
 
 
 # --- the videos ----------------------------------------------------------------------------------
+def _manifest(cfg: RunConfig) -> Manifest:
+    """The benchmark's manifest; SPLIT_SEED 1 and 2 are the official lists after its own."""
+    manifest = load_manifest(cfg.benchmark)
+    if cfg.split_seed:
+        return manifest.with_split_number(1 + cfg.split_seed)
+    return manifest
+
+
 def resolved_videos(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
     """Class names and the resolved table of both domains; renders the demo where it is absent."""
-    manifest = load_manifest(cfg.benchmark)
+    manifest = _manifest(cfg)
     for side in SIDES:
         if getattr(cfg, side) not in manifest.domains:
             known = ", ".join(manifest.domains)
@@ -150,6 +158,10 @@ def dataset_maker(
     cfg: RunConfig, manifest: Manifest, table: pd.DataFrame
 ) -> tuple[Callable[..., Any], str]:
     """A function from a part of the table to its data set, and the name of what it reads."""
+    shape = {"clips": cfg.data.clips, "seed": cfg.seed}
+    if cfg.model.backbone == "i3d_features":
+        return _clip_feature_maker(cfg, table, shape)
+    shape["frames"] = cfg.data.frames
     cache = build_cache(
         table,
         Path(cfg.watch.data_root) / "cache",
@@ -161,7 +173,6 @@ def dataset_maker(
         flow_rate=manifest.flow.rate,
         image_clip=manifest.flow.clip,
     )
-    shape = {"clips": cfg.data.clips, "frames": cfg.data.frames, "seed": cfg.seed}
     if cfg.model.backbone == "mobilenet_features":
         return _feature_maker(cfg, cache, shape), cache.key
 
@@ -171,7 +182,6 @@ def dataset_maker(
             part,
             stride=cfg.data.frame_stride,
             crop=cfg.data.crop,
-            flow_clip=cfg.data.flow_clip,
             **shape,
             **how,
         )
@@ -201,3 +211,46 @@ def _feature_maker(cfg: RunConfig, cache: Any, shape: dict[str, int]) -> Callabl
         return FeatureClipDataset(features, part, **shape, **how)
 
     return make
+
+
+def _clip_feature_maker(
+    cfg: RunConfig, table: pd.DataFrame, shape: dict[str, int]
+) -> tuple[Callable[..., Any], str]:
+    """As `dataset_maker`: features of clips come straight from the files, without a cache."""
+    # only here are they needed
+    import torch
+
+    from nbkit.data.features import FeatureClipDataset, build_clip_features
+    from nbkit.methods.negatives import clip_variants
+    from nbkit.models.i3d import FrozenI3D
+
+    if cfg.data.flow == "precomputed":
+        raise NbkitError("FLOW='precomputed' with backbone i3d_features: it computes flow; use dis")
+    if cfg.model.weights == "random":
+        raise NbkitError("WEIGHTS='random' with backbone i3d_features: nothing would train it")
+    use_gpu = torch.cuda.is_available() and cfg.watch.device != "cpu"
+    weights, device = cfg.model.weights or "kinetics400", "cuda" if use_gpu else "cpu"
+    channels = {"rgb": 3, "flow": 2}
+
+    def variants(clips: torch.Tensor, stream: str, video: str) -> torch.Tensor:
+        seed = int(digest([stream, video], 8), 16)  # the same whatever is made before it
+        generator = torch.Generator().manual_seed(seed)
+        return clip_variants(clips, cfg.stcl.residual_scale, generator)
+
+    features = build_clip_features(
+        table,
+        Path(cfg.watch.data_root) / "features",
+        {m: FrozenI3D(channels[m], weights, device) for m in cfg.streams},
+        variants,
+        cfg.stcl.residual_scale,
+        size=cfg.data.crop,
+        frames=cfg.data.frames,
+        stride=cfg.data.frame_stride,
+        flow=cfg.data.flow,
+        progress=cfg.watch.progress,
+    )
+
+    def make(part: pd.DataFrame, **how: Any) -> FeatureClipDataset:
+        return FeatureClipDataset(features, part, frames=1, **shape, **how)
+
+    return make, features.key

@@ -30,11 +30,20 @@ from nbkit.files import atomically, write_csv, write_json
 from nbkit.losses.adversarial import action_loss, adversarial_loss, localization_objective, ramp
 from nbkit.models.localizer import Localizer
 from nbkit.models.localizer_sizes import build_discriminators, build_localizer
-from nbkit.models.norm import use_domain
+from nbkit.models.norm import learning_statistics, use_domain
 from nbkit.train.checkpoint import read_checkpoint, stage_file, write_checkpoint
 from nbkit.train.localization_data import LocalizationData, load_data
 from nbkit.train.localization_eval import adapt_statistics, evaluate_localizer, target_statistics
-from nbkit.train.store import Run, commit, environment, finished, read_run, run_folder, run_key
+from nbkit.train.store import (
+    Run,
+    commit,
+    environment,
+    finish,
+    read_run,
+    run_folder,
+    run_key,
+    unfinished,
+)
 
 
 class LocalizationModel(nn.Module):
@@ -52,9 +61,12 @@ class LocalizationModel(nn.Module):
     def forward(
         self, source: dict, target: dict | None, beta: float
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The four terms of Eq. (1), and those of Eq. (6) that the row has."""
+        """The four terms of Eq. (1), and those of Eq. (6) that the row has.
+
+        `target` is None where nothing is adapted.
+        """
         act, seen_source = self.detector.source_step(source)
-        if self.discriminators is None:
+        if self.discriminators is None or target is None:
             return act, {}
         instances = "t_ins" in self.discriminators.names
         with use_domain(self.detector, "target"):
@@ -67,9 +79,10 @@ def run(cfg: LocalizationConfig) -> Run:
     """Train (or reuse) the detector of `cfg`, test on the target, and return the `Run`."""
     data = load_data(cfg)
     folder = run_folder(cfg, data.key)
-    if not finished(folder):
-        model, state = _trained(cfg, data)
-        _write_run(folder, cfg, data, model.detector, state)
+    with unfinished(folder) as todo:
+        if todo:
+            model, state = _trained(cfg, data)
+            _write_run(folder, cfg, data, model.detector, state)
     return read_run(cfg, folder)
 
 
@@ -91,16 +104,31 @@ def training_key(cfg: LocalizationConfig, data_key: str) -> str:
     return digest([cfg.part(*sections), cfg.modules, labels_of, data_key], 16)
 
 
+def common_key(cfg: LocalizationConfig, data_key: str) -> str:
+    """Hash of what determines the first `source_steps`, which all rows have in common."""
+    return digest(["source steps", training_key(cfg.replace(row="I3D+RPN"), data_key)], 16)
+
+
 def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[LocalizationModel, dict]:
     if cfg.watch.device == "cuda" and not torch.cuda.is_available():
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
     fabric = Fabric(accelerator=cfg.watch.device, devices=1)
+    if fabric.device.type == "cpu":
+        torch.set_num_threads(cfg.watch.threads)  # the numbers depend on it
+    domains = data.classes, data.labelled, data.target
+    common = None
+    if cfg.optim.source_steps and cfg.row != "oracle":
+        plain = cfg.replace(row="I3D+RPN")
+        with stage_file(cfg, common_key(cfg, data.key)) as common:
+            train_localizer(fabric, plain, *domains, common, until=cfg.optim.source_steps)
     with stage_file(cfg, training_key(cfg, data.key)) as path:
-        trained = train_localizer(fabric, cfg, data.classes, data.labelled, data.target, path)
-    if cfg.detector.norm == "per_domain" and target_statistics(cfg.row) == "target":
+        model, state = train_localizer(fabric, cfg, *domains, path, common)
+    statistics_of_target = target_statistics(cfg.row) == "target"
+    if cfg.row == "AdaBN" or (cfg.detector.norm == "per_domain" and statistics_of_target):
         # So no RoI head is judged with statistics that were never set.
-        adapt_statistics(trained[0].detector, data.target, cfg)
-    return trained
+        adapt_statistics(model.detector, data.target, cfg)
+        _require_finite(model, "with the target's statistics")
+    return model, state
 
 
 def _write_run(
@@ -134,7 +162,7 @@ def _write_run(
         "seconds": {"train": per_step * cfg.optim.steps, "evaluate": evaluated},
         "finished": time.strftime("%FT%TZ", time.gmtime()),
     }
-    write_json(folder / "metrics.json", metrics)
+    finish(folder, metrics)
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -145,8 +173,12 @@ def train_localizer(
     labelled: KeyframeDataset,
     target: KeyframeDataset,
     path: Path,
+    common: Path | None = None,
+    until: int | None = None,
 ) -> tuple[LocalizationModel, dict[str, Any]]:
-    """Train a row, going on from the checkpoint at `path`, if there is one.
+    """Train a row up to step `until` (None: all), going on from the checkpoint at `path`.
+
+    Without that file it goes on from the one at `common`, which is of a row without modules.
 
     Returns the model in evaluation mode and the checkpoint's state: `history`, one dict per logged
     step, and `environment`, in which the training began.
@@ -158,23 +190,34 @@ def train_localizer(
         )
     model = LocalizationModel(cfg, len(classes))
     module, optimizer = fabric.setup(model, branch_optimizer(cfg, model))
-    state = read_checkpoint(path)
+    kept = ("step", "history", "environment", "model", "optimizer")
+    state = read_checkpoint(path, *kept)
+    if state is None and common is not None:
+        state = read_checkpoint(common, *kept)
     if state is None:
         state = {"step": 0, "history": [], "environment": environment(fabric.device)}
     else:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    steps = range(state["step"], cfg.optim.steps)
+        # That of `common` has no discriminators: these start now.
+        model.load_state_dict({**model.state_dict(), **state["model"]})
+        moments = state["optimizer"]["state"]
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    steps = range(state["step"], until or cfg.optim.steps)
     for step in tqdm(steps, "steps", disable=not cfg.watch.progress):
         row = train_step(fabric, module, optimizer, cfg, labelled, target, step)
-        last = step == cfg.optim.steps - 1
+        last = step == steps[-1]
         if step % cfg.watch.log_every == 0 or last:
             state["history"].append(row)
         if (step + 1) % cfg.watch.save_every == 0 or last:
             state["step"] = step + 1
             state["model"], state["optimizer"] = model.state_dict(), optimizer.state_dict()
+            _require_finite(model, f"after step {step}")
             write_checkpoint(path, state)
     return model.eval(), state
+
+
+def _require_finite(model: nn.Module, when: str) -> None:
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise NbkitError(f"the detector is not finite {when}. Lower LR, LAM or BETA")
 
 
 def train_step(
@@ -190,13 +233,15 @@ def train_step(
     started = time.perf_counter()
     rate, beta = learning_rate(cfg, step), reversal(cfg, step)
     first, second = fabric.to_device(step_batch(cfg, labelled, step, 0)), None
-    if cfg.modules:
+    alone = step < cfg.optim.source_steps
+    if cfg.modules and not alone:
         second = fabric.to_device(step_batch(cfg, target, step, 1))
     for group in optimizer.param_groups:
         group["lr"] = rate
     torch.manual_seed(int(np.random.SeedSequence([cfg.seed, step, 0]).generate_state(1)[0]))
     module.train()
-    act, adv = module(first, second, beta)
+    with learning_statistics(module, alone):
+        act, adv = module(first, second, beta)
     loss = action_loss(**act)
     if adv:
         loss = localization_objective(loss, adversarial_loss(adv), cfg.adaptation.lam)
@@ -234,10 +279,11 @@ def learning_rate(cfg: LocalizationConfig, step: int) -> float:
 
 
 def reversal(cfg: LocalizationConfig, step: int) -> float:
-    """Coefficient of the gradient reversal at a step."""
+    """Coefficient of the gradient reversal at a step; its ramp begins with the adaptation."""
+    first, beta = cfg.optim.source_steps, cfg.adaptation.beta
     if not cfg.adaptation.beta_ramp:
-        return cfg.adaptation.beta
-    return cfg.adaptation.beta * ramp(step / cfg.optim.steps)
+        return beta
+    return beta * ramp(max(step - first, 0) / (cfg.optim.steps - first))
 
 
 def branch_optimizer(cfg: LocalizationConfig, model: LocalizationModel) -> torch.optim.Optimizer:

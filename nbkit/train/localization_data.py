@@ -24,7 +24,7 @@ UNTRIMMED_DEMO = "demo_untrimmed"
 # HAZE over street: each video loses 30 to 60 % of its contrast, so that proposals are lost, too.
 UNTRIMMED, HAZE = 0.25, 0.6
 # Benchmarks that lie in another benchmark's folder.
-SAME_FOLDER = {"jhmdb_camera_boxes": "jhmdb_camera"}
+SAME_FOLDER = {"jhmdb_camera_boxes": "jhmdb_camera", "jhmdb_ucf101_two": "jhmdb_ucf101"}
 
 
 @dataclass

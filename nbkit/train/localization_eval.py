@@ -15,7 +15,7 @@ from nbkit.evaluate.frame_map import drop_background, frame_map
 from nbkit.evaluate.linking import LinkSettings, link
 from nbkit.evaluate.video_map import RANGE, video_maps
 from nbkit.models.localizer import Localizer
-from nbkit.models.norm import estimating_statistics, use_domain
+from nbkit.models.norm import estimating_statistics, learning_statistics, use_domain
 
 ADABN_BATCHES = 20
 
@@ -162,7 +162,7 @@ def adapt_statistics(
     Needed before evaluation with statistics per domain: where no target RoI went through the head
     in training, its target statistics still have their initial values.
     """
-    with estimating_statistics(detector, domain):
+    with learning_statistics(detector), estimating_statistics(detector, domain):
         for step in range(ADABN_BATCHES):
             # Or the numbers would depend on whether this process has trained before.
             data.set_epoch(step)

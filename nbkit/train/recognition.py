@@ -23,7 +23,7 @@ from nbkit.methods.passes import Features
 from nbkit.train.domains import Domains, load_domains
 from nbkit.train.selection import own_history, selected, target_features
 from nbkit.train.stages import History, train_stage
-from nbkit.train.store import Run, environment, finished, read_run, run_folder, run_key
+from nbkit.train.store import Run, environment, finish, read_run, run_folder, run_key, unfinished
 
 
 class Prepared(NamedTuple):
@@ -39,7 +39,9 @@ def prepare(cfg: RunConfig) -> Prepared:
     run_key(cfg)  # refuses an unknown METHOD
     if cfg.watch.device == "cuda" and not torch.cuda.is_available():
         raise NbkitError("DEVICE='cuda', but no GPU is visible; use DEVICE='auto' or 'cpu'")
-    fabric = Fabric(accelerator=cfg.watch.device, devices=1, precision=cfg.optim.precision)
+    fabric = Fabric(accelerator=cfg.watch.device, devices=1)
+    if fabric.device.type == "cpu":
+        torch.set_num_threads(cfg.watch.threads)  # the numbers depend on it
     make = method_class(cfg.method)
     domains = load_domains(cfg, make.labelled)
     torch.manual_seed(cfg.seed)
@@ -51,10 +53,11 @@ def run(cfg: RunConfig) -> Run:
     """Train (or reuse) the stages of `cfg`, test on the target, and return the `Run`."""
     prepared = prepare(cfg)
     folder = run_folder(cfg, prepared.domains.data_key)
-    if not finished(folder):
-        made_with = environment(prepared.fabric.device)
-        history = train(prepared)
-        write_run(folder, prepared, history, made_with)
+    with unfinished(folder) as todo:
+        if todo:
+            made_with = environment(prepared.fabric.device)
+            history = train(prepared)
+            write_run(folder, prepared, history, made_with)
     return read_run(cfg, folder)
 
 
@@ -94,7 +97,7 @@ def write_run(folder: Path, prepared: Prepared, history: History, made_with: dic
     metrics["test_seconds"] = round(test_seconds, 1)
     if method.cfg.watch.eval_every:
         metrics["selected"] = selected(method, history)
-    write_json(folder / "metrics.json", metrics)
+    finish(folder, metrics)
 
 
 def _predicted(features: Features) -> dict[str, np.ndarray]:

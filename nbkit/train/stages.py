@@ -1,26 +1,27 @@
-"""Training one stage of a recognition run: epochs, steps, checkpoints.
+"""Training one stage of a recognition run: epochs and checkpoints.
 
 A stage that two rows share is trained once: its key is a hash of all that its method reads in it.
 """
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from tqdm.auto import tqdm
 
 from nbkit.config import digest
 from nbkit.errors import NbkitError
-from nbkit.methods.base import Method, Step
-from nbkit.methods.passes import to_device
+from nbkit.methods.base import Method
+from nbkit.methods.passes import in_batches, require_finite
 from nbkit.train.checkpoint import read_checkpoint, stage_file, write_checkpoint
 from nbkit.train.domains import Domains
 from nbkit.train.selection import due, record
+from nbkit.train.steps import make_optimizer, run_epoch, seed_of
 
 History = list[dict[str, Any]]
 
@@ -38,7 +39,7 @@ def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) ->
     """Train (or load) one stage in place; returns its history, one row per epoch."""
     cfg, epochs = method.cfg, method.cfg.optim.epochs[stage - 1]
     with stage_file(cfg, stage_key(method, stage, domains.data_key)) as path:
-        state = read_checkpoint(path)
+        state = read_checkpoint(path, "epoch", "history", "model", "optimizer", "extra")
         if state:
             restore(method, stage, state, path)
             if state["epoch"] == epochs:
@@ -57,7 +58,8 @@ def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) ->
             torch.manual_seed(seed_of(cfg, stage, epoch))
             started = time.perf_counter()
             row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
-            row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
+            with refusing_ruin(method, row):
+                row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
             row["seconds"] = round(time.perf_counter() - started, 2)
             if due(method, stage, epoch):
                 row |= record(method, domains, fabric.device)
@@ -70,82 +72,26 @@ def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) ->
     return history
 
 
-def run_epoch(
-    fabric: Fabric, module: Any, method: Method, optimizer: Any, stage: int, epoch: int
-) -> dict[str, float]:
-    """Run one pass over the labelled set; returns the mean of every term, unweighted."""
-    cfg, train = method.cfg, method.data.train
-    method.train()
-    for dataset in train.values():
-        dataset.set_epoch(10_000 * stage + epoch)
-    batches, views = method.batches(stage, epoch), method.views(stage)
-    sums: dict[str, float] = {}
-    for i, (labelled, unlabelled) in enumerate(_watched(batches, cfg, stage, epoch)):
-        progress = (epoch + i / len(batches)) / cfg.optim.epochs[stage - 1]
-        set_lr(optimizer, cfg, stage, epoch, progress)
-        first = train[method.labelled[0]].batch(labelled, **views)
-        second = None
-        if method.uses_target:
-            second = to_device(train["target"].batch(unlabelled, **views), fabric.device)
-        generator = torch.Generator().manual_seed(seed_of(cfg, stage, epoch) * 100_003 + i)
-        step = Step(stage, epoch, progress, generator)
-        loss, terms = module(to_device(first, fabric.device), second, step)
-        if not torch.isfinite(loss):
-            _refuse(loss, terms, stage, epoch, i)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        if cfg.optim.grad_clip:
-            fabric.clip_gradients(module, optimizer, max_norm=cfg.optim.grad_clip)
-        optimizer.step()
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-    return {name: total / len(batches) for name, total in sums.items()}
-
-
-def _watched(batches: list, cfg: Any, stage: int, epoch: int) -> Any:
-    title = f"stage {stage} epoch {epoch + 1}"
-    silent = not cfg.watch.progress
-    return tqdm(batches, desc=title, leave=False, mininterval=2, disable=silent)
-
-
 def _line(row: dict[str, Any]) -> str:
     texts = [f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()]
     return "  ".join(texts)
 
 
-def _refuse(loss: torch.Tensor, terms: dict, stage: int, epoch: int, i: int) -> None:
-    values = {name: float(value.detach()) for name, value in terms.items()}
-    raise NbkitError(
-        f"the loss is {loss.item()} in stage {stage}, epoch {epoch + 1}, step {i + 1} ({values}); "
-        "lower LR or ALPHA, or set GRAD_CLIP"
-    )
-
-
-# --- seeds and optimisation ----------------------------------------------------------------------
-def seed_of(cfg: Any, stage: int, epoch: int) -> int:
-    """One seed per (run seed, stage, epoch): resuming needs no stored random state."""
-    return (cfg.seed * 1009 + stage) * 10_007 + epoch + 1
-
-
-def make_optimizer(method: Method, stage: int) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9 (the paper) or AdamW."""
-    optim = method.cfg.optim
-    parameters = [p for p in method.trainable(stage) if p.requires_grad]
-    rates = {"lr": optim.lr[stage - 1], "weight_decay": optim.weight_decay}
-    if optim.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=0.9, **rates)
-    return torch.optim.AdamW(parameters, **rates)
-
-
-def set_lr(optimizer: Any, cfg: Any, stage: int, epoch: int, progress: float) -> None:
-    """Set a step's rate: divided by 10 after each of `lr_steps` (the paper), or half a cosine."""
-    lr = cfg.optim.lr[stage - 1]
-    if cfg.optim.lr_schedule == "step":
-        lr *= 0.1 ** sum(epoch >= step for step in cfg.optim.lr_steps)
-    else:
-        lr *= 0.5 * (1 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+@contextmanager
+def refusing_ruin(method: Method, row: dict[str, Any]) -> Iterator[None]:
+    """NbkitError after an epoch that left a network of NaN, or met a video that holds one."""
+    try:
+        yield
+        if not all(torch.isfinite(value).all() for value in method.state_dict().values()):
+            raise NbkitError(
+                f"the network is not finite after stage {row['stage']}, epoch {row['epoch']}; "
+                "lower LR or ALPHA, or set GRAD_CLIP"
+            )
+    except NbkitError:
+        for data in method.data.plain.values():
+            for batch in in_batches(data, torch.device("cpu")):
+                require_finite(batch, data.videos, "clips")
+        raise
 
 
 # --- what a stage's checkpoint holds -------------------------------------------------------------

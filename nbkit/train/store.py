@@ -3,7 +3,7 @@
     config.json    the configuration, flat
     history.csv    one line per epoch or logged step
     env.json       machine, versions and commit with which the training began
-    metrics.json   the result; written last, its presence says that the run is finished
+    metrics.json   the result, and sums of the other files; written last: the run is finished
     predictions.csv (recognition) or detections.npz (localization)
 
 Importing this module loads no torch, so that tables can be read quickly.
@@ -11,22 +11,31 @@ Importing this module loads no torch, so that tables can be read quickly.
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
 import platform
 import subprocess
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict
+
 from nbkit.config import Configuration, digest
 from nbkit.errors import NbkitError
+from nbkit.files import held, write_json
 from nbkit.methods import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FILES = ("config.json", "env.json", "history.csv", "predictions.csv", "detections.npz")
 PACKAGES = ("torch", "torchvision", "numpy", "av", "opencv-contrib-python-headless", "scikit-learn")
 
 
@@ -42,9 +51,7 @@ class Run:
     @property
     def predictions(self) -> pd.DataFrame:
         """One line per test video: video, label, the predicted class by stream and fused."""
-        import pandas as pd  # here, because reading a table must not wait for it
-
-        return pd.read_csv(self.folder / "predictions.csv")
+        return read_csv(self.folder / "predictions.csv", ("video", "label", "fused"))
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -82,8 +89,10 @@ def find_run(cfg: Configuration) -> Path | None:
     itself is not looked at here; `run` looks at it, and trains anew where it changed.
     """
     key, found = run_key(cfg), []
-    for path in Path(cfg.watch.runs_dir).glob(f"{_readable_name(cfg)}*/metrics.json"):
-        if json.loads(path.read_text()).get("cell") == key:
+    pattern = f"{glob.escape(_readable_name(cfg))}*/metrics.json"
+    for path in Path(cfg.watch.runs_dir).glob(pattern):
+        metrics = read_metrics(path.parent)
+        if metrics is not None and metrics["cell"] == key:
             found.append(path)
     if not found:
         return None
@@ -92,17 +101,125 @@ def find_run(cfg: Configuration) -> Path | None:
 
 def finished(folder: Path) -> bool:
     """Whether the run in `folder` is complete."""
-    return (folder / "metrics.json").is_file()
+    return read_metrics(folder) is not None
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[bool]:
+    """Whether the run in `folder` is still to be made; if so, no other process makes it now."""
+    if finished(folder):
+        yield False
+        return
+    with held(folder.with_name(f".{folder.name}.lock"), "this run"):
+        yield not finished(folder)
 
 
 def read_run(cfg: Configuration, folder: Path) -> Run:
     """The finished run in `folder`; NbkitError where it is not finished."""
+    metrics = read_metrics(folder)
+    if metrics is None:
+        raise NbkitError(f"{folder}: this run is not finished")
+    return Run(cfg, folder, metrics, read_csv(folder / "history.csv", ["seconds"], ["seconds"]))
+
+
+class Metrics(BaseModel):
+    """What a metrics.json must hold; each task adds its own.
+
+    files: SHA-256 of the run's other files.  sum: digest of all the rest.  Runs of earlier
+    versions have neither.
+    """
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    cell: str
+    accuracy: dict[str, float] | None = None
+    frame_map: float | None = None
+    finished: str = ""
+    files: dict[str, str] = {}
+    sum: str = ""
+
+
+def finish(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write metrics.json, with sums of the files that are there and of itself."""
+    names = [name for name in FILES if (folder / name).exists()]
+    metrics = {**metrics, "files": {name: _sha256(folder / name) for name in names}}
+    metrics["sum"] = digest(json.loads(json.dumps(metrics)))
+    write_json(folder / "metrics.json", metrics)
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """The metrics of a finished run, None where there are none.
+
+    A run of which a file is damaged or was changed is not finished: a warning names the file, and
+    the next `run` evaluates anew what its checkpoints hold.
+    """
+    path = folder / "metrics.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        said = Metrics.model_validate(found)
+        rest = {name: value for name, value in found.items() if name != "sum"}
+        changed = [n for n, s in said.files.items() if n in FILES and _sha256(folder / n) != s]
+        if (said.sum or said.files) and said.sum != digest(rest):
+            changed.append("metrics.json")
+        if changed:
+            raise ValueError(f"changed since: {', '.join(changed)}")
+        return found
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
+        if path.exists():
+            text = " ".join(str(error).split())[:200]
+            warnings.warn(f"{path}: not the file of a finished run ({text})", stacklevel=3)
+        return None
+    except OSError as error:
+        raise NbkitError(f"{path}: cannot be read now ({error}); look at its rights") from None
+
+
+class Environment(BaseModel):
+    """What tables read of an env.json."""
+
+    model_config = ConfigDict(extra="allow")
+    commit: str | None
+    versions: dict[str, str]
+    gpu: str | None
+    threads: int
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Where a finished run was trained; NbkitError for a damaged file."""
+    path = folder / "env.json"
+    try:
+        return Environment.model_validate_json(path.read_bytes()).model_dump()
+    except (OSError, ValueError) as error:
+        raise NbkitError(
+            f"{path}: not as a run writes it ({error}). Delete it and run again"
+        ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_csv(
+    path: Path, needed: Sequence[str] = (), numbers: Sequence[str] = (), **how: Any
+) -> pd.DataFrame:
+    """A CSV that the suite wrote: it has the `needed` columns, and `numbers` are numbers.
+
+    Raises NbkitError, which names the file and the column, for anything else.
+    """
     import pandas as pd  # here, because reading a table must not wait for it
 
-    if not finished(folder):
-        raise NbkitError(f"{folder}: this run is not finished")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    return Run(cfg, folder, metrics, pd.read_csv(folder / "history.csv"))
+    try:
+        found = pd.read_csv(path, **how)
+        if not set(needed) <= set(found):
+            raise ValueError(f"it lacks one of the columns {', '.join(needed)}")
+        for name in set(numbers) & set(found):
+            found[name] = pd.to_numeric(found[name])
+        return found
+    except (OSError, ValueError, TypeError) as error:  # pandas' own are ValueErrors
+        problem = " ".join(str(error).split())[:200]
+    raise NbkitError(
+        f"{path}: not a file as the suite writes it ({problem}). Move it away; what belongs to a "
+        "run is written anew by running again, what lies in results/ is in the repository"
+    )
 
 
 # --- provenance ----------------------------------------------------------------------------------

@@ -80,7 +80,6 @@ def read_segments(path: Path) -> pd.DataFrame:
 
 
 def _table_paths(options: EpicOptions, split: str) -> list[str]:
-    """Where the segment table of a split may lie, below the dataset folder."""
     paths = []
     for folder in options.tables:
         for suffix in ("pkl", "csv"):
@@ -111,7 +110,6 @@ def _add_video(
     folders: tuple[Path, Path | None],
     listing: Listing,
 ) -> None:
-    """Add the segments of one video whose verb is mapped to a common class."""
     rgb, flow = folders
     part = Path(video.split("_")[0], video)
     frames, flow_path = rgb / part, ""

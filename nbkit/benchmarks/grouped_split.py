@@ -55,7 +55,6 @@ def _improve(
     fraction: float,
     rng: np.random.Generator,
 ) -> None:
-    """Move single groups and swap pairs in place until a full pass brings nothing."""
     total = table.sum(0)  # (S,)
     counts, liked = table[test].sum(0), taste[test].sum()
     best = _cost(counts, total, fraction) + liked

@@ -1,8 +1,7 @@
 """The folder layouts: one function per layout, ``(spec, root) -> Listing``.
 
-Most datasets keep one folder per class and name the videos of each split in lists. One reader is
-for all of them, and a table says where each keeps what. UCF101-24 and UCF Sports are read from
-their box annotations, EPIC-Kitchens from tables of segments.
+One reader is for all datasets with class folders and split lists; `LIST_LAYOUTS` says where each
+keeps what.
 """
 
 from __future__ import annotations
@@ -154,7 +153,6 @@ def _all_videos(folders: dict[str, ClassFolder]) -> Iterator[ListEntry]:
 def _listed_videos(
     spec: DomainSpec, base: Path, folders: dict[str, ClassFolder], listing: Listing
 ) -> Iterator[ListEntry]:
-    """The entries of all list files; a missing list file is a problem."""
     layout = LIST_LAYOUTS[spec.layout]
     # one file per class, per split, per both, or for all
     classes = list(folders) if "{own}" in layout.lists else [""]
@@ -179,7 +177,6 @@ def _add(
     group_of: GroupReader,
     listing: Listing,
 ) -> None:
-    """Add one video to the listing, or the reason why it cannot be used."""
     layout, own = LIST_LAYOUTS[spec.layout], entry.own
     path = _find(entry.file, folder, base, listing, layout.get_videos)
     if path is None:
@@ -197,7 +194,6 @@ def _add(
 def _find(
     file: str, folder: ClassFolder, base: Path, listing: Listing, advice: str = EXTRACT
 ) -> Path | None:
-    """The video (or folder of frames) of a name; a problem where it is absent."""
     path = folder.find(file)
     if path is None:
         # Olympic Sports ships its videos in a format of its own

@@ -1,7 +1,5 @@
 """The schema of ``data_manifests/*.yaml``: a benchmark is described, never shipped.
 
-A manifest names the classes that the domains share, how each dataset's own classes map onto them,
-which split is used and how many videos every split must hold. Unknown keys are refused.
 docs/MANIFESTS.md says what every field means.
 """
 

@@ -1,9 +1,6 @@
 """What determines a run: nested sections, checked when they are made, hashed whole.
 
-A notebook's parameters cell holds flat upper-case literals.  `Configuration.from_parameters` turns
-them into sections, refuses names that it does not know, and fills the rest from a profile.  The
-same object drives the batch.  `nbkit.config.recognition` and `nbkit.config.localization` say what
-the two tasks have.
+`nbkit.config.recognition` and `nbkit.config.localization` say what the two tasks have.
 """
 
 from __future__ import annotations

@@ -167,7 +167,6 @@ class VideoDataset(Dataset):
 
 
 def _check_lengths(lengths: Mapping[str, int], span: int) -> None:
-    """Refuse videos of one frame; warn of videos shorter than the span of a clip, by name."""
     broken = [video for video, n in lengths.items() if n < 2]
     if broken:
         names = ", ".join(broken[:10])

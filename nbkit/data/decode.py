@@ -1,7 +1,4 @@
-"""Reading video files with PyAV (which bundles FFmpeg), with errors that name the file.
-
-`_opened` is the one place that opens a video, `_packets` the one that reads it.
-"""
+"""Reading video files with PyAV (which bundles FFmpeg), with errors that name the file."""
 
 from __future__ import annotations
 
@@ -177,7 +174,6 @@ def _packets(
 
 
 def _number(timed: av.Packet | av.VideoFrame, stream: VideoStream) -> int:
-    """The number of a frame (from 0) by its time stamp."""
     time = timed.dts if timed.pts is None else timed.pts
     if time is None or stream.base_rate is None:
         return -1

@@ -1,7 +1,6 @@
 """Features of a frozen network, computed once: a training run takes seconds.
 
-An image network sees single frames (`build_features`), a video network clips
-(`build_clip_features`).  `FeatureClipDataset` makes batches of both.
+Of single frames (`build_features`) or of clips (`build_clip_features`).
 """
 
 from __future__ import annotations

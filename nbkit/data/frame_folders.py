@@ -175,7 +175,6 @@ def _last_existing(pattern: str, last: int) -> int:
 
 
 def _images(paths: Sequence[Path], mode: int) -> Iterator[np.ndarray]:
-    """Pictures of one size; NbkitError names a missing, broken or cut one."""
     size = None
     for path in paths:
         try:

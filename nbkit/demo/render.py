@@ -126,7 +126,6 @@ class _Stage:
         self.noise_at = rng.integers(0, 32, (count, 2))
 
     def _camera(self, count, rng):
-        """A slow pan and a shaking hand."""
         t = np.arange(count) / max(count - 1, 1) - 0.5
         pan = np.stack([self.style["pan"] * t, 0.25 * self.style["pan"] * t], -1)
         rate = rng.uniform(1.5, 5.0, (2, 2))

@@ -1,8 +1,4 @@
-"""The rendered demo domains on disk: encoded video files in the layout of UCF101.
-
-An articulated figure performs eight actions in two domains, `studio` and `street`.  The files pass
-through the same decoding, flow and manifest code as real data.
-"""
+"""The rendered demo domains on disk: encoded video files in the layout of UCF101."""
 
 from __future__ import annotations
 
@@ -39,8 +35,6 @@ OURS = re.compile(
 
 
 class _Job(NamedTuple):
-    """One video: its folders, its name, and what it is rendered with."""
-
     video: Path
     truth: Path
     action: str
@@ -190,7 +184,6 @@ def _remove_other_demo(root: Path) -> None:
 
 # --- writing -------------------------------------------------------------------------------------
 def _write(root: Path, settings: dict, workers: int) -> None:
-    """Write what is not there yet, file by file; a file appears when it is whole."""
     if not _is_written(root, settings):
         _remove_other_demo(root)
         text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
@@ -205,7 +198,6 @@ def _holds(path: Path) -> bool:
 
 
 def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
-    """Write the split lists of a domain; yield one job per video."""
     splits = folder / domain / "splits"
     lines = [f"{number} {name}\n" for number, name in enumerate(CLASS_NAMES.values(), 1)]
     _write_list(splits / "classInd.txt", lines)
@@ -245,7 +237,6 @@ def _video_seed(*numbers: int) -> int:
 
 
 def _how(k: int, settings: dict) -> dict[str, Any]:
-    """Arguments of `render_video` for the k-th video of a class and split."""
     part = settings["untrimmed_fraction"]
     return {
         "shift": settings["shift"],

@@ -147,7 +147,6 @@ class OpenTubes:
 
 
 def _build(detections: Detections, tube: np.ndarray, settings: LinkSettings) -> list[Tube]:
-    """Group detections by tube, drop the short and the weak, fill the gaps."""
     order = np.lexsort((detections.frame, tube))
     _, start = np.unique(tube[order], return_index=True)
     stop = np.append(start[1:], len(order))
@@ -165,7 +164,6 @@ def _build(detections: Detections, tube: np.ndarray, settings: LinkSettings) -> 
 
 
 def _filled(known: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every frame from the first to the last known one, and boxes, interpolated in gaps."""
     frames = np.arange(known[0], known[-1] + 1)
     if len(frames) == len(known):
         return frames, boxes

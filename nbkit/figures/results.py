@@ -87,7 +87,6 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
 
 
 def _runs_of(table: Table, found: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Every run of a table: row, column, split, what the row reads, value."""
     parts = []
     for row in table.rows:
         stream = row.measure or measure

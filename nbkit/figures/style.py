@@ -1,8 +1,4 @@
-"""One look for all figures: page sizes, readable type, colours for colour-blind readers.
-
-Source is a blue circle and target a vermillion triangle in every figure; classes have their own
-palette.
-"""
+"""One look for all figures: page sizes, readable type, colours for colour-blind readers."""
 
 from __future__ import annotations
 

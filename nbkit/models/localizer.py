@@ -1,9 +1,7 @@
 """The spatio-temporal action detector: proposals from a key frame, classes and boxes from its clip.
 
-Faster R-CNN whose two jobs have a backbone each (Agarwal et al., BMVC 2020).  The key-frame branch
-and its region proposal network say *where* somebody may be; the temporal branch pools the clip at
-those places and says *what* they do.  The proposals carry no gradient, so the losses of one branch
-never reach the other.
+Faster R-CNN whose two jobs have a backbone each (Agarwal et al., BMVC 2020).  The proposals carry
+no gradient, so the losses of one branch never reach the other.
 """
 
 from __future__ import annotations

@@ -84,11 +84,7 @@ def _block(conv: nn.Module, norm: Mode) -> nn.Sequential:
 
 # --- laptop --------------------------------------------------------------------------------------
 def _mobilenet(weights: str | None, freeze: int) -> nn.Sequential:
-    """MobileNetV2's feature layers with frozen batch normalisation.
-
-    The first `freeze` layers are not trained; their normalisation is part of the convolution.
-    weights: a file in torchvision's own layout, or 'imagenet', the published one.
-    """
+    """MobileNetV2's layers; the first `freeze`, whose normalisation is folded in, stay frozen."""
     network = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d)
     if weights is not None:
         load_pretrained(network, "mobilenet_v2" if weights == "imagenet" else weights)

@@ -1,8 +1,4 @@
-"""The localizer in three sizes.
-
-`small` is trained from scratch in minutes on a CPU, `laptop` has MobileNetV2 in both branches, and
-`paper` has ResNet-50 and I3D.
-"""
+"""The localizer in three sizes: `small` from scratch, `laptop` MobileNetV2, `paper` as printed."""
 
 from __future__ import annotations
 

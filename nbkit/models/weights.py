@@ -1,9 +1,7 @@
 """Published weights: where they come from, how a file is found and checked, how it is loaded.
 
-Weights are named by a local path or by a key of `PUBLISHED`.  A published file is searched in an
-installed package, the weights folder (`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and torch hub's
-cache, then downloaded into the weights folder.  Every file with a published name is checked before
-it is read, and no file can run code.
+A published file is searched in an installed package, the weights folder and torch hub's cache, then
+downloaded.  Every file with a published name is checked before it is read; none can run code.
 """
 
 from __future__ import annotations

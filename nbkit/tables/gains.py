@@ -1,8 +1,7 @@
 """How much one row is above another, with a 95 % interval, and which orders differ.
 
-Recognition: the interval is that of a two-level bootstrap over runs and test videos (and splits,
-where there are several).  Localization: test videos are not right or wrong, and the bootstrap is
-over paired runs only; that is narrower than the truth where the test set is small.
+Localization: test videos are not right or wrong, and the bootstrap is over paired runs only; that
+is narrower than the truth where the test set is small.
 """
 
 from __future__ import annotations

@@ -224,7 +224,6 @@ def _in_order(lines: pd.DataFrame, order: list[tuple]) -> pd.DataFrame:
 
 
 def _committed_videos(name: str, found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What the two files on videos hold of the runs in `found`."""
     lines, runs = committed_right_wrong(name), set(_places(found))
     lines = _where(lines, [place in runs for place in _places(lines)])
     tests = lines[TEST_COLUMNS].drop_duplicates("order")

@@ -64,7 +64,6 @@ def both_domains(cfg: RunConfig) -> BothDomains:
 
 
 def _source_labels(cfg: RunConfig, videos: list[str]) -> torch.Tensor:
-    """Classes of source training videos; a network trained on the target alone gets none."""
     table = resolved_videos(cfg)[1]
     known = table[table["domain"] == cfg.source].set_index("video")["label"]
     return torch.as_tensor(known.loc[list(videos)].to_numpy().copy())

@@ -135,7 +135,6 @@ def _render(cfg: RunConfig) -> Path:
 def _parts(
     cfg: RunConfig, table: pd.DataFrame, classes: list[str]
 ) -> dict[tuple[str, str], pd.DataFrame]:
-    """The table's rows by side and split; NbkitError where a part that is needed is empty."""
     parts = {}
     for side in SIDES:
         own = table[table["domain"] == getattr(cfg, side)]

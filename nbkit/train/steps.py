@@ -67,7 +67,6 @@ def run_epoch(
 
 
 def _means(said: list[Said], place: str) -> dict[str, float]:
-    """Mean of every term over the steps; NbkitError for the first that went wrong."""
     checked = torch.stack([torch.stack([loss, norm]) for loss, norm, _ in said]).tolist()
     for i, (loss, norm) in enumerate(checked):
         if not math.isfinite(loss + norm):

@@ -14,7 +14,7 @@ def test_save_figure_writes_the_same_bytes_twice(tmp_path):
     for run in ("a", "b"):
         with plt.rc_context():
             style.use_style()
-            fig, ax = style.page(height=1.0, width=style.COLUMN)
+            fig, ax = style.page(height=1.0, width=3.3)
             style.scatter_domain(ax, np.eye(2), "target")
             files.append(style.save_figure(fig, "points", tmp_path / run))
             plt.close(fig)

@@ -14,7 +14,7 @@ import pandas as pd
 from nbkit.benchmarks.listing import Problem
 from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.benchmarks.resolve import CountRow, check_counts, scan
-from nbkit.config.profiles import RECOGNITION
+from nbkit.config import RECOGNITION
 from nbkit.data.boxes import clean_boxes, fitting_tubes, tubes_of
 from nbkit.data.cache import require_usable
 from nbkit.data.decode import require_file

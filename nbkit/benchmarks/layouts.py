@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbkit.benchmarks.epic import list_segments
-from nbkit.benchmarks.groups import GroupReader, group_reader
 from nbkit.benchmarks.listing import (
     LISTED_SUFFIX,
     ClassFolder,
@@ -31,10 +30,12 @@ from nbkit.benchmarks.split_lists import (
     HMDB_LINE,
     NAME_LINE,
     UCF_LINE,
+    GroupReader,
     ListEntry,
     arid_group,
     camera_mark,
     film_title,
+    group_reader,
     read_list,
     ucf_group,
 )

@@ -43,7 +43,7 @@ class VideoOptions(Strict):
     flow_images: folder of precomputed flow below the dataset folder.
     mark: keep only clips with a static ('nm') or a moving ('cm') camera (HMDB51 and J-HMDB).
     boxes: every video must have boxes.
-    groups: which videos are of one recording; see `nbkit.benchmarks.groups`.
+    groups: which videos are of one recording; see `nbkit.benchmarks.split_lists`.
     """
 
     flow_images: str = ""

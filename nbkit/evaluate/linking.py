@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbkit.evaluate.average_precision import ranks_within
-from nbkit.evaluate.boxes import iou
-from nbkit.evaluate.detections import Detections, Tube
+from nbkit.evaluate.detections import Detections, Tube, iou
 
 # The end of a tube that may still grow; `tube` is its number from 1 on, 0 marks a free slot.
 END = np.dtype(

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
 
 from nbkit.figures.notebook import someone_is_watching, stepper
 from nbkit.figures.style import GREY, NEGATIVE, PAGE, bare, outline, page, row_label
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 CLIP_COLOURS = ("#333333", "#999933", "#44AA99", "#AA4499")
 
@@ -40,11 +35,11 @@ def pictures(clip: np.ndarray, top: float = 0.5) -> np.ndarray:
     return np.clip(frames, 0, 1)
 
 
-def in_a_row(frames: np.ndarray, gap: int = 0, fill: float = 1.0) -> np.ndarray:
-    """Frames (T, H, W, ...) as one picture (H, T (W + gap) - gap, ...), `fill` in the gaps."""
+def in_a_row(frames: np.ndarray, gap: int = 0) -> np.ndarray:
+    """Frames (T, H, W, ...) as one picture (H, T (W + gap) - gap, ...), white in the gaps."""
     border = [(0, 0)] * frames.ndim
     border[2] = (0, gap)
-    wide = np.concatenate(np.pad(frames, border, constant_values=fill), 1)
+    wide = np.concatenate(np.pad(frames, border, constant_values=1.0), 1)
     return wide[:, : wide.shape[1] - gap]
 
 

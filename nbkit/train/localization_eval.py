@@ -9,8 +9,7 @@ import torch
 
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.keyframes import KeyframeDataset
-from nbkit.evaluate.boxes import iou_matrix
-from nbkit.evaluate.detections import Detections, Tube, tube_boxes
+from nbkit.evaluate.detections import Detections, Tube, iou_matrix, tube_boxes
 from nbkit.evaluate.frame_map import drop_background, frame_map
 from nbkit.evaluate.linking import LinkSettings, link
 from nbkit.evaluate.video_map import RANGE, video_maps

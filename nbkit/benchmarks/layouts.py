@@ -243,9 +243,8 @@ def list_ucf24(spec: DomainSpec, root: Path) -> Listing:
 def list_ucfsports(spec: DomainSpec, root: Path) -> Listing:
     """The sequences of UCF Sports, ``<View>/<id>/`` with boxes in ``gt/*.txt``; all are training.
 
-    An action is spread over view folders (Golf-Swing-Back, -Front, -Side). The folder names the
-    class; the label inside the box files is unreliable (a golf swing is called ArmSwing) and is not
-    read. The published data has sequences without pixels or boxes, which are left out.
+    The folder names the class; the label inside the box files is unreliable (a golf swing is called
+    ArmSwing) and is not read. Published sequences without pixels or boxes are left out.
     """
     listing = Listing()
     _, folders = locate(spec, root, list(spec.common_class), ["."], listing)

@@ -43,8 +43,8 @@ class Look(NamedTuple):
 def look_at(path: str | Path, by_time: bool = False) -> Look:
     """Walk through all packets of a video, and decode its first frame only.
 
-    Headers of AVI files often announce more frames than there are; the packets are counted. A codec
-    may still hand out fewer frames than packets, where a packet means "nothing changed".
+    Packets are counted, because headers often announce more frames than there are. A codec may hand
+    out fewer frames still, where a packet means "nothing changed".
 
     Args:
         by_time: count as `video_frames` does.

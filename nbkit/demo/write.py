@@ -124,17 +124,14 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def encode(path: str | os.PathLike, frames: np.ndarray) -> None:
-    """Write frames (N, H, W, 3) uint8 as MPEG-4 in AVI, always the same bytes.
-
-    Only the first frame is a key frame: a later one would renew the coded noise of the whole
-    picture at once, which flow estimators take for motion.
-    """
+    """Write frames (N, H, W, 3) uint8 as MPEG-4 in AVI, always the same bytes."""
     quantiser = {"qmin": "3", "qmax": "3"}
     with av.open(path, "w", format="avi", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("mpeg4", rate=FPS, options=quantiser)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
+        # One key frame: a later one renews the noise of the whole picture, which looks like motion.
         stream.codec_context.gop_size = max(len(frames), 12)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for picture in frames:

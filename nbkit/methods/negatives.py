@@ -1,8 +1,7 @@
 """What STCDA contrasts a clip with: Figure 3's intra-negatives, and a second view of one stream.
 
-A negative is inconsistent in space or time, or has its clips in a wrong order.  `generator` is a
-torch.Generator on the CPU throughout, and what is chosen with it becomes positions there: a mask on
-a GPU would make the host wait for the number of its entries.
+`generator` is a torch.Generator on the CPU throughout, and what is chosen with it becomes positions
+there: a mask on a GPU would make the host wait for the number of its entries.
 """
 
 from __future__ import annotations
@@ -59,9 +58,8 @@ def wrong_order(k: int, n: int, generator: Generator) -> Tensor:
 def residual_view(clips: Tensor, scale: float) -> Tensor:
     """The differences of neighbouring frames, as a clip of the same modality.
 
-    It comes from the same frames but does not share their appearance: background and clothes stand
-    still and vanish, what moves stays.  Two augmented views of one clip agree by the background
-    alone.  IIC (Tao et al., ACM MM 2020) calls this view the residual.
+    What stands still vanishes, what moves stays.  IIC (Tao et al., ACM MM 2020) calls this view the
+    residual.
 
     Args:
         clips: (..., C, T, H, W), T >= 2; RGB in [0, 1] (C = 3) or flow in [-1, 1] (C = 2).

@@ -197,15 +197,15 @@ class FrozenI3D:
     """The Kinetics network, never trained: clips (N, C, T, H, W) -> features (N, 1024).
 
     The flow network starts from the RGB weights too: its two channels get the mean of the RGB
-    filters, because the package has no flow network.  It computes in bfloat16 where the processor
-    can: 0.2 instead of 0.5 seconds per clip of 16 frames at 160 pixels on one core, and the
-    features differ by about 1.5 percent of their norm.
+    filters.  It computes in bfloat16 where the processor can; the features then differ by about
+    1.5 percent of their norm.
     """
 
     out_features = InceptionI3D.out_features
 
     def __init__(self, in_channels: int, weights: str | Path = "kinetics400", device: str = "cpu"):
-        from nbkit.models.weights import PUBLISHED, sha256_of
+        from nbkit.files import sha256_of
+        from nbkit.models.weights import PUBLISHED
 
         self.in_channels, self.weights, self.device = in_channels, weights, device
         self.half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()

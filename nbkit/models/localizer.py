@@ -38,9 +38,8 @@ class LocalizerSettings:
         roi_batch, roi_positive: RoIs per source frame, and the fraction on actors.
         jitter_copies, jitter: displaced copies of each labelled box among the training proposals.
         temporal_pool: average over time 'before_roi' (RoIAlign), or 'after_tf2'.
-        classifier_std: of the classifier's first weights; None: torch's own, about 0.07 in `small`.
-            A few hundred steps from scratch do not get away from 0.01, the value for networks that
-            were trained before.
+        classifier_std: of the classifier's first weights; None: torch's own, about 0.07 in `small`,
+            because a few hundred steps from scratch do not get away from 0.01.
     """
 
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256)

@@ -158,8 +158,7 @@ def adapt_statistics(
 ) -> None:
     """AdaBN: re-estimate the statistics of `domain` on its unlabelled frames, RoI head included.
 
-    Needed before evaluation with statistics per domain: where no target RoI went through the head
-    in training, its target statistics still have their initial values.
+    Where no target RoI went through the head in training, its statistics are still initial.
     """
     with learning_statistics(detector), estimating_statistics(detector, domain):
         for step in range(ADABN_BATCHES):

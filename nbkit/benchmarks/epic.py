@@ -54,8 +54,10 @@ def read_segments(path: Path) -> pd.DataFrame:
         NbkitError: unreadable, columns missing, or a segment that ends before it starts.
     """
     try:
-        csv = path.suffix == ".csv"
-        table = pd.read_csv(io.StringIO(read_text(path))) if csv else load_plain_pickle(path)
+        if path.suffix == ".csv":
+            table = pd.read_csv(io.StringIO(read_text(path)))
+        else:
+            table = load_plain_pickle(path)
         missing = [c for c in SEGMENT_COLUMNS if c not in table]
         if missing:
             raise NbkitError(f"columns missing: {', '.join(missing)}")

@@ -125,8 +125,9 @@ def list_videos(spec: DomainSpec, root: Path) -> Listing:
     base, folders = locate(spec, root, markers, layout.videos, listing)
     if not folders:
         return listing
-    listed = not layout.optional or spec.split.rule == "official"
-    entries = _listed_videos(spec, base, folders, listing) if listed else _all_videos(folders)
+    entries, why = _all_videos(folders), "another camera mark, or broken"
+    if not layout.optional or spec.split.rule == "official":
+        entries, why = _listed_videos(spec, base, folders, listing), "in no list"
     spelt, named = {folded(own): own for own in folders}, set()
     group_of = group_reader(spec.options.groups, base, layout.group)
     for entry in entries:
@@ -136,10 +137,10 @@ def list_videos(spec: DomainSpec, root: Path) -> Listing:
         # lists also name classes that the benchmark does not use
         if own and spec.options.mark in (None, camera_mark(entry.file)):
             _add(entry._replace(own=own), spec, base, folders[own], group_of, listing)
-    for own in sorted(set(folders) - named) if named else ():
+    if named:
         names = ", ".join(sorted(named - set(folders))[:5])
-        listing.problem("in no list", folders[own].path, f"the lists name {names} ...")
-    why = "in no list" if listed else "another camera mark, or broken"
+        for own in sorted(set(folders) - named):
+            listing.problem("in no list", folders[own].path, f"the lists name {names} ...")
     note_unused_videos(listing, base, folders.values(), why)
     attach_flow(spec, root, listing)
     return listing
@@ -186,7 +187,9 @@ def _add(
     group = group_of(own, f"{own}/{stem}")
     extra, boxes = {}, base / layout.boxes.format(own=own, stem=stem)
     if layout.boxes:
-        extra["boxes"] = str(boxes.absolute()) if boxes.is_file() else ""
+        extra["boxes"] = ""
+        if boxes.is_file():
+            extra["boxes"] = str(boxes.absolute())
     if spec.options.boxes and not boxes.is_file():
         listing.problem("boxes missing", boxes, "those of J-HMDB are in puppet_mask.zip")
     listing.add(f"{own}/{stem}", path, folder.common, entry.split, group, **extra)

@@ -200,13 +200,17 @@ def _name_gaps(manifest: Manifest, table: pd.DataFrame, problems: dict[str, list
     for domain, spec in manifest.domains.items():
         part = table[table["domain"] == domain]
         grouped = spec.split.rule == "grouped"
-        needed = {"train", "test"} if grouped or domain in targets else {"train"}
+        each = needed = {"train"}
+        if grouped:
+            each = {"train", "test"}
+        if grouped or domain in targets:
+            needed = {"train", "test"}
         if len(part) and not needed <= set(part["split"]):
             lacking = " or ".join(sorted(needed - set(part["split"])))
             problems[domain].append(_gap(lacking, f"all {len(part)} videos", part, grouped))
             continue
         for name, videos in part.groupby("class_name"):
-            lacking = sorted(({"train", "test"} if grouped else {"train"}) - set(videos["split"]))
+            lacking = sorted(each - set(videos["split"]))
             if lacking and (grouped or domain in sources):
                 what = f"class {name} ({len(videos)} videos)"
                 problems[domain].append(_gap(lacking[0], what, videos, grouped))

@@ -100,7 +100,9 @@ def group_reader(option: str, base: Path, by_name: GroupReader) -> GroupReader:
 
     def group_of(own: str, name: str) -> str:
         match = pattern.search(name)
-        return match["group"] or "" if match else ""
+        if match is None:
+            return ""
+        return match["group"] or ""
 
     return group_of
 
@@ -128,13 +130,17 @@ def _key(video: str) -> str:
 def ucf_group(own: str, stem: str) -> str:
     """``'<Class>/gXX'`` of ``v_<Class>_gXX_cYY``; the stem itself in place of an absent gXX."""
     match = re.search(r"_(g\d+)_c\d+$", stem)
-    return f"{own}/{match[1]}" if match else f"{own}/{stem}"
+    if match is None:
+        return f"{own}/{stem}"
+    return f"{own}/{match[1]}"
 
 
 def arid_group(own: str, stem: str) -> str:
     """The recording ``'<Class>_<group>'`` of ``<Class>_<group>_<number>``; '' for another name."""
     match = re.fullmatch(r".+_(\d+)_\d+", stem)
-    return f"{own}_{match[1]}" if match else ""
+    if match is None:
+        return ""
+    return f"{own}_{match[1]}"
 
 
 def film_title(own: str, stem: str) -> str:

@@ -168,7 +168,10 @@ class Configuration(Section):
         """Every field by its flat name."""
         found = {}
         for name, section in self.places().items():
-            found[name] = getattr(getattr(self, section) if section else self, name)
+            owner = self
+            if section:
+                owner = getattr(self, section)
+            found[name] = getattr(owner, name)
         return found
 
     def changed(self) -> dict[str, Any]:

@@ -58,8 +58,9 @@ def look_at(path: str | Path, by_time: bool = False) -> Look:
             if packet.size:
                 count += 1
                 last = max(last, _number(packet, stream))
-            for frame in packet.decode() if shape is None else ():
-                shape = _upright(frame, _turn_of(frame, path)).shape
+            if shape is None:
+                for frame in packet.decode():
+                    shape = _upright(frame, _turn_of(frame, path)).shape
         if shape is None:
             raise NbkitError(f"{path}: not one frame could be decoded. {AGAIN}")
         if by_time:

@@ -78,7 +78,9 @@ def difference(
         gap = Interval(float(gaps.mean()), -math.inf, math.inf, len(gaps))
     else:
         gap = paired_runs(gaps, np.zeros(len(gaps)))
-    return gap._replace(least=int(directions.min()) if len(directions) > 1 else 0)
+    if len(directions) == 1:
+        return gap
+    return gap._replace(least=int(directions.min()))
 
 
 # --- as text -------------------------------------------------------------------------------------

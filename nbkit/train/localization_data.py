@@ -150,5 +150,8 @@ def _part(rows: pd.DataFrame, domain: str, split: str) -> pd.DataFrame:
 def _annotation_prints(paths: Iterable[str]) -> list[str]:
     files = []
     for path in map(Path, sorted(set(paths))):
-        files += sorted(path.iterdir()) if path.is_dir() else [path]
+        if path.is_dir():
+            files += sorted(path.iterdir())
+        else:
+            files.append(path)
     return [fingerprint(file) for file in files]

@@ -139,7 +139,11 @@ def where_from(found: Detections, proposals: Proposals, truth: Sequence[Tube]) -
             overlap.append(ious.max())
             right.append(found.label[good][found.score[good].argmax()] == rows.label[i])
     causes = {"proposal_recall": covered, "class_given_box": right, "box_iou": overlap}
-    return {name: 100 * float(np.mean(v)) if v else float("nan") for name, v in causes.items()}
+    shares = dict.fromkeys(causes, float("nan"))
+    for name, values in causes.items():
+        if values:
+            shares[name] = 100 * float(np.mean(values))
+    return shares
 
 
 # --- whose statistics ----------------------------------------------------------------------------

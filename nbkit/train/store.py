@@ -258,7 +258,9 @@ def commit() -> str | None:
     try:
         head = _git("rev-parse", "--short", "HEAD")
         read = [f":/{folder}" for folder in ("nbkit", "tables", "data_manifests")]
-        return head + ("+" if _git("status", "--porcelain", "-uno", "--", *read) else "")
+        if _git("status", "--porcelain", "-uno", "--", *read):
+            head += "+"
+        return head
     except (OSError, subprocess.CalledProcessError):
         return None
 

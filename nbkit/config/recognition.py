@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from nbkit.config import Configuration, Section, Watch
-from nbkit.config.profiles import RECOGNITION
+from nbkit.config import RECOGNITION, Configuration, Section, Watch
 from nbkit.files import user_path
 
 # Backbones that start from random weights, or whose features have weights of their own.

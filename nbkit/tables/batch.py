@@ -117,8 +117,11 @@ def run_table(
         try:
             folder = find_run(cfg)
             with contextlib.redirect_stdout(io.StringIO()):
-                metrics = (read_run(cfg, folder) if folder else run(cfg)).metrics
-            print(f"{cell.label}: {_scores(metrics)}", flush=True)
+                if folder is None:
+                    found = run(cfg)
+                else:
+                    found = read_run(cfg, folder)
+            print(f"{cell.label}: {_scores(found.metrics)}", flush=True)
         except Exception as error:
             # Whatever it was (memory, a device), the other cells can still run.
             failed += 1

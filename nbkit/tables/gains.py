@@ -1,8 +1,7 @@
 """How much one row is above another, with a 95 % interval, and which orders differ.
 
-Recognition: the interval is that of a two-level bootstrap over runs and test videos (and splits,
-where there are several).  Localization: test videos are not right or wrong, and the bootstrap is
-over paired runs only; that is narrower than the truth where the test set is small.
+Localization: test videos are not right or wrong, and the bootstrap is over paired runs only; that
+is narrower than the truth where the test set is small.
 """
 
 from __future__ import annotations
@@ -79,7 +78,9 @@ def difference(
         gap = Interval(float(gaps.mean()), -math.inf, math.inf, len(gaps))
     else:
         gap = paired_runs(gaps, np.zeros(len(gaps)))
-    return gap._replace(least=int(directions.min()) if len(directions) > 1 else 0)
+    if len(directions) == 1:
+        return gap
+    return gap._replace(least=int(directions.min()))
 
 
 # --- as text -------------------------------------------------------------------------------------

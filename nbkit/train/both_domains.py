@@ -36,9 +36,9 @@ class BothDomains(NamedTuple):
 def both_domains(cfg: RunConfig) -> BothDomains:
     """Both domains through the final network of `cfg`, trained now where checkpoints are absent.
 
-    The target is read with the statistics that evaluation uses for this method.  The source is read
-    with its own, except by a network trained on the target alone, which has never seen any but the
-    target's.  Raises NbkitError, before any training, where the source has no test videos.
+    The target is read with the statistics that evaluation uses for this method, the source with its
+    own, except by a network trained on the target alone.  Raises NbkitError, before any training,
+    where the source has no test videos.
     """
     prepared = prepare(cfg)
     fabric, method, domains = prepared
@@ -64,7 +64,6 @@ def both_domains(cfg: RunConfig) -> BothDomains:
 
 
 def _source_labels(cfg: RunConfig, videos: list[str]) -> torch.Tensor:
-    """Classes of source training videos; a network trained on the target alone gets none."""
     table = resolved_videos(cfg)[1]
     known = table[table["domain"] == cfg.source].set_index("video")["label"]
     return torch.as_tensor(known.loc[list(videos)].to_numpy().copy())

@@ -1,8 +1,4 @@
-"""Stage checkpoints: `<runs_dir>/stages/<key>.pt`, written whole or not at all.
-
-A stage that two rows share has one key, and is trained once: the second run waits for the first
-one's lock, and then loads the file.
-"""
+"""Stage checkpoints: `<runs_dir>/stages/<key>.pt`, written whole or not at all."""
 
 from __future__ import annotations
 

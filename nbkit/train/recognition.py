@@ -1,7 +1,4 @@
-"""`run(cfg)`: train what is missing, evaluate, write the run folder.
-
-A finished run is read, not repeated.
-"""
+"""`run(cfg)`: train what is missing, evaluate, write the run folder."""
 
 from __future__ import annotations
 
@@ -101,7 +98,6 @@ def write_run(folder: Path, prepared: Prepared, history: History, made_with: dic
 
 
 def _predicted(features: Features) -> dict[str, np.ndarray]:
-    """Class numbers (N,) by stream and fused."""
     return {name: p.argmax(-1).cpu().numpy() for name, p in features.probs.items()}
 
 

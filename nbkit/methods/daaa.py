@@ -13,7 +13,10 @@ from nbkit.models.clip_heads import DomainClassifier
 class DAAA(Adapting):
     r"""$\mathcal{L} = \mathcal{L}_{CE} + \lambda\,\mathcal{L}_d(v^s, v^t)$, gradient reversed.
 
-    One domain classifier per stream on clip features.  docs/METHODS.md: what is approximated.
+    Exact: the objective, one domain classifier per stream on clip features, trained end to end, and
+    DANN's ramp 2 / (1 + exp(-10 p)) - 1 over stage 3. Approximated: our backbones for its C3D; the
+    classifier's shape (D, 100, 1), because no code is public. Hyper-parameters: trade_off (lambda)
+    = 1; grl_max, 1 in DANN, 0.2 by default here as in MM-SADA's code.
     """
 
     def make_heads(self) -> dict[str, nn.Module]:

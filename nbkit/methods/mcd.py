@@ -19,9 +19,13 @@ class MCD(Adapting):
     p_2^t), \qquad
     \min_{\text{features}} \dots + \lambda\,d(p_1^t, p_2^t)$$
 
-    The paper's three alternating steps are one here: target features reach both classifiers through
-    gradient reversal and -d is minimised, so that the classifiers raise d while the features lower
-    it.  Stage 2 trains both on the source.  F_1 is the network's own classifier and predicts.
+    Approximated: the paper's three alternating steps (its step C four times per batch) are one step
+    here: target features reach both classifiers through gradient reversal (coefficient 1) and -d is
+    minimised, so that the classifiers raise d while the features lower it.  The public video codes
+    (TA3N, MM-SADA) do the same. Stage 2 trains both classifiers on the source (step A), stage 3
+    adds the discrepancy.  F_1 is the network's own classifier and gives the prediction; F_2 starts
+    from other random weights. Hyper-parameters: trade_off (lambda), 1 in the reference image code;
+    0.2 : 0.2 with cross-entropy in MM-SADA's.
     """
 
     first_stage = 2

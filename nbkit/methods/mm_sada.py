@@ -22,8 +22,13 @@ class MMSADA(Adapting):
     \mathcal{L}_{CE} + 5 \lambda \left(\mathcal{L}_c + \mathcal{L}_d^{rgb} +
     \mathcal{L}_d^{flow}\right)$$
 
-    Pairs that do not match are a clip's RGB with the flow of the next video.  With one stream there
-    is no correspondence, and only the adversary is left.  docs/METHODS.md: what is approximated.
+    Exact: the terms, their ratios in both stages (1 : 5 and 0.2 : 1 : 1 in the public code), head
+    and classifier shapes (100 hidden units), reversal up to 0.2 along DANN's ramp. Approximated:
+    pairs that do not match are made from the batch's features (a clip's RGB with the flow of the
+    next video), so that every clip is in a pair of each kind, where the code gives half of the
+    batch foreign flow; one cross-entropy per stream, where the paper sums the streams' logits.
+    Hyper-parameters: trade_off (lambda) = 1, grl_max = 0.2. With one stream there is no
+    correspondence, and only the adversary is left.
     """
 
     first_stage = 2

@@ -58,8 +58,9 @@ def wrong_order(k: int, n: int, generator: Generator) -> Tensor:
 def residual_view(clips: Tensor, scale: float) -> Tensor:
     """The differences of neighbouring frames, as a clip of the same modality.
 
-    What stands still vanishes, what moves stays.  IIC (Tao et al., ACM MM 2020) calls this view the
-    residual.
+    It comes from the same frames but does not share their appearance: background and clothes stand
+    still and vanish, what moves stays.  Two augmented views of one clip agree by the background
+    alone.  IIC (Tao et al., ACM MM 2020) calls this view the residual.
 
     Args:
         clips: (..., C, T, H, W), T >= 2; RGB in [0, 1] (C = 3) or flow in [-1, 1] (C = 2).

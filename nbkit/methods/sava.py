@@ -17,9 +17,13 @@ class SAVA(Adapting):
     $$\mathcal{L} = \mathcal{L}_{CE} + \lambda \left(\mathcal{L}_d(\tilde V^s, \tilde V^t) +
     \mathcal{L}_{order} + \mathcal{L}_{CE}(\tilde V^s)\right), \qquad \tilde V = \sum_k w_k v_k$$
 
-    w learns what is discriminative from the classification of attended source videos (it lies
-    before the reversal, so the adversary moves it, too).  The prediction uses no attention.
-    docs/METHODS.md: what is approximated.
+    Kept from the paper: the adversary sees the attended video feature only; three shuffled clips,
+    six orders, on source and target. Approximated, our reading: w is a softmax over clips of a
+    two-layer score, and learns what is discriminative from the classification of attended source
+    videos (it lies before the reversal, so the adversary moves it, too); the order head is a
+    two-layer perceptron; the weights of the three terms are equal; the prediction at test time uses
+    no attention. Hyper-parameters (the paper's weights are not known): trade_off (lambda) = 1,
+    grl_max.
     """
 
     def make_heads(self) -> dict[str, nn.Module]:

@@ -47,9 +47,13 @@ class TA3N(Adapting):
     $$\mathcal{L} = \mathcal{L}_{CE} + \lambda \left(\mathcal{L}_d^{clip} + \mathcal{L}_d^{relation}
     + \mathcal{L}_d^{video} + \gamma\,\mathcal{L}_{ae}\right), \qquad V = \sum_r (1 + w_r) R_r$$
 
-    TRN-M takes the place of the configured aggregation; trade_off = 0 is *source only* with
-    AGGREGATION = "trn".  Stage 2 trains TRN on the source, stage 3 adapts.  Needs two clips.
-    docs/METHODS.md: what is approximated.
+    Exact: TRN-M in place of the configured aggregation (`AGGREGATION = "trn"` gives it to any other
+    row), the three levels, attention and attentive entropy with their gradients as in the public
+    code, its constant reversals. Approximated: K clips for its 5 frames, trained encoders for
+    frozen frame features, no adaptive normalisation of its own (`bn_mode` does that); stage 2
+    trains TRN on the source, and stage 3 adapts. Hyper-parameters: trade_off (lambda) = 1; beta =
+    (0.75, 0.75, 0.5) for relations, videos, clips; gamma = 0.3. trade_off = 0 is *source only* with
+    AGGREGATION = "trn".  Needs two clips or more.
     """
 
     def network(self) -> RunConfig:

@@ -17,9 +17,12 @@ class TCoN(Adapting):
     \mathcal{L} = \mathcal{L}_{CE} + \lambda \left(\mathcal{L}_d(v^s, \tilde v^t) +
     \mathcal{L}_d(V^s, \tilde V^t)\right)$$
 
-    A is `co_attention`, its self-attention scaled to mean 1 before the reversal: the reversed
-    domain loss is all that it learns from.  The classifier reads clips and videos without it.
-    docs/METHODS.md: what is approximated.
+    Kept from the paper: cross-domain co-attention between a source and a target video, adversarial
+    matching of what it aligned, clip (segment) and video level. Approximated, our reading: the form
+    of A (`co_attention`; self-attention scaled to mean 1, before the reversal: the reversed domain
+    loss is all that it learns from); videos are paired as the batch has them; the classifier reads
+    clips and videos without attention, at test time too; DANN's ramp. Hyper-parameters (the paper's
+    are not known): trade_off (lambda) = 1, grl_max.
     """
 
     def make_heads(self) -> dict[str, nn.Module]:

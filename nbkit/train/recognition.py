@@ -76,17 +76,18 @@ def train(prepared: Prepared) -> History:
 def load_or_train(prepared: Prepared, last: int = STAGES[-1]) -> None:
     """Give the method its weights at the end of stage `last`; its `weights_from` says whose.
 
-    This machine's checkpoint counts first, then the network in models/ with the same key.  Where
-    neither is, the stages are trained now.
+    This machine's checkpoint counts first, then the network in models/ with the same key, if
+    SHIPPED allows it.  Where neither is, the stages are trained now.
     """
     fabric, method, domains = prepared
     stages = [stage for stage in STAGES[:last] if not method.skips(stage)]
     key = stage_key(method, stages[-1], domains.data_key)
-    if not stage_path(method.cfg, key).exists() and (found := shipped_weights(key)):
-        path, weights = found
-        restore(method, stages[-1], {"model": weights, "extra": {}}, path)
-        method.weights_from = f"shipped: models/{path.name}"
-        return
+    if method.cfg.watch.shipped and not stage_path(method.cfg, key).exists():
+        if found := shipped_weights(key):
+            path, weights = found
+            restore(method, stages[-1], {"model": weights, "extra": {}}, path)
+            method.weights_from = f"shipped: models/{path.name}"
+            return
     for stage in stages:
         train_stage(fabric, method, stage, domains)
     method.weights_from = "own run"

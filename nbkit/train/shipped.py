@@ -75,9 +75,13 @@ def _not_used(path: Path, error: Exception) -> None:
 
 
 def run_or_shipped(cfg: RunConfig, data_key: str) -> Run | None:
-    """The finished run of a configuration on this data, else the one in models/, else None."""
+    """The finished run of a configuration on this data, else the one in models/, else None.
+
+    With SHIPPED = False this machine's alone.
+    """
     own = run_folder(cfg, data_key)
-    for folder in (own, MODELS / "runs" / own.name):
+    folders = [own, MODELS / "runs" / own.name] if cfg.watch.shipped else [own]
+    for folder in folders:
         if finished(folder):
             return read_run(cfg, folder)
     return None

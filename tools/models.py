@@ -77,7 +77,8 @@ def write_network(prepared: Prepared, stage: int, name: str) -> str:
         for name, value in state["model"].items()
     }
     same = answers(prepared, stage, state["model"], path) == answers(prepared, stage, halved, path)
-    content = save(halved if same else state["model"])
+    chosen = halved if same else state["model"]
+    content = save({name: value.contiguous() for name, value in chosen.items()})
     atomically(MODELS / f"{name}.safetensors", lambda part: part.write_bytes(content))
     print(f"{name}: {'half' if same else 'single'} precision, {len(content) / 1e6:.2f} MB")
     return hashlib.sha256(content).hexdigest()

@@ -64,6 +64,7 @@ def test_the_stored_run_is_whole_and_its_accuracy_is_that_of_its_predictions(row
         right = 100 * (predictions[name] == predictions["label"]).mean()
         assert accuracy == pytest.approx(right)
     assert not json.loads((folder / "env.json").read_text())["commit"].endswith("+")
+    assert json.loads((folder / "config.json").read_text())["data_root"] == "data"
 
 
 # --- the networks on the demo's videos -----------------------------------------------------------

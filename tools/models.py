@@ -26,13 +26,13 @@ from nbkit.train.recognition import Prepared, prepare
 from nbkit.train.selection import target_features
 from nbkit.train.shipped import MODELS
 from nbkit.train.stages import restore, stage_key
-from nbkit.train.store import FILES, find_run, finished, read_metrics, run_folder
+from nbkit.train.store import find_run, finish, finished, read_metrics, run_folder
 
 ROWS = ("Source only", "AdaBN", "STCL", "VCA", "STCL+VCA", "Target only")
 COLUMN = "studio→street"
 PAGE = MODELS / "README.md"
 BLOCK = re.compile(r"(<!-- networks -->\n).*?(<!-- end -->)", re.S)
-SMALL_FILES = [*(name for name in FILES if name != "detections.npz"), "metrics.json"]
+COPIED = ("env.json", "history.csv", "predictions.csv")
 
 
 def cells() -> list[Cell]:
@@ -48,16 +48,25 @@ def write(runs_dir: str) -> None:
         folder = run_folder(prepared.method.cfg, prepared.domains.data_key)
         if not finished(folder):
             raise NbkitError(f"{folder}: no finished run of {cell.row}; run `make demo` first")
-        place = MODELS / "runs" / folder.name
-        place.mkdir(parents=True, exist_ok=True)
-        for name in SMALL_FILES:
-            shutil.copyfile(folder / name, place / name)
+        write_run_files(folder, MODELS / "runs" / folder.name)
         for stage in (2, 3) if cell.row == "STCL+VCA" else (3,):
             key = stage_key(prepared.method, stage, prepared.domains.data_key)
             if key not in networks:  # AdaBN has the weights of source only
                 name = slug(cell.row) + ("" if stage == 3 else f"_stage_{stage}")
                 networks[key] = {"name": name, "sha256": write_network(prepared, stage, name)}
     write_json(MODELS / "networks.json", networks)
+
+
+def write_run_files(folder: Path, place: Path) -> None:
+    """The small files of a run, without the folders of the machine that trained it."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(folder / name, place / name)
+    config = json.loads((folder / "config.json").read_text())
+    write_json(place / "config.json", {**config, "data_root": "data", "runs_dir": "runs"})
+    metrics = read_metrics(folder)
+    del metrics["sum"]
+    finish(place, metrics)
 
 
 def slug(row: str) -> str:
@@ -99,7 +108,7 @@ def cards() -> str:
     files = {network["name"]: network["sha256"] for network in known.values()}
     lines = [
         "| row | network | trained with | accuracy on the target's test videos, % "
-        "(RGB, flow, **fused**) | stage 2 and 3, seconds | commit | sha256 |",
+        "(RGB, flow, **fused**) | training, seconds | commit | sha256 |",
         "|---|---|---|---|---|---|---|",
     ]
     for cell in cells():

@@ -165,6 +165,9 @@ class RecognitionWatch(Watch):
     eval_every: int = Field(
         0, ge=0, description="epochs of the last stage between diagnostic evaluations; 0: none"
     )
+    shipped: bool = Field(
+        True, description="notebooks read models/ where this machine has no run; tables train"
+    )
 
 
 class RunConfig(Configuration):

@@ -89,6 +89,8 @@ def run_cell(name: str, key: str, runs_dir: str | Path = "runs") -> Path:
     if find_run(cfg) is None:
         output = Path(cfg.watch.runs_dir) / "notebooks" / "cells" / f"{key}.ipynb"
         parameters = {**cell.parameters, "RUNS_DIR": cfg.watch.runs_dir}
+        if cell.task == "recognition":
+            parameters["SHIPPED"] = False  # a table's number has been trained
         execute(CELL_NOTEBOOKS[cell.task], output, parameters, cell.task)
     folder = find_run(cfg)
     if folder is None:

@@ -149,8 +149,8 @@ def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Fig
 
 def legend_of_dots(fig: Figure, table: Table, standings: bool = False) -> None:
     """Below a figure, what its dots mean: splits and, with `standings`, how clear they are."""
-    looks = {"clear gain": GAIN, "clear loss": NEGATIVE}
-    looks |= {"too few runs": GREY, "no clear difference": "white"}
+    few = "too few splits" if len(table.splits) > 1 else "too few runs"
+    looks = {"clear gain": GAIN, "clear loss": NEGATIVE, few: GREY, "no clear difference": "white"}
     dots, names = [], []
     if standings:
         for name, colour in looks.items():

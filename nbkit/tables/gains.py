@@ -118,14 +118,17 @@ def interval_text(found: Interval | None) -> str:
 
 def in_words(found: Interval | None) -> str:
     """What may be said of a difference: 'not run', 'clearly higher', 'clearly lower', 'higher, from
-    too few runs' (or lower), 'not clear'.
+    too few runs' (or lower; or splits), 'not clear'.
     """
     if found is None:
         return NOT_RUN
     if not found.clear:
         return "not clear"
     way = "higher" if found.mean > 0 else "lower"
-    return f"clearly {way}" if starred(found) else f"{way}, from too few runs"
+    if starred(found):
+        return f"clearly {way}"
+    few = "splits" if found.splits else "runs"
+    return f"{way}, from too few {few}"
 
 
 def signed(value: float) -> str:

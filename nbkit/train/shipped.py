@@ -28,17 +28,17 @@ from nbkit.train.store import Run, finished, read_run, run_folder
 MODELS = ROOT / "models"
 
 
-class Network(BaseModel):
+class ShippedNetwork(BaseModel):
     """One line of networks.json."""
 
     name: Name
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Index(RootModel):
+class ShippedIndex(RootModel):
     """networks.json: networks by the key of their last stage."""
 
-    root: dict[str, Network]
+    root: dict[str, ShippedNetwork]
 
 
 def shipped_weights(key: str) -> tuple[Path, dict[str, Tensor]] | None:
@@ -49,7 +49,7 @@ def shipped_weights(key: str) -> tuple[Path, dict[str, Tensor]] | None:
     """
     index = MODELS / "networks.json"
     try:
-        network = Index.model_validate_json(index.read_bytes()).root.get(key)
+        network = ShippedIndex.model_validate_json(index.read_bytes()).root.get(key)
     except FileNotFoundError:
         return None  # a copy of the package alone
     except (OSError, ValueError) as error:

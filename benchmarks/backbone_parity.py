@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nbkit.files import sha256_of
 from nbkit.models.bn_inception import BNInception
 from nbkit.models.i3d import InceptionI3D
-from nbkit.models.weights import sha256_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from seeded_weights import seeded_state  # noqa: E402

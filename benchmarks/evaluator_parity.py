@@ -8,8 +8,8 @@ here. They are run twice: as they are (float32 precision and recall), and with f
 float32, which shows that what is left of the difference is the peer's rounding. Result:
 benchmarks/results/evaluator_parity.json.
 
-The peer's corners name the last pixel itself, ours end just outside it (nbkit/evaluate/boxes.py):
-`outside_the_last_pixel` is the only place where the two conventions meet.
+The peer's corners name the last pixel itself, ours end just outside it (see
+nbkit/evaluate/detections.py): `outside_the_last_pixel` is the only place where the two meet.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from nbkit.config import ROOT
-from nbkit.config.profiles import RECOGNITION
+from nbkit.config import RECOGNITION, ROOT
 from nbkit.errors import NbkitError, reason
 
 

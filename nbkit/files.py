@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import json
 import os
 import re
@@ -52,6 +53,12 @@ def user_path(text: str) -> str:
     except (ValueError, OSError) as error:
         raise NbkitError(f"{text[:99]!r} cannot be a path here: {error}") from None
     return path
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- writing -------------------------------------------------------------------------------------

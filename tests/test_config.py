@@ -2,9 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbkit.config import digest
+from nbkit.config import RECOGNITION, digest
 from nbkit.config.localization import LocalizationConfig
-from nbkit.config.profiles import RECOGNITION
 from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 

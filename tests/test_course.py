@@ -54,6 +54,6 @@ def test_what_was_misleading_stays_mended():
         c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"
     )
     assert 'last["vca"], last["intra"] - last["inter"]' in code  # no weight is in the curve
-    assert code.index("result = run(cfg)") < code.index("truth = table.loc")
+    assert code.index("or run(cfg)") < code.index("truth = table.loc")
     (path,) = (p for p in COURSE if p.name.startswith("07"))
     assert "*beside* the persons" not in prose(path) and "*besides* the persons" in prose(path)

@@ -82,3 +82,14 @@ def test_a_clash_is_found_through_a_helper_and_not_inside_a_comprehension():
     )
     cells = [ast.parse(text) for text in (first, *rest)]
     assert overwritten(cells) == {"draw": {"data"}}
+
+
+def test_parameters_that_matter_have_a_slider():
+    found = {}
+    for path in NOTEBOOKS:
+        calls = [n for cell in code_cells(path) for n in ast.walk(cell) if isinstance(n, ast.Call)]
+        calls = [call for call in calls if getattr(call.func, "id", "") == "stepper"]
+        found[path.name[:2]] = {call.args[2].value for call in calls}
+    assert found["02"] == {"temperature"} and found["03"] == {"assignment"}
+    assert found["04"] == {"β"} and found["05"] == {"γ", "IoU"}
+    assert found["06"] == {"perplexity"} and found["08"] == {"seeds"}

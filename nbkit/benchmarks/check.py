@@ -14,7 +14,7 @@ import pandas as pd
 from nbkit.benchmarks.listing import Problem
 from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.benchmarks.resolve import CountRow, check_counts, scan
-from nbkit.config.profiles import RECOGNITION
+from nbkit.config import RECOGNITION
 from nbkit.data.boxes import clean_boxes, fitting_tubes, tubes_of
 from nbkit.data.cache import require_usable
 from nbkit.data.decode import require_file
@@ -109,7 +109,6 @@ def check_data(
 
 
 def _count_frames(row: dict, manifest: Manifest, quick: bool) -> int:
-    """Frames of a video that a run would accept; NbkitError says why it would not."""
     source = source_of(row)
     if quick and not source.is_folder:
         require_file(source.path)
@@ -124,7 +123,6 @@ def _count_frames(row: dict, manifest: Manifest, quick: bool) -> int:
 
 
 def _decode_samples(report: DataReport) -> None:
-    """Decode the start of one video per domain and compute its flow; time both on the processor."""
     times = []
     for domain in report.manifest.domains:
         part = report.table[report.table["domain"] == domain]
@@ -150,7 +148,6 @@ def _decode_samples(report: DataReport) -> None:
 
 
 def _sample(row: dict, manifest: Manifest) -> tuple[np.ndarray, str]:
-    """The first frames of a video, and which flow was read or computed for them."""
     source = source_of(row)
     frames = read_frames(source, SAMPLE_FRAMES)
     if source.flow_path:
@@ -162,7 +159,6 @@ def _sample(row: dict, manifest: Manifest) -> tuple[np.ndarray, str]:
 
 
 def _sample_boxes(row: dict) -> str:
-    """How many boxes a video has; '' for a dataset without boxes."""
     if not row.get("boxes"):
         return ""
     tubes = tubes_of(row).tubes
@@ -190,7 +186,6 @@ def format_report(report: DataReport, *, listed: int = LISTED) -> str:
 
 
 def _domain_lines(report: DataReport, domain: str) -> list[str]:
-    """How many videos there are, by split, and the classes whose numbers differ."""
     part = report.table[report.table["domain"] == domain]
     dataset, groups = report.manifest.domains[domain].dataset, part["group"].nunique()
     lines = [f"{domain} ({dataset}): {len(part)} usable videos, {groups} recording groups"]

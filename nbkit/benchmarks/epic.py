@@ -54,8 +54,10 @@ def read_segments(path: Path) -> pd.DataFrame:
         NbkitError: unreadable, columns missing, or a segment that ends before it starts.
     """
     try:
-        csv = path.suffix == ".csv"
-        table = pd.read_csv(io.StringIO(read_text(path))) if csv else load_plain_pickle(path)
+        if path.suffix == ".csv":
+            table = pd.read_csv(io.StringIO(read_text(path)))
+        else:
+            table = load_plain_pickle(path)
         missing = [c for c in SEGMENT_COLUMNS if c not in table]
         if missing:
             raise NbkitError(f"columns missing: {', '.join(missing)}")
@@ -80,7 +82,6 @@ def read_segments(path: Path) -> pd.DataFrame:
 
 
 def _table_paths(options: EpicOptions, split: str) -> list[str]:
-    """Where the segment table of a split may lie, below the dataset folder."""
     paths = []
     for folder in options.tables:
         for suffix in ("pkl", "csv"):
@@ -111,7 +112,6 @@ def _add_video(
     folders: tuple[Path, Path | None],
     listing: Listing,
 ) -> None:
-    """Add the segments of one video whose verb is mapped to a common class."""
     rgb, flow = folders
     part = Path(video.split("_")[0], video)
     frames, flow_path = rgb / part, ""

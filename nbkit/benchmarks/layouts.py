@@ -1,8 +1,7 @@
 """The folder layouts: one function per layout, ``(spec, root) -> Listing``.
 
-Most datasets keep one folder per class and name the videos of each split in lists. One reader is
-for all of them, and a table says where each keeps what. UCF101-24 and UCF Sports are read from
-their box annotations, EPIC-Kitchens from tables of segments.
+One reader is for all datasets with class folders and split lists; `LIST_LAYOUTS` says where each
+keeps what.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbkit.benchmarks.epic import list_segments
-from nbkit.benchmarks.groups import GroupReader, group_reader
 from nbkit.benchmarks.listing import (
     LISTED_SUFFIX,
     ClassFolder,
@@ -32,10 +30,12 @@ from nbkit.benchmarks.split_lists import (
     HMDB_LINE,
     NAME_LINE,
     UCF_LINE,
+    GroupReader,
     ListEntry,
     arid_group,
     camera_mark,
     film_title,
+    group_reader,
     read_list,
     ucf_group,
 )
@@ -125,8 +125,9 @@ def list_videos(spec: DomainSpec, root: Path) -> Listing:
     base, folders = locate(spec, root, markers, layout.videos, listing)
     if not folders:
         return listing
-    listed = not layout.optional or spec.split.rule == "official"
-    entries = _listed_videos(spec, base, folders, listing) if listed else _all_videos(folders)
+    entries, why = _all_videos(folders), "another camera mark, or broken"
+    if not layout.optional or spec.split.rule == "official":
+        entries, why = _listed_videos(spec, base, folders, listing), "in no list"
     spelt, named = {folded(own): own for own in folders}, set()
     group_of = group_reader(spec.options.groups, base, layout.group)
     for entry in entries:
@@ -136,10 +137,10 @@ def list_videos(spec: DomainSpec, root: Path) -> Listing:
         # lists also name classes that the benchmark does not use
         if own and spec.options.mark in (None, camera_mark(entry.file)):
             _add(entry._replace(own=own), spec, base, folders[own], group_of, listing)
-    for own in sorted(set(folders) - named) if named else ():
+    if named:
         names = ", ".join(sorted(named - set(folders))[:5])
-        listing.problem("in no list", folders[own].path, f"the lists name {names} ...")
-    why = "in no list" if listed else "another camera mark, or broken"
+        for own in sorted(set(folders) - named):
+            listing.problem("in no list", folders[own].path, f"the lists name {names} ...")
     note_unused_videos(listing, base, folders.values(), why)
     attach_flow(spec, root, listing)
     return listing
@@ -154,7 +155,6 @@ def _all_videos(folders: dict[str, ClassFolder]) -> Iterator[ListEntry]:
 def _listed_videos(
     spec: DomainSpec, base: Path, folders: dict[str, ClassFolder], listing: Listing
 ) -> Iterator[ListEntry]:
-    """The entries of all list files; a missing list file is a problem."""
     layout = LIST_LAYOUTS[spec.layout]
     # one file per class, per split, per both, or for all
     classes = list(folders) if "{own}" in layout.lists else [""]
@@ -179,7 +179,6 @@ def _add(
     group_of: GroupReader,
     listing: Listing,
 ) -> None:
-    """Add one video to the listing, or the reason why it cannot be used."""
     layout, own = LIST_LAYOUTS[spec.layout], entry.own
     path = _find(entry.file, folder, base, listing, layout.get_videos)
     if path is None:
@@ -188,7 +187,9 @@ def _add(
     group = group_of(own, f"{own}/{stem}")
     extra, boxes = {}, base / layout.boxes.format(own=own, stem=stem)
     if layout.boxes:
-        extra["boxes"] = str(boxes.absolute()) if boxes.is_file() else ""
+        extra["boxes"] = ""
+        if boxes.is_file():
+            extra["boxes"] = str(boxes.absolute())
     if spec.options.boxes and not boxes.is_file():
         listing.problem("boxes missing", boxes, "those of J-HMDB are in puppet_mask.zip")
     listing.add(f"{own}/{stem}", path, folder.common, entry.split, group, **extra)
@@ -197,7 +198,6 @@ def _add(
 def _find(
     file: str, folder: ClassFolder, base: Path, listing: Listing, advice: str = EXTRACT
 ) -> Path | None:
-    """The video (or folder of frames) of a name; a problem where it is absent."""
     path = folder.find(file)
     if path is None:
         # Olympic Sports ships its videos in a format of its own
@@ -246,9 +246,8 @@ def list_ucf24(spec: DomainSpec, root: Path) -> Listing:
 def list_ucfsports(spec: DomainSpec, root: Path) -> Listing:
     """The sequences of UCF Sports, ``<View>/<id>/`` with boxes in ``gt/*.txt``; all are training.
 
-    An action is spread over view folders (Golf-Swing-Back, -Front, -Side). The folder names the
-    class; the label inside the box files is unreliable (a golf swing is called ArmSwing) and is not
-    read. The published data has sequences without pixels or boxes, which are left out.
+    The folder names the class; the label inside the box files is unreliable (a golf swing is called
+    ArmSwing) and is not read. Published sequences without pixels or boxes are left out.
     """
     listing = Listing()
     _, folders = locate(spec, root, list(spec.common_class), ["."], listing)

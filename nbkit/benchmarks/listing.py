@@ -41,7 +41,8 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.kind}: {self.name}"
-        text = f"{text} ({self.advice})" if self.advice else text
+        if self.advice:
+            text += f" ({self.advice})"
         # names that are not UTF-8 cannot be printed
         return text.encode("utf-8", "backslashreplace").decode()
 
@@ -83,7 +84,9 @@ class Listing:
                 for entry in itertools.islice(walk(base), MOST_STRAYS):
                     self._places[_stem(entry.name)] = entry
         found = self._places.get(_stem(path.name))
-        return f"there is {found}: move or rename it" if found and found != path else ""
+        if found in (None, path):
+            return ""
+        return f"there is {found}: move or rename it"
 
 
 def walk(base: Path) -> Iterator[Path]:

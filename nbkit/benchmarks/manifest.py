@@ -1,7 +1,5 @@
 """The schema of ``data_manifests/*.yaml``: a benchmark is described, never shipped.
 
-A manifest names the classes that the domains share, how each dataset's own classes map onto them,
-which split is used and how many videos every split must hold. Unknown keys are refused.
 docs/MANIFESTS.md says what every field means.
 """
 
@@ -45,7 +43,7 @@ class VideoOptions(Strict):
     flow_images: folder of precomputed flow below the dataset folder.
     mark: keep only clips with a static ('nm') or a moving ('cm') camera (HMDB51 and J-HMDB).
     boxes: every video must have boxes.
-    groups: which videos are of one recording; see `nbkit.benchmarks.groups`.
+    groups: which videos are of one recording; see `nbkit.benchmarks.split_lists`.
     """
 
     flow_images: str = ""

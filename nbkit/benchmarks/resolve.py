@@ -66,7 +66,6 @@ def _refuse_problems(
     problems: dict[str, list[Problem]],
     allow_partial: bool,
 ) -> None:
-    """Raise NbkitError for an empty table, or for problems where a partial copy is not allowed."""
     found = [(domain, item) for domain, items in problems.items() for item in items]
     told = _shown([pair for pair in found if pair[1].level == "warning"])
     if told:
@@ -85,7 +84,6 @@ def _refuse_problems(
 
 
 def _shown(found: list[tuple[str, Problem]]) -> str:
-    """One line per problem, with its domain; at most `SHOWN`."""
     lines = [f"[{domain}] {item}" for domain, item in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"... and {len(found) - SHOWN} more")
@@ -156,9 +154,8 @@ def _name_empty_classes(spec: DomainSpec, listing: Listing) -> None:
 def _apply_grouped(manifest: Manifest, table: pd.DataFrame, seed: int) -> None:
     """Draw train/test for all domains with the rule ``grouped`` together.
 
-    A group is on the same side in every domain. A film that gives clips to both domains is
-    therefore never in the training part of one and the test part of the other, in either direction,
-    and no clip has to be dropped later.
+    So a film that gives clips to both is never in the training part of one and the test part of the
+    other.
     """
     splits = {name: spec.split for name, spec in manifest.domains.items()}
     grouped = {name: split for name, split in splits.items() if split.rule == "grouped"}
@@ -203,13 +200,17 @@ def _name_gaps(manifest: Manifest, table: pd.DataFrame, problems: dict[str, list
     for domain, spec in manifest.domains.items():
         part = table[table["domain"] == domain]
         grouped = spec.split.rule == "grouped"
-        needed = {"train", "test"} if grouped or domain in targets else {"train"}
+        each = needed = {"train"}
+        if grouped:
+            each = {"train", "test"}
+        if grouped or domain in targets:
+            needed = {"train", "test"}
         if len(part) and not needed <= set(part["split"]):
             lacking = " or ".join(sorted(needed - set(part["split"])))
             problems[domain].append(_gap(lacking, f"all {len(part)} videos", part, grouped))
             continue
         for name, videos in part.groupby("class_name"):
-            lacking = sorted(({"train", "test"} if grouped else {"train"}) - set(videos["split"]))
+            lacking = sorted(each - set(videos["split"]))
             if lacking and (grouped or domain in sources):
                 what = f"class {name} ({len(videos)} videos)"
                 problems[domain].append(_gap(lacking[0], what, videos, grouped))

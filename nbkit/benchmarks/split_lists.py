@@ -1,11 +1,15 @@
-"""Published split lists, and what the names of videos say."""
+"""Published split lists, and which videos are of one recording: by name, table or option."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from nbkit.benchmarks.listing import LISTED_SUFFIX
 from nbkit.errors import NbkitError
 
 # what a line of a list looks like
@@ -17,6 +21,9 @@ _PATTERNS = {
     NAME_LINE: r"(.*/)?(?P<file>[^/]+)",
 }
 _MARKS = {"": "", "0": "unused", "1": "train", "2": "test"}
+# (the dataset's own class, "<class>/<video>") -> recording group, "" for none
+GroupReader = Callable[[str, str], str]
+GROUP_COLUMNS = ("video", "group")
 
 
 class ListEntry(NamedTuple):
@@ -69,16 +76,71 @@ def parse_list(text: str, form: str, name: str = "list") -> list[ListEntry]:
     return entries
 
 
+# --- recording groups ----------------------------------------------------------------------------
+def group_reader(option: str, base: Path, by_name: GroupReader) -> GroupReader:
+    """How the recording group of a video is found.
+
+    Args:
+        option: "" for the layout's own rule, "file" for one group per video, a .csv file below the
+            dataset folder, or a regular expression with a part ``(?P<group>...)``.
+        base: the dataset folder.
+        by_name: the layout's rule, (own class, name without folders) -> group.
+
+    Raises:
+        NbkitError: a table that cannot be read.
+    """
+    if not option:
+        return lambda own, name: by_name(own, name.rpartition("/")[2])
+    if option == "file":
+        return lambda own, name: name
+    if option.endswith(".csv"):
+        groups = _read_groups(base / option)
+        return lambda own, name: groups.get(_key(name), "")
+    pattern = re.compile(option)
+
+    def group_of(own: str, name: str) -> str:
+        match = pattern.search(name)
+        if match is None:
+            return ""
+        return match["group"] or ""
+
+    return group_of
+
+
+def _read_groups(path: Path) -> dict[str, str]:
+    text = read_text(path)
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    groups: dict[str, str] = {}
+    for line in csv.DictReader(io.StringIO(text), delimiter=delimiter):
+        video, group = ((line.get(column) or "").strip() for column in GROUP_COLUMNS)
+        if not video or not group:
+            raise NbkitError(
+                f"{path}: every line needs {' and '.join(GROUP_COLUMNS)}, found {line}"
+            )
+        if groups.setdefault(_key(video), group) != group:
+            raise NbkitError(f"{path}: two groups for {video}")
+    return groups
+
+
+def _key(video: str) -> str:
+    """A path below the dataset folder, without suffix; written on Windows or elsewhere."""
+    return LISTED_SUFFIX.sub("", video.replace("\\", "/").removeprefix("./"))
+
+
 def ucf_group(own: str, stem: str) -> str:
     """``'<Class>/gXX'`` of ``v_<Class>_gXX_cYY``; the stem itself in place of an absent gXX."""
     match = re.search(r"_(g\d+)_c\d+$", stem)
-    return f"{own}/{match[1]}" if match else f"{own}/{stem}"
+    if match is None:
+        return f"{own}/{stem}"
+    return f"{own}/{match[1]}"
 
 
 def arid_group(own: str, stem: str) -> str:
     """The recording ``'<Class>_<group>'`` of ``<Class>_<group>_<number>``; '' for another name."""
     match = re.fullmatch(r".+_(\d+)_\d+", stem)
-    return f"{own}_{match[1]}" if match else ""
+    if match is None:
+        return ""
+    return f"{own}_{match[1]}"
 
 
 def film_title(own: str, stem: str) -> str:

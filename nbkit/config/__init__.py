@@ -1,9 +1,6 @@
 """What determines a run: nested sections, checked when they are made, hashed whole.
 
-A notebook's parameters cell holds flat upper-case literals.  `Configuration.from_parameters` turns
-them into sections, refuses names that it does not know, and fills the rest from a profile.  The
-same object drives the batch.  `nbkit.config.recognition` and `nbkit.config.localization` say what
-the two tasks have.
+`nbkit.config.recognition` and `nbkit.config.localization` say what the two tasks have.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nbkit.errors import NbkitError
-from nbkit.files import Name, user_path
+from nbkit.files import Name, read_yaml, user_path
 
 # The checkout: relative folders start here, wherever a kernel runs.
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,7 +168,10 @@ class Configuration(Section):
         """Every field by its flat name."""
         found = {}
         for name, section in self.places().items():
-            found[name] = getattr(getattr(self, section) if section else self, name)
+            owner = self
+            if section:
+                owner = getattr(self, section)
+            found[name] = getattr(owner, name)
         return found
 
     def changed(self) -> dict[str, Any]:
@@ -224,3 +224,19 @@ def _injected(names: dict[str, Any]) -> set[str]:
     cells = [cell for cell in names.get("In", ()) if cell.startswith("# Parameters\n")]
     lines = [line.partition(" = ") for cell in cells for line in cell.splitlines()]
     return {name for name, equals, _ in lines if equals and name.isidentifier()}
+
+
+# --- profiles ------------------------------------------------------------------------------------
+_PROFILES = read_yaml(Path(__file__).with_name("profiles.yaml"))
+
+
+def _profile(task: str, name: str) -> dict[str, Any]:
+    own = dict(_PROFILES[task][name])
+    like = own.pop("like", None)
+    if like is None:
+        return own
+    return {**_profile(task, like), **own}
+
+
+RECOGNITION = {name: _profile("recognition", name) for name in _PROFILES["recognition"]}
+LOCALIZATION = {name: _profile("localization", name) for name in _PROFILES["localization"]}

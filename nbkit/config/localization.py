@@ -9,8 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nbkit.config import Configuration, Section, Watch
-from nbkit.config.profiles import LOCALIZATION
+from nbkit.config import LOCALIZATION, Configuration, Section, Watch
 from nbkit.files import Name, user_path
 
 # Adaptation modules of a table row; the paper prints all but 'T_img + T_ins'.

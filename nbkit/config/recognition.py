@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from nbkit.config import Configuration, Section, Watch
-from nbkit.config.profiles import RECOGNITION
+from nbkit.config import RECOGNITION, Configuration, Section, Watch
 from nbkit.files import user_path
 
 # Backbones that start from random weights, or whose features have weights of their own.
@@ -165,6 +164,9 @@ class RecognitionWatch(Watch):
     workers: int = Field(2, ge=1, description="threads that decode and compute flow")
     eval_every: int = Field(
         0, ge=0, description="epochs of the last stage between diagnostic evaluations; 0: none"
+    )
+    shipped: bool = Field(
+        True, description="notebooks read models/ where this machine has no run; tables train"
     )
 
 

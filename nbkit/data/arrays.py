@@ -11,7 +11,7 @@ import mmap
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,20 +103,29 @@ class VideoArrays:
         atomically(path, save)
         self.lengths[video] = len(array)
 
-    def make(
+    def make_missing(
         self,
-        videos: list[str],
+        rows: Callable[[str], int],
         work: Callable[[str], np.ndarray],
         *,
         title: str,
         workers: int = 1,
         progress: bool = True,
     ) -> None:
-        """Compute and store the arrays of some videos, in `workers` threads.
+        """Compute and store the arrays of the videos without a file, in `workers` threads.
+
+        Args:
+            rows: the N of a video, asked of all before any is computed.
 
         Raises:
-            NbkitError: naming every video whose `work` failed; the others are stored.
+            NbkitError: too little space, or naming every video whose `work` failed; the others are
+                stored.
         """
+        videos = self.missing()
+        if not videos:
+            return
+        row = math.prod(self.shape) * self.dtype.itemsize
+        require_space(self.folder.parent, row * sum(answers_of(rows, videos).values()))
 
         def attempt(video: str) -> str:
             try:
@@ -184,13 +193,13 @@ def _unreadable(path: Path, error: Exception) -> NbkitError:
 
 
 def answers_of(
-    question: Callable[[Any], Any], sources: Mapping[str, Any], kept: str = "nothing was written"
-) -> dict[str, Any]:
-    """question(source) of every video, or one NbkitError naming all that fail."""
+    question: Callable[[Any], Any], videos: Iterable, kept: str = "nothing was written"
+) -> dict[Any, Any]:
+    """question(video) of every video, by video, or one NbkitError naming all that fail."""
     answers, problems = {}, []
-    for video, source in sources.items():
+    for video in videos:
         try:
-            answers[video] = question(source)
+            answers[video] = question(video)
         except (NbkitError, OSError) as error:
             problems.append(str(error))
     raise_all(problems, kept)

@@ -94,9 +94,8 @@ def fitting_tubes(row: Mapping[str, Any], n_frames: int) -> VideoTubes:
 def clean_boxes(boxes: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
     """Check boxes (N, 4) against the frame; a small overhang is clipped.
 
-    NaN rows pass. A box that loses more than half of its area by clipping is refused, because it
-    belongs to another frame size.
-    Errors name `name`: a wrong shape, a partly missing box, or no area.
+    NaN rows pass. Raises NbkitError, naming `name`, for a wrong shape, a partly missing box, no
+    area, or a box that loses more than half of its area by clipping.
     """
     boxes = np.array(boxes, dtype=np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
+from nbkit.data.arrays import VideoArrays, answers_of, key_of
 from nbkit.data.decode import Look
 from nbkit.data.flow import estimator, quantise
 from nbkit.data.sources import Source, frames_of, look, read_flow, source_of, source_print
@@ -173,13 +172,6 @@ def build_cache(
         NbkitError: naming every broken file, or the file where the disk is full.
     """
     flow_clip = size / 8 if flow_clip is None else float(flow_clip)
-    if size < 8 or flow_clip <= 0:
-        raise NbkitError(
-            f"size={size}, flow_clip={flow_clip}: size must be at least 8 and flow_clip above 0."
-        )
-    twice = table["video"][table["video"].duplicated()]
-    if len(twice):
-        raise NbkitError(f"video ids must be unique; {twice.iloc[0]!r} is not.")
     how = {"size": int(size), "flow": flow, "flow_clip": flow_clip, "max_frames": max_frames}
     if flow == STORED:
         how |= {"flow_rate": float(flow_rate), "image_clip": float(image_clip)}
@@ -189,12 +181,7 @@ def build_cache(
         print(f"flow='raft' fills the GPU from one thread: workers=1 instead of {workers}")
         workers = 1
 
-    sources = {row["video"]: source_of(row) for row in table.to_dict("records")}
-    if not all(Path(source.path).exists() for source in sources.values()):
-        answers_of(look, sources)  # raises, naming all of them
-    prints = answers_of(
-        partial(source_print, with_flow=flow == STORED, flow_rate=flow_rate), sources
-    )
+    sources, prints = sources_of(table, with_flow=flow == STORED, flow_rate=flow_rate)
     settings = {"version": VERSION, **how}
     names = {
         video: key_of({"video": video, "content": p, **settings}) for video, p in prints.items()
@@ -202,24 +189,27 @@ def build_cache(
     folder = Path(cache_dir) / f"videos-{key_of(settings)}"
     arrays = VideoArrays(folder, names, ((RGB + FLOW) * size**2,), np.uint8)
 
-    todo = arrays.missing()
-    if todo:
-        looks = answers_of(_usable, {video: sources[video] for video in todo})
-        most = max_frames or float("inf")
-        frames = sum(min(each.frames, most) for each in looks.values())
-        require_space(cache_dir, frames * (RGB + FLOW) * size**2)
+    def rows(video: str) -> int:
+        found = look(sources[video])
+        require_usable(sources[video].path, found)
+        return min(found.frames, max_frames or found.frames)
 
-        def work(video: str) -> np.ndarray:
-            rgb, motion = prepare_video(sources[video], **how)
-            n = len(rgb)
-            return np.concatenate([rgb.reshape(n, -1), motion.reshape(n, -1)], axis=1)
+    def work(video: str) -> np.ndarray:
+        rgb, motion = prepare_video(sources[video], **how)
+        n = len(rgb)
+        return np.concatenate([rgb.reshape(n, -1), motion.reshape(n, -1)], axis=1)
 
-        arrays.make(todo, work, title="videos", workers=workers, progress=progress)
+    arrays.make_missing(rows, work, title="videos", workers=workers, progress=progress)
     key = key_of({"files": sorted(prints.items()), **settings})
     return VideoCache(arrays, f"videos-{key}", how)
 
 
-def _usable(source: Source) -> Look:
-    found = look(source)
-    require_usable(source.path, found)
-    return found
+def sources_of(table: pd.DataFrame, **how: Any) -> tuple[dict[str, Source], dict[str, str]]:
+    """The sources of a table's videos and their `source_print`, by name; `how` as there.
+
+    Raises NbkitError, naming every file that is missing.
+    """
+    sources = {row["video"]: source_of(row) for row in table.to_dict("records")}
+    if not all(Path(source.path).exists() for source in sources.values()):
+        answers_of(lambda video: look(sources[video]), sources)  # raises, naming all of them
+    return sources, answers_of(lambda video: source_print(sources[video], **how), sources)

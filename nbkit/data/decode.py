@@ -1,7 +1,4 @@
-"""Reading video files with PyAV (which bundles FFmpeg), with errors that name the file.
-
-`_opened` is the one place that opens a video, `_packets` the one that reads it.
-"""
+"""Reading video files with PyAV (which bundles FFmpeg), with errors that name the file."""
 
 from __future__ import annotations
 
@@ -46,8 +43,8 @@ class Look(NamedTuple):
 def look_at(path: str | Path, by_time: bool = False) -> Look:
     """Walk through all packets of a video, and decode its first frame only.
 
-    Headers of AVI files often announce more frames than there are; the packets are counted. A codec
-    may still hand out fewer frames than packets, where a packet means "nothing changed".
+    Packets are counted, because headers often announce more frames than there are. A codec may hand
+    out fewer frames still, where a packet means "nothing changed".
 
     Args:
         by_time: count as `video_frames` does.
@@ -61,8 +58,9 @@ def look_at(path: str | Path, by_time: bool = False) -> Look:
             if packet.size:
                 count += 1
                 last = max(last, _number(packet, stream))
-            for frame in packet.decode() if shape is None else ():
-                shape = _upright(frame, _turn_of(frame, path)).shape
+            if shape is None:
+                for frame in packet.decode():
+                    shape = _upright(frame, _turn_of(frame, path)).shape
         if shape is None:
             raise NbkitError(f"{path}: not one frame could be decoded. {AGAIN}")
         if by_time:
@@ -177,7 +175,6 @@ def _packets(
 
 
 def _number(timed: av.Packet | av.VideoFrame, stream: VideoStream) -> int:
-    """The number of a frame (from 0) by its time stamp."""
     time = timed.dts if timed.pts is None else timed.pts
     if time is None or stream.base_rate is None:
         return -1

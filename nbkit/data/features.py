@@ -1,7 +1,6 @@
 """Features of a frozen network, computed once: a training run takes seconds.
 
-An image network sees single frames (`build_features`), a video network clips
-(`build_clip_features`).  `FeatureClipDataset` makes batches of both.
+Of single frames (`build_features`) or of clips (`build_clip_features`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nbkit.data.arrays import VideoArrays, key_of, require_space
+from nbkit.data.arrays import VideoArrays, key_of
 from nbkit.data.cache import VideoCache, square
 from nbkit.data.clips import VideoDataset, clip_starts, frame_indices
 from nbkit.data.flow import compute_flow, dequantise
@@ -145,11 +144,10 @@ def build_features(
             found.append(features.unflatten(0, (-1, len(VIEWS))).half().numpy())
         return np.stack(found, axis=1)  # (N, 2, V, F)
 
-    todo = arrays.missing()
-    if todo:
-        counts = [min(frames, cache.n_frames(video)) for video in todo]
-        require_space(cache_dir, sum(counts) * int(np.prod(shape)) * 2)
-        arrays.make(todo, work, title="features", progress=progress)
+    def rows(video: str) -> int:
+        return min(frames, cache.n_frames(video))
+
+    arrays.make_missing(rows, work, title="features", progress=progress)
     return FeatureCache(arrays, cache, frames, size)
 
 
@@ -245,10 +243,8 @@ def build_clip_features(
             features = [network.clip_features(clip) for clip in varied]  # (V, F) each
             return torch.stack(features).half().cpu().numpy()
 
-        todo = stored.missing()
-        if todo:
-            require_space(cache_dir, len(todo) * GRID * int(np.prod(shape)) * 2)
-            stored.make(todo, work, title=f"{modality} features", progress=progress)
+        title = f"{modality} features"
+        stored.make_missing(lambda video: GRID, work, title=title, progress=progress)
         arrays[modality] = stored
         made_of.append(settings)
     return ClipFeatures(arrays, f"features-{key_of([made_of, sorted(prints.items())])}")

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from nbkit.data.arrays import VideoArrays, answers_of, key_of, require_space
-from nbkit.data.sources import Source, frames_of, look, read_frames, source_of, source_print
+from nbkit.data.arrays import VideoArrays, answers_of, key_of
+from nbkit.data.cache import sources_of
+from nbkit.data.sources import Source, frames_of, look, read_frames
 
 # raise it when the same videos would give other bytes
 _VERSION = 2
@@ -49,25 +50,20 @@ def build_frame_cache(
     Raises:
         NbkitError: naming every file that is missing or cannot be decoded.
     """
-    sources = {row["video"]: source_of(row) for row in table.to_dict("records")}
-    if not all(Path(source.path).exists() for source in sources.values()):
-        answers_of(look, sources)  # raises, naming all of them
+    sources, prints = sources_of(table)
     settings = {"version": _VERSION, "size": list(size)}
-    prints = answers_of(source_print, sources)
     names = {video: key_of({"video": video, "content": p}) for video, p in prints.items()}
     folder = Path(cache_dir) / f"frames-{key_of(settings)}"
     arrays = VideoArrays(folder, names, (*size, 3), np.uint8)
-    todo = arrays.missing()
-    if todo:
-        looks = answers_of(look, {video: sources[video] for video in todo})
-        frames = sum(each.frames for each in looks.values())
-        require_space(cache_dir, frames * size[0] * size[1] * 3)
 
-        def work(video: str) -> np.ndarray:
-            # the whole video at its own size may not fit the memory
-            return np.concatenate([resize(x[None], size) for x in frames_of(sources[video])])
+    def rows(video: str) -> int:
+        return look(sources[video]).frames
 
-        arrays.make(todo, work, title="frames", progress=progress)
+    def work(video: str) -> np.ndarray:
+        # the whole video at its own size may not fit the memory
+        return np.concatenate([resize(x[None], size) for x in frames_of(sources[video])])
+
+    arrays.make_missing(rows, work, title="frames", progress=progress)
     return FrameCache(arrays, sources, key_of({"files": sorted(prints.items()), **settings}))
 
 

@@ -126,10 +126,8 @@ def read_flow_images(
         (N, H, W, 2) float32 in pixels, in [-clip, clip]: horizontal u, then vertical v.
 
     Raises:
-        NbkitError: rate outside (0, 1], or an image that is absent, broken or of another size.
+        NbkitError: an image that is absent, broken or of another size.
     """
-    if not 0 < rate <= 1 or clip <= 0:
-        raise NbkitError(f"flow rate {rate} must lie in (0, 1] and flow clip {clip} above 0")
     numbers = flow_numbers(flow, range(start, stop + 1), rate)
     sides = []
     for pattern in (flow.u, flow.v):
@@ -177,7 +175,6 @@ def _last_existing(pattern: str, last: int) -> int:
 
 
 def _images(paths: Sequence[Path], mode: int) -> Iterator[np.ndarray]:
-    """Pictures of one size; NbkitError names a missing, broken or cut one."""
     size = None
     for path in paths:
         try:

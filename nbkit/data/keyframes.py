@@ -82,7 +82,7 @@ class KeyframeDataset:
             rows = {number: row for number, (_, row) in enumerate(table.iterrows())}
             found = answers_of(
                 lambda number: action_tubes(rows[number], number, cache),
-                {number: number for number in rows},
+                rows,
                 "their boxes do not fit",
             )
             self.tubes = [tube for tubes in found.values() for tube in tubes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 from torchvision.models import optical_flow
 
 from nbkit.errors import NbkitError
+from nbkit.files import sha256_of
 
 # RAFT works on maps of an eighth of the side
 STRIDE = 8
@@ -81,7 +81,7 @@ def load_weights(network: nn.Module, weights: Any) -> None:
     try:
         # downloads into a temporary file and checks it
         state = weights.get_state_dict(model_dir=str(folder), check_hash=True, progress=False)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of(path)
         if not digest.startswith(path.stem.rpartition("-")[2]):
             raise ValueError(f"its sha256 is {digest}")
         network.load_state_dict(state)

@@ -1,8 +1,4 @@
-"""Eight actions of the demo body: joint angles over time, the paths of ball and box, and untrimmed
-sequences.
-
-Channels and angles are those of `nbkit.demo.body`.
-"""
+"""Eight actions of the demo body: joint angles (see `nbkit.demo.body`) over time, ball and box."""
 
 from __future__ import annotations
 

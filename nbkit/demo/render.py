@@ -66,8 +66,8 @@ def render_video(
         raise NbkitError(
             f"size={size}, frames={frames}, seed={seed}: need size >= 32, frames >= 8 and seed >= 0"
         )
-    if not 0 <= haze < 1:
-        raise NbkitError(f"haze={haze} must be at least 0 and below 1")
+    if not 0 <= shift <= 1 or not 0 <= haze < 1:
+        raise NbkitError(f"shift={shift} must be in [0, 1] and haze={haze} in [0, 1)")
     numbers = [seed, DOMAINS.index(domain), ACTIONS.index(action)]
     style = sample_style(np.random.default_rng(numbers), domain, shift)
     rng = np.random.default_rng(style["seed"])
@@ -126,7 +126,6 @@ class _Stage:
         self.noise_at = rng.integers(0, 32, (count, 2))
 
     def _camera(self, count, rng):
-        """A slow pan and a shaking hand."""
         t = np.arange(count) / max(count - 1, 1) - 0.5
         pan = np.stack([self.style["pan"] * t, 0.25 * self.style["pan"] * t], -1)
         rate = rng.uniform(1.5, 5.0, (2, 2))

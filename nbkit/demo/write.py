@@ -1,8 +1,4 @@
-"""The rendered demo domains on disk: encoded video files in the layout of UCF101.
-
-An articulated figure performs eight actions in two domains, `studio` and `street`.  The files pass
-through the same decoding, flow and manifest code as real data.
-"""
+"""The rendered demo domains on disk: encoded video files in the layout of UCF101."""
 
 from __future__ import annotations
 
@@ -39,8 +35,6 @@ OURS = re.compile(
 
 
 class _Job(NamedTuple):
-    """One video: its folders, its name, and what it is rendered with."""
-
     video: Path
     truth: Path
     action: str
@@ -130,17 +124,14 @@ def read_boxes(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def encode(path: str | os.PathLike, frames: np.ndarray) -> None:
-    """Write frames (N, H, W, 3) uint8 as MPEG-4 in AVI, always the same bytes.
-
-    Only the first frame is a key frame: a later one would renew the coded noise of the whole
-    picture at once, which flow estimators take for motion.
-    """
+    """Write frames (N, H, W, 3) uint8 as MPEG-4 in AVI, always the same bytes."""
     quantiser = {"qmin": "3", "qmax": "3"}
     with av.open(path, "w", format="avi", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("mpeg4", rate=FPS, options=quantiser)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
+        # One key frame: a later one renews the noise of the whole picture, which looks like motion.
         stream.codec_context.gop_size = max(len(frames), 12)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for picture in frames:
@@ -190,7 +181,6 @@ def _remove_other_demo(root: Path) -> None:
 
 # --- writing -------------------------------------------------------------------------------------
 def _write(root: Path, settings: dict, workers: int) -> None:
-    """Write what is not there yet, file by file; a file appears when it is whole."""
     if not _is_written(root, settings):
         _remove_other_demo(root)
         text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
@@ -205,7 +195,6 @@ def _holds(path: Path) -> bool:
 
 
 def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
-    """Write the split lists of a domain; yield one job per video."""
     splits = folder / domain / "splits"
     lines = [f"{number} {name}\n" for number, name in enumerate(CLASS_NAMES.values(), 1)]
     _write_list(splits / "classInd.txt", lines)
@@ -245,7 +234,6 @@ def _video_seed(*numbers: int) -> int:
 
 
 def _how(k: int, settings: dict) -> dict[str, Any]:
-    """Arguments of `render_video` for the k-th video of a class and split."""
     part = settings["untrimmed_fraction"]
     return {
         "shift": settings["shift"],

@@ -86,11 +86,6 @@ class MeanAP:
             return float("nan")
         return float(np.mean(known))
 
-    @property
-    def absent(self) -> tuple[str, ...]:
-        """Classes without ground truth."""
-        return tuple(name for name, value in zip(self.classes, self.ap) if np.isnan(value))
-
 
 def class_names(classes: Sequence[str] | int) -> tuple[str, ...]:
     """Names of the classes; a number C stands for '0'..'C-1'."""

@@ -14,8 +14,7 @@ from nbkit.evaluate.average_precision import (
     greedy_match,
     ranks_within,
 )
-from nbkit.evaluate.boxes import iou
-from nbkit.evaluate.detections import Detections, Tube, tube_boxes
+from nbkit.evaluate.detections import Detections, Tube, iou, tube_boxes
 
 
 def drop_background(detections: Detections, truth: Detections) -> Detections:

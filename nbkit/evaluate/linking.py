@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbkit.errors import NbkitError
 from nbkit.evaluate.average_precision import ranks_within
-from nbkit.evaluate.boxes import iou
-from nbkit.evaluate.detections import Detections, Tube
+from nbkit.evaluate.detections import Detections, Tube, iou
 
 # The end of a tube that may still grow; `tube` is its number from 1 on, 0 marks a free slot.
 END = np.dtype(
@@ -45,10 +43,6 @@ class LinkSettings:
     max_gap: int = 5
     min_length: int = 15
     min_score: float = 0.005
-
-    def __post_init__(self) -> None:
-        if self.top_k < 1 or self.max_gap < 0 or self.min_length < 1:
-            raise NbkitError("linking: top_k and min_length must be at least 1, max_gap at least 0")
 
 
 def link(detections: Detections, settings: LinkSettings = LinkSettings()) -> list[Tube]:
@@ -152,7 +146,6 @@ class OpenTubes:
 
 
 def _build(detections: Detections, tube: np.ndarray, settings: LinkSettings) -> list[Tube]:
-    """Group detections by tube, drop the short and the weak, fill the gaps."""
     order = np.lexsort((detections.frame, tube))
     _, start = np.unique(tube[order], return_index=True)
     stop = np.append(start[1:], len(order))
@@ -170,7 +163,6 @@ def _build(detections: Detections, tube: np.ndarray, settings: LinkSettings) -> 
 
 
 def _filled(known: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every frame from the first to the last known one, and boxes, interpolated in gaps."""
     frames = np.arange(known[0], known[-1] + 1)
     if len(frames) == len(known):
         return frames, boxes

@@ -1,7 +1,4 @@
-"""How well two domains mix and how well classes stay apart: what a picture of features hides.
-
-All functions read features in their own space; none depends on an embedding of them.
-"""
+"""How well two domains mix and classes stay apart in the features' own space, not in a picture."""
 
 from __future__ import annotations
 

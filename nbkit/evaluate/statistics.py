@@ -114,7 +114,6 @@ def paired_bootstrap(
 
 
 def _numbered(names: Iterable[Hashable]) -> dict[Hashable, int]:
-    """Each different name with its number, in order of appearance."""
     return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 

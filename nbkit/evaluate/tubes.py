@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nbkit.evaluate.boxes import iou
-from nbkit.evaluate.detections import Tube
+from nbkit.evaluate.detections import Tube, iou
 
 
 class TubeStack:

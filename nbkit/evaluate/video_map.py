@@ -65,7 +65,6 @@ def video_map(
 
 
 def _by_video_and_class(tubes: Sequence[Tube]) -> dict[tuple[int, int], list[Tube]]:
-    """`{(video, label): tubes}` in the order given."""
     groups = defaultdict(list)
     for tube in tubes:
         groups[tube.video, tube.label].append(tube)

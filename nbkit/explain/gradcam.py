@@ -1,9 +1,8 @@
 """Grad-CAM (Selvaraju et al., IJCV 2020) of one stream of a two-stream network.
 
-It shows which places speak for a class.  Two ways lead to the same map: `reference_cam`, a page of
-torch, and `package_cam`, the `grad-cam` package.  Both return the raw map of the last feature
-layer; `spread` lays it over the pixels.  An encoder says itself where its maps are:
-`gradcam_layers`, `gradcam_chain` (the convolutions before each, or None) and `sees_pictures`.
+Two ways lead to the same raw map of a feature layer, `reference_cam` and `package_cam`; `spread`
+lays it over the pixels.  An encoder says itself where its maps are: `gradcam_layers`,
+`gradcam_chain` (the convolutions before each, or None) and `sees_pictures`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""How much of a network's Grad-CAM heat lies on the actor, over a whole test set.
-
-A test clip is resized, cut and sampled in time before the network sees it.  The actor's masks go
-through the same steps here.
-"""
+"""How much of a network's Grad-CAM heat lies on the actor, over a whole test set."""
 
 from __future__ import annotations
 

@@ -60,8 +60,7 @@ def explain_randomised(
 ) -> Explained:
     """`explain` with weights drawn anew, for given classes (N,); the method stays as it is.
 
-    New weights need new normalisation statistics: they are estimated from the clips that are
-    explained, without labels.
+    New normalisation statistics are estimated from the clips that are explained, without labels.
     """
     model = cascading_randomisation(explainable(method), depth, seed)
     if depth:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
 
-from nbkit.errors import NbkitError
 from nbkit.figures.notebook import someone_is_watching, stepper
 from nbkit.figures.style import GREY, NEGATIVE, PAGE, bare, outline, page, row_label
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 CLIP_COLOURS = ("#333333", "#999933", "#44AA99", "#AA4499")
 
@@ -25,10 +19,8 @@ CLIP_COLOURS = ("#333333", "#999933", "#44AA99", "#AA4499")
 def flow_colours(flow: np.ndarray, top: float) -> np.ndarray:
     """Flow (..., 2) in pixels -> RGB (..., 3) in [0, 1]: hue = direction, saturation = speed.
 
-    No motion is white; `top` pixels and more are fully saturated. Raises NbkitError for top <= 0.
+    No motion is white; `top` pixels and more are fully saturated.
     """
-    if top <= 0:
-        raise NbkitError(f"top={top}: the speed of full colour must be above 0 pixels")
     u, v = flow[..., 0], flow[..., 1]
     direction = np.arctan2(v, u) / (2 * np.pi) % 1.0
     speed = np.clip(np.hypot(u, v) / top, 0, 1)
@@ -43,11 +35,11 @@ def pictures(clip: np.ndarray, top: float = 0.5) -> np.ndarray:
     return np.clip(frames, 0, 1)
 
 
-def in_a_row(frames: np.ndarray, gap: int = 0, fill: float = 1.0) -> np.ndarray:
-    """Frames (T, H, W, ...) as one picture (H, T (W + gap) - gap, ...), `fill` in the gaps."""
+def in_a_row(frames: np.ndarray, gap: int = 0) -> np.ndarray:
+    """Frames (T, H, W, ...) as one picture (H, T (W + gap) - gap, ...), white in the gaps."""
     border = [(0, 0)] * frames.ndim
     border[2] = (0, gap)
-    wide = np.concatenate(np.pad(frames, border, constant_values=fill), 1)
+    wide = np.concatenate(np.pad(frames, border, constant_values=1.0), 1)
     return wide[:, : wide.shape[1] - gap]
 
 
@@ -136,15 +128,8 @@ def clip_viewer(
     """Scrub through a video under a slider; show eight moments where nobody can click.
 
     frames (N, H, W, 3) uint8 or float in [0, 1]; flow (N, H, W, 2) pixels, full colour at `top`
-    pixels; boxes (N, 4) pixels x0, y0, x1, y1, NaN where there is none. Raises NbkitError when the
-    lengths differ.
+    pixels; boxes (N, 4) pixels x0, y0, x1, y1, NaN where there is none.
     """
-    n_boxes = len(frames) if boxes is None else len(boxes)
-    if not len(frames) == len(flow) == n_boxes:
-        raise NbkitError(
-            f"clip_viewer: {len(frames)} frames, {len(flow)} flows, {n_boxes} boxes; "
-            "one flow and one box belong to each frame"
-        )
     if someone_is_watching():
         moments = list(range(len(frames)))
         stepper(lambda t: viewer_frame(frames, flow, t, boxes, top), moments, "frame", live=True)

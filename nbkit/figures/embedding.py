@@ -115,7 +115,6 @@ def place_labels(ax: Axes) -> None:
 
 
 def _lettered(panels: dict[str, Embedding], height: float, **how) -> tuple[Figure, list[Axes]]:
-    """Panels three in a row, lettered in the order of reading."""
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     fig, axes = page(rows, columns, height, squeeze=False)
@@ -129,8 +128,6 @@ def _lettered(panels: dict[str, Embedding], height: float, **how) -> tuple[Figur
 
 
 def _legend(fig: Figure, names: dict[str, str], colours: Sequence[str], classes=()) -> None:
-    """Which marker is which domain, and which colour is which class."""
-
     def handle(marker: str, label: str, **look) -> Line2D:
         return Line2D([], [], ls="", marker=marker, ms=6, label=label.replace("_", " "), **look)
 

@@ -115,7 +115,6 @@ def detections_figure(
 
 
 def _bar(ax: Axes, y: float, tube: Tube, stride: int, height: float, **look) -> None:
-    """The time of a tube as a bar around `y`, on the video's own frames."""
     first, last = tube.frames[0] * stride, (tube.frames[-1] + 1) * stride
     ax.barh(y, last - first, left=first, height=height, **look)
 

@@ -87,7 +87,6 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
 
 
 def _runs_of(table: Table, found: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Every run of a table: row, column, split, what the row reads, value."""
     parts = []
     for row in table.rows:
         stream = row.measure or measure
@@ -150,15 +149,17 @@ def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Fig
 
 def legend_of_dots(fig: Figure, table: Table, standings: bool = False) -> None:
     """Below a figure, what its dots mean: splits and, with `standings`, how clear they are."""
-    looks = {"clear gain": GAIN, "clear loss": NEGATIVE}
-    looks |= {"too few runs": GREY, "no clear difference": "white"}
+    few = "too few splits" if len(table.splits) > 1 else "too few runs"
+    looks = {"clear gain": GAIN, "clear loss": NEGATIVE, few: GREY, "no clear difference": "white"}
     dots, names = [], []
-    for name, colour in looks.items() if standings else ():
-        dots.append(Line2D([], [], marker="o", ls="none", ms=6, mec="black", mfc=colour))
-        names.append(name)
-    for split, colour in _split_colours(table).items() if len(table.splits) > 1 else ():
-        dots.append(Line2D([], [], marker="o", ls="none", ms=4, mew=0, color=colour))
-        names.append(f"split {split}")
+    if standings:
+        for name, colour in looks.items():
+            dots.append(Line2D([], [], marker="o", ls="none", ms=6, mec="black", mfc=colour))
+            names.append(name)
+    if len(table.splits) > 1:
+        for split, colour in _split_colours(table).items():
+            dots.append(Line2D([], [], marker="o", ls="none", ms=4, mew=0, color=colour))
+            names.append(f"split {split}")
     if dots:
         fig.legend(dots, names, loc="outside lower right", ncols=7, columnspacing=1, fontsize=8)
 
@@ -179,12 +180,13 @@ def difference_figure(
     """
     panels = [(column, measure) for column in table.column_names for measure in measures]
     names, colours = [f"{a} − {b}" for a, b in chosen], _split_colours(table)
-    against = {b for _, b in chosen}
+    against, line = {b for _, b in chosen}, 0.27
     if len(against) == 1:
         names = [a for a, _ in chosen]
     elif max(map(len, names)) > 40:
         names = [f"{a}\n− {b}" for a, b in chosen]
-    height = (0.36 if "\n" in names[0] else 0.27) * len(chosen) + 1.1
+        line = 0.36
+    height = line * len(chosen) + 1.1
     fig, axes = page(1, len(panels), height, sharey=True, sharex=len(measures) == 1, squeeze=False)
     for ax, (column, measure) in zip(axes[0], panels):
         ax.axvline(0, color="black", lw=1)

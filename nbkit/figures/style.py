@@ -1,25 +1,16 @@
-"""One look for all figures: page sizes, readable type, colours for colour-blind readers.
-
-Source is a blue circle and target a vermillion triangle in every figure; classes have their own
-palette.
-"""
+"""One look for all figures: page sizes, readable type, colours for colour-blind readers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# inches: one column of a two-column page, and both
-COLUMN = 3.3
-PAGE = 6.9
+PAGE = 6.9  # inches, both columns of a two-column page
 # Okabe-Ito blue and vermillion
 SOURCE, TARGET = "#0072B2", "#D55E00"
 DOMAIN_COLOURS = {"source": SOURCE, "target": TARGET}

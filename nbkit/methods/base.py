@@ -66,11 +66,13 @@ class Method(nn.Module):
             the upper bound.
         statistics: whose normalisation statistics read the target's test videos.
         uses_target: whether training looks at the (unlabelled) target clips at all.
+        weights_from: whose weights the network has, for a reader.
     """
 
     labelled: tuple[str, ...] = ("source",)
     statistics = "target"
     uses_target = True
+    weights_from = "untrained"
 
     def __init__(self, cfg: RunConfig, data: TrainingData):
         super().__init__()

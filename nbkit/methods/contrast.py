@@ -255,7 +255,6 @@ class Contrast(nn.Module):
 
 
 def _union(by_domain: list[Views]) -> Views:
-    """The views of all domains' videos, one domain after the other."""
     first = by_domain[0]
     merged: Views = {}
     for m in first:

@@ -78,13 +78,13 @@ def require_finite(found: Batch, videos: list[str], what: str) -> None:
         )
 
 
-def in_batches(dataset: Any, device: torch.device, size: int = EVAL_BATCH) -> Iterator[Batch]:
+def in_batches(dataset: Any, device: torch.device) -> Iterator[Batch]:
     """All videos of `dataset` once, in the order of the files, so of the classes.
 
     Only for evaluation mode: batch statistics would know the labels.
     """
-    starts = range(0, len(dataset), size)
-    parts = [np.arange(start, min(start + size, len(dataset))) for start in starts]
+    every = np.arange(len(dataset))
+    parts = np.split(every, every[EVAL_BATCH::EVAL_BATCH])
     for batch in ahead(partial(assembled, device, dataset), parts):
         yield to_device(batch, device)
 

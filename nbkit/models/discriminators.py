@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from nbkit.config.localization import Adaptation
 from nbkit.losses.adversarial import (
     gradient_reversal,
     spatial_image_loss,
     temporal_image_loss,
     temporal_instance_loss,
 )
-
-if TYPE_CHECKING:
-    from nbkit.config.localization import Adaptation
 
 
 @dataclass

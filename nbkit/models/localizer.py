@@ -1,9 +1,7 @@
 """The spatio-temporal action detector: proposals from a key frame, classes and boxes from its clip.
 
-Faster R-CNN whose two jobs have a backbone each (Agarwal et al., BMVC 2020).  The key-frame branch
-and its region proposal network say *where* somebody may be; the temporal branch pools the clip at
-those places and says *what* they do.  The proposals carry no gradient, so the losses of one branch
-never reach the other.
+Faster R-CNN whose two jobs have a backbone each (Agarwal et al., BMVC 2020).  The proposals carry
+no gradient, so the losses of one branch never reach the other.
 """
 
 from __future__ import annotations
@@ -40,9 +38,8 @@ class LocalizerSettings:
         roi_batch, roi_positive: RoIs per source frame, and the fraction on actors.
         jitter_copies, jitter: displaced copies of each labelled box among the training proposals.
         temporal_pool: average over time 'before_roi' (RoIAlign), or 'after_tf2'.
-        classifier_std: of the classifier's first weights; None: torch's own, about 0.07 in `small`.
-            A few hundred steps from scratch do not get away from 0.01, the value for networks that
-            were trained before.
+        classifier_std: of the classifier's first weights; None: torch's own, about 0.07 in `small`,
+            because a few hundred steps from scratch do not get away from 0.01.
     """
 
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256)

@@ -51,9 +51,7 @@ class SmallKeyframe(nn.Module):
 class SmallTemporal(nn.Module):
     """Two 3-D convolutions and one over space, stride 4 in space, 2 in time; a small RoI head.
 
-    The third convolution has no extent in time: it holds most of the weights, and costs a third
-    this way.  The network sees each frame together with its change since the frame before, so that
-    motion is in the input from the first step.
+    The network sees each frame together with its change since the frame before.
     """
 
     channels, stride, features = 64, 4, 64
@@ -84,11 +82,7 @@ def _block(conv: nn.Module, norm: Mode) -> nn.Sequential:
 
 # --- laptop --------------------------------------------------------------------------------------
 def _mobilenet(weights: str | None, freeze: int) -> nn.Sequential:
-    """MobileNetV2's feature layers with frozen batch normalisation.
-
-    The first `freeze` layers are not trained; their normalisation is part of the convolution.
-    weights: a file in torchvision's own layout, or 'imagenet', the published one.
-    """
+    """MobileNetV2's layers; the first `freeze`, whose normalisation is folded in, stay frozen."""
     network = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d)
     if weights is not None:
         load_pretrained(network, "mobilenet_v2" if weights == "imagenet" else weights)
@@ -114,8 +108,7 @@ class MobileNetKeyframe(nn.Module):
 class MobileNetTemporal(nn.Module):
     """MobileNetV2 on every frame, a temporal convolution, MobileNetV2's last blocks on the RoI.
 
-    The temporal convolution is added to its input and starts at zero, so that training starts from
-    plain image features and learns how much motion to mix in.
+    The temporal convolution is added to its input and starts at zero: from plain image features.
     """
 
     channels, stride, features, frozen = 96, 16, 320, 7
@@ -162,9 +155,8 @@ class ResNetKeyframe(nn.Module):
 class I3DTemporal(nn.Module):
     """I3D cut behind Mixed_4e (stride 16 in space, 4 in time); the rest runs on the RoI.
 
-    The cut is our reconstruction: its stride is the key frame's.  A map that was averaged over time
-    has one step, so the 3 x 3 x 3 kernels of the second half see only their centre slice.  `pool5a`
-    keeps I3D's pooling in front of Mixed_5b, which would halve the 7 x 7 RoI.
+    The cut is our reconstruction: its stride is the key frame's.  `pool5a` keeps I3D's pooling in
+    front of Mixed_5b, which would halve the 7 x 7 RoI.
     """
 
     stride, features = 16, 1024

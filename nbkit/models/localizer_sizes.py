@@ -1,17 +1,14 @@
-"""The localizer in three sizes.
-
-`small` is trained from scratch in minutes on a CPU, `laptop` has MobileNetV2 in both branches, and
-`paper` has ResNet-50 and I3D.
-"""
+"""The localizer in three sizes: `small` from scratch, `laptop` MobileNetV2, `paper` as printed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from nbkit.config.localization import Adaptation, Detector
 from nbkit.models.discriminators import Discriminators, DiscriminatorShape
 from nbkit.models.localizer import Localizer, LocalizerSettings
 from nbkit.models.localizer_parts import (
@@ -22,9 +19,6 @@ from nbkit.models.localizer_parts import (
     SmallKeyframe,
     SmallTemporal,
 )
-
-if TYPE_CHECKING:
-    from nbkit.config.localization import Adaptation, Detector
 
 # Of the two small sizes: narrow, no dropout, larger initial weights, because a few hundred steps do
 # not move weights that start at N(0, 0.001).

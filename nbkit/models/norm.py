@@ -117,8 +117,7 @@ def estimating_statistics(model: nn.Module, domain: str) -> Iterator[None]:
 
     The statistics become the plain mean over batches.  AdaBN (Li et al. 2018) is this block around
     one pass over the target's training clips.  Inside, the model is in training mode but without
-    dropout, because the statistics serve the network as it is tested; afterwards it is back in its
-    former mode.  The mode `group` ignores the block, and so does `frozen` outside of
+    dropout.  The mode `group` ignores the block, and so does `frozen` outside of
     `learning_statistics`.
     """
     was_training = model.training

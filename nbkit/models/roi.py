@@ -71,13 +71,12 @@ class RoiSampler:
         return RoiSample(boxes[keep], assigned[keep], matched[keep])
 
 
-def roi_maps(maps: Tensor, boxes: list[Tensor], stride: int, side: int = 7) -> Tensor:
-    """RoIAlign of (B, D, t, h, w) at `boxes` in pixels: (R, D, t, side, side)."""
+def roi_maps(maps: Tensor, boxes: list[Tensor], stride: int) -> Tensor:
+    """RoIAlign of (B, D, t, h, w) at `boxes` in pixels: (R, D, t, 7, 7)."""
     b, d, t, h, w = maps.shape
     flat = maps.reshape(b, d * t, h, w)
-    scale = 1 / stride
-    rois = roi_align(flat, boxes, side, spatial_scale=scale, sampling_ratio=2, aligned=True)
-    return rois.reshape(-1, d, t, side, side)
+    rois = roi_align(flat, boxes, 7, spatial_scale=1 / stride, sampling_ratio=2, aligned=True)
+    return rois.reshape(-1, d, t, 7, 7)
 
 
 def roi_losses(logits: Tensor, deltas: Tensor, samples: list[RoiSample]) -> tuple[Tensor, Tensor]:

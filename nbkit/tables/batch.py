@@ -89,6 +89,8 @@ def run_cell(name: str, key: str, runs_dir: str | Path = "runs") -> Path:
     if find_run(cfg) is None:
         output = Path(cfg.watch.runs_dir) / "notebooks" / "cells" / f"{key}.ipynb"
         parameters = {**cell.parameters, "RUNS_DIR": cfg.watch.runs_dir}
+        if cell.task == "recognition":
+            parameters["SHIPPED"] = False  # a table's number has been trained
         execute(CELL_NOTEBOOKS[cell.task], output, parameters, cell.task)
     folder = find_run(cfg)
     if folder is None:
@@ -117,8 +119,11 @@ def run_table(
         try:
             folder = find_run(cfg)
             with contextlib.redirect_stdout(io.StringIO()):
-                metrics = (read_run(cfg, folder) if folder else run(cfg)).metrics
-            print(f"{cell.label}: {_scores(metrics)}", flush=True)
+                if folder is None:
+                    found = run(cfg)
+                else:
+                    found = read_run(cfg, folder)
+            print(f"{cell.label}: {_scores(found.metrics)}", flush=True)
         except Exception as error:
             # Whatever it was (memory, a device), the other cells can still run.
             failed += 1

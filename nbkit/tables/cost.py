@@ -1,10 +1,8 @@
 """Hours and disk that a table will need, without training, decoding or torch.
 
 A run takes what committed runs took: the median of the same row, else of the same method on the
-same benchmark and profile.  Where neither has run, as in the paper's own tables, a measured step
-of the backbone (benchmarks/step_cost.py) is scaled to the clips of the run, and by what the method
-costs beside source only in the demo.  Stages that rows share count for every row: sums are upper
-bounds.
+same benchmark and profile, else a measured step (benchmarks/step_cost.py) scaled to its clips and
+method.  Stages that rows share count for every row: sums are upper bounds.
 """
 
 from __future__ import annotations
@@ -80,7 +78,6 @@ def _hours(hours: float) -> str:
 
 # --- hours ---------------------------------------------------------------------------------------
 def _hours_of(cell: Cell, cfg: Configuration) -> tuple[float, str]:
-    """Hours of a run, and what they rest on."""
     known = _committed()
     seconds = known.get((cell.table, cell.row)) or known.get(_kind(cell.parameters))
     if seconds:
@@ -121,7 +118,6 @@ def _kind(parameters: dict[str, Any]) -> tuple:
 
 
 def _seconds_per_video(cfg: Configuration) -> float:
-    """Of training on one video, all its clips and streams."""
     step = json.loads(STEPS.read_text())["backbones"][cfg.model.backbone]
     measured = step["batch"] * step["clips"] * step["frames"] * step["crop"] ** 2 * 2
     wanted = cfg.data.clips * cfg.data.frames * cfg.data.crop**2 * len(cfg.streams)
@@ -130,7 +126,6 @@ def _seconds_per_video(cfg: Configuration) -> float:
 
 # --- disk ----------------------------------------------------------------------------------------
 def _cache(cfg: Configuration) -> tuple[str, float]:
-    """Name and bytes of the cached frames and flow, which runs share."""
     manifest, domains = _manifest(_benchmark(cfg)), sorted((cfg.source, cfg.target))
     expected = [manifest.domains[name].expected_now() for name in domains]
     videos = sum(sum(known.counts.values()) for known in expected if known)

@@ -1,8 +1,7 @@
 """How much one row is above another, with a 95 % interval, and which orders differ.
 
-Recognition: the interval is that of a two-level bootstrap over runs and test videos (and splits,
-where there are several).  Localization: test videos are not right or wrong, and the bootstrap is
-over paired runs only; that is narrower than the truth where the test set is small.
+Localization: test videos are not right or wrong, and the bootstrap is over paired runs only; that
+is narrower than the truth where the test set is small.
 """
 
 from __future__ import annotations
@@ -79,7 +78,9 @@ def difference(
         gap = Interval(float(gaps.mean()), -math.inf, math.inf, len(gaps))
     else:
         gap = paired_runs(gaps, np.zeros(len(gaps)))
-    return gap._replace(least=int(directions.min()) if len(directions) > 1 else 0)
+    if len(directions) == 1:
+        return gap
+    return gap._replace(least=int(directions.min()))
 
 
 # --- as text -------------------------------------------------------------------------------------
@@ -117,14 +118,17 @@ def interval_text(found: Interval | None) -> str:
 
 def in_words(found: Interval | None) -> str:
     """What may be said of a difference: 'not run', 'clearly higher', 'clearly lower', 'higher, from
-    too few runs' (or lower), 'not clear'.
+    too few runs' (or lower; or splits), 'not clear'.
     """
     if found is None:
         return NOT_RUN
     if not found.clear:
         return "not clear"
     way = "higher" if found.mean > 0 else "lower"
-    return f"clearly {way}" if starred(found) else f"{way}, from too few runs"
+    if starred(found):
+        return f"clearly {way}"
+    few = "splits" if found.splits else "runs"
+    return f"{way}, from too few {few}"
 
 
 def signed(value: float) -> str:

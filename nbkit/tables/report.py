@@ -164,7 +164,6 @@ def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: st
 
 
 def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> bool:
-    """Whether a run behind the cell was made on an incomplete copy of the data."""
     if "partial" not in found:
         return False
     own = found[found["row"] == row.run_row]

@@ -48,10 +48,9 @@ def results(table: Table, runs_dir: str | Path = "runs") -> pd.DataFrame:
     `commit` ends in '+' where the code differed from the commit that it names.  `device` is the
     GPU, or the processor and its threads; lines written before the processor was recorded say CPU.
 
-    `fused_source_val` and `fused_oracle` are accuracies at another epoch than the last, empty
-    where the run did not record them.  `partial` says what an incomplete copy of the data lacked.
-    `scored_at` is the commit of the evaluation, `commit` that of the training.  `cell` is the key
-    of the configuration.
+    `fused_source_val` and `fused_oracle` are accuracies at another epoch than the last.  `partial`
+    says what an incomplete copy of the data lacked.  `scored_at` is the commit of the evaluation,
+    `commit` that of the training.  `cell` is the key of the configuration.
     """
     lines = []
     for cell in table.cells():
@@ -117,9 +116,9 @@ def committed(name: str) -> pd.DataFrame:
         return pd.DataFrame(columns=result_columns(table))
     numbers, how = ("seed", "split", *table.measures), {"float_precision": "round_trip"}
     found = read_csv(path, [*KEY, "cell"], numbers, dtype=TEXTS, **how)
-    keys = {cell.place: cell.key for cell in table.cells()}
-    known = [keys.get(place) == key for place, key in zip(_places(found), found["cell"])]
-    strangers = _where(found, [not current for current in known])
+    keys = pd.Series({cell.place: cell.key for cell in table.cells()})
+    known = keys.reindex(_places(found)).to_numpy() == found["cell"]
+    strangers = found[~known]
     if len(strangers):
         rows = ", ".join(sorted(set(strangers["row"])))
         warnings.warn(
@@ -128,7 +127,7 @@ def committed(name: str) -> pd.DataFrame:
             f"table, then `nbkit export {name}` writes the file anew",
             stacklevel=2,
         )
-    return _where(found, known).reset_index(drop=True)
+    return found[known].reset_index(drop=True)
 
 
 def export(name: str, runs_dir: str | Path = "runs", existing: Existing = "refuse") -> list[Path]:
@@ -170,10 +169,10 @@ def refuse_losses(
     old: pd.DataFrame, new: pd.DataFrame, path: str, runs_dir: str | Path, existing: Existing
 ) -> None:
     """Raise NbkitError where writing `new` would drop lines of `old` that nobody gave up."""
-    lost = set(_places(old)) - set(_places(new))
+    lost = (~_places(old).isin(_places(new))).sum()
     if existing == "refuse" and lost:
         raise NbkitError(
-            f"{path} holds {len(old)} results, and {runs_dir}/ lacks {len(lost)} of them: run "
+            f"{path} holds {len(old)} results, and {runs_dir}/ lacks {lost} of them: run "
             "what is missing, pass --add to keep the file's lines and add what they lack, or "
             "--replace to write these runs only"
         )
@@ -184,8 +183,7 @@ def refuse_uncommitted(old: pd.DataFrame, new: pd.DataFrame) -> None:
 
     Lines that were committed before this rule keep their '+'.
     """
-    known = set(_places(old))
-    fresh = _where(new, [place not in known for place in _places(new)])
+    fresh = new[~_places(new).isin(_places(old))]
     dirty = fresh[fresh["commit"].astype(str).str.endswith("+")]
     if len(dirty):
         rows = ", ".join(sorted(set(dirty["row"])))
@@ -199,33 +197,26 @@ def added(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """The lines of `old` as they are, then those of `new` that it lacks."""
     if old.empty:
         return new
-    known = set(_places(old))
-    fresh = [place not in known for place in _places(new)]
-    return pd.concat([old, _where(new, fresh)], ignore_index=True)
+    return pd.concat([old, new[~_places(new).isin(_places(old))]], ignore_index=True)
 
 
-def _where(lines: pd.DataFrame, kept: list[bool]) -> pd.DataFrame:
-    return lines[pd.Series(kept, index=lines.index, dtype=bool)]
-
-
-def _places(lines: pd.DataFrame) -> list[tuple]:
+def _places(lines: pd.DataFrame) -> pd.Index:
     """What names each line: its place in the table or, of a test set, its order."""
-    key = KEY if "row" in lines else ["order"]
-    return list(lines[key].itertuples(index=False, name=None))
+    if "row" in lines:
+        return pd.MultiIndex.from_frame(lines[KEY])
+    return pd.Index(lines["order"])
 
 
 def _in_order(lines: pd.DataFrame, order: list[tuple]) -> pd.DataFrame:
     """The lines of runs in the table's order, whatever machine they are from."""
     if "row" not in lines:
         return lines
-    rank = {place: i for i, place in enumerate(order)}
-    ranks = pd.Series([rank[place] for place in _places(lines)])
+    ranks = pd.MultiIndex.from_tuples(order).get_indexer(_places(lines))
     return lines.iloc[ranks.argsort(kind="stable")].reset_index(drop=True)
 
 
 def _committed_videos(name: str, found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What the two files on videos hold of the runs in `found`."""
-    lines, runs = committed_right_wrong(name), set(_places(found))
-    lines = _where(lines, [place in runs for place in _places(lines)])
+    lines = committed_right_wrong(name)
+    lines = lines[_places(lines).isin(_places(found))]
     tests = lines[TEST_COLUMNS].drop_duplicates("order")
     return {"videos.csv": lines[VIDEO_COLUMNS], "tests.csv": tests}

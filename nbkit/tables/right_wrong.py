@@ -6,8 +6,7 @@ videos in the same order), and one hexadecimal string per stream and for the fus
 bits, most significant first, are the videos in the order of `predictions.csv`: 1 is right.
 
 `results/<table>.tests.csv` says what the videos of an `order` are counted as: one short hash per
-video, of its recording (clips of one recording are not independent), or of its own name in the
-demo, where every video is rendered on its own.
+video, of its recording (clips of one recording are not independent) or, in the demo, its own name.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from nbkit.evaluate.separability import unit_joined
 from nbkit.losses.alignment import VideoFeatures
 from nbkit.methods.passes import Features, extract
 from nbkit.train.domains import resolved_videos
-from nbkit.train.recognition import prepare, train
+from nbkit.train.recognition import load_or_train, prepare
 from nbkit.train.selection import target_features
 
 
@@ -24,6 +24,7 @@ class BothDomains(NamedTuple):
         held_out: the source's test videos, which no training has seen.
         target: test videos of the target, as in the tables.
         statistics: whose normalisation statistics read 'source' and 'target'.
+        weights_from: whose network it is, an own run's or a shipped one.
     """
 
     source: Features
@@ -31,14 +32,15 @@ class BothDomains(NamedTuple):
     target: Features
     statistics: dict[str, str]
     classes: list[str]
+    weights_from: str
 
 
 def both_domains(cfg: RunConfig) -> BothDomains:
-    """Both domains through the final network of `cfg`, trained now where checkpoints are absent.
+    """Both domains through the final network of `cfg`, as `load_or_train` finds it.
 
-    The target is read with the statistics that evaluation uses for this method.  The source is read
-    with its own, except by a network trained on the target alone, which has never seen any but the
-    target's.  Raises NbkitError, before any training, where the source has no test videos.
+    The target is read with the statistics that evaluation uses for this method, the source with its
+    own, except by a network trained on the target alone.  Raises NbkitError, before any training,
+    where the source has no test videos.
     """
     prepared = prepare(cfg)
     fabric, method, domains = prepared
@@ -47,7 +49,7 @@ def both_domains(cfg: RunConfig) -> BothDomains:
             f"{cfg.source} has no {cfg.evaluation.eval_split} videos in {cfg.benchmark}: nothing "
             "to compare a domain gap with"
         )
-    train(prepared)
+    load_or_train(prepared)
     reads_source = "source" if "source" in method.labelled else method.statistics
     if reads_source == "target":
         target_features(method, domains, fabric.device)  # fills the statistics
@@ -59,12 +61,16 @@ def both_domains(cfg: RunConfig) -> BothDomains:
     labels = _source_labels(cfg, videos.videos).to(source.labels)
     statistics = {"source": reads_source, "target": method.statistics}
     return BothDomains(
-        source._replace(labels=labels), held_out, target, statistics, domains.training.classes
+        source._replace(labels=labels),
+        held_out,
+        target,
+        statistics,
+        domains.training.classes,
+        method.weights_from,
     )
 
 
 def _source_labels(cfg: RunConfig, videos: list[str]) -> torch.Tensor:
-    """Classes of source training videos; a network trained on the target alone gets none."""
     table = resolved_videos(cfg)[1]
     known = table[table["domain"] == cfg.source].set_index("video")["label"]
     return torch.as_tensor(known.loc[list(videos)].to_numpy().copy())

@@ -1,8 +1,4 @@
-"""Stage checkpoints: `<runs_dir>/stages/<key>.pt`, written whole or not at all.
-
-A stage that two rows share has one key, and is trained once: the second run waits for the first
-one's lock, and then loads the file.
-"""
+"""Stage checkpoints: `<runs_dir>/stages/<key>.pt`, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,10 +15,15 @@ from nbkit.errors import NbkitError
 from nbkit.files import atomically, held, not_written
 
 
+def stage_path(cfg: Configuration, key: str) -> Path:
+    """Where the checkpoint of a stage lies."""
+    return Path(cfg.watch.runs_dir) / "stages" / f"{key}.pt"
+
+
 @contextmanager
 def stage_file(cfg: Configuration, key: str) -> Iterator[Path]:
     """The path of a stage's checkpoint, held alone for the duration of the block."""
-    path = Path(cfg.watch.runs_dir) / "stages" / f"{key}.pt"
+    path = stage_path(cfg, key)
     with held(path.with_name(f"{path.name}.lock"), "a stage that this run needs, too"):
         yield path
 

@@ -1,11 +1,9 @@
 """Training the localizer, and `run(cfg)`: train what is missing, evaluate, write the run folder.
 
-Reproducibility rests on three habits.  Every step draws its batches and its random numbers from
-(seed, step) alone, so a resumed run continues bit for bit without stored random states.  The
-labelled source goes through the detector before anything adversarial happens, so an adaptation
-module never shifts the detector's random numbers.  And each branch has its gradient clipped by its
-own norm: a module that acts on the temporal branch leaves the key-frame branch, and with it the
-proposals, exactly as they are without it.
+Every step draws its batches and its random numbers from (seed, step) alone, so a resumed run
+continues bit for bit.  The labelled source goes through the detector before anything adversarial,
+and each branch has its gradient clipped by its own norm: so a module that acts on the temporal
+branch leaves the key-frame branch, and with it the proposals, exactly as they are without it.
 """
 
 from __future__ import annotations
@@ -134,7 +132,6 @@ def _trained(cfg: LocalizationConfig, data: LocalizationData) -> tuple[Localizat
 def _write_run(
     folder: Path, cfg: LocalizationConfig, data: LocalizationData, detector: Localizer, state: dict
 ) -> None:
-    """Evaluate on the target's test videos, and write all files of a run folder."""
     started = time.perf_counter()
     statistics = target_statistics(cfg.row)
     scores, found = evaluate_localizer(detector, data.test, data.classes, cfg, statistics)

@@ -97,11 +97,7 @@ def _manifest(cfg: LocalizationConfig) -> Manifest:
 
 
 def _render(cfg: LocalizationConfig) -> Path:
-    """Render both demo domains unless they are there: a quarter untrimmed, street in haze.
-
-    An untrimmed video is three times as long and holds its action twice; in between the actor
-    stands still or is gone.  Those frames are background: they have no box.
-    """
+    """Render both demo domains unless they are there: a quarter untrimmed, street in haze."""
     train, test = cfg.data.demo_train, cfg.data.demo_test
     counts = {"train": train, "val": test // 2, "test": test}
     name = UNTRIMMED_DEMO
@@ -152,8 +148,10 @@ def _part(rows: pd.DataFrame, domain: str, split: str) -> pd.DataFrame:
 
 
 def _annotation_prints(paths: Iterable[str]) -> list[str]:
-    """Digests of the annotation files; of every file of a folder."""
     files = []
     for path in map(Path, sorted(set(paths))):
-        files += sorted(path.iterdir()) if path.is_dir() else [path]
+        if path.is_dir():
+            files += sorted(path.iterdir())
+        else:
+            files.append(path)
     return [fingerprint(file) for file in files]

@@ -9,8 +9,7 @@ import torch
 
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.keyframes import KeyframeDataset
-from nbkit.evaluate.boxes import iou_matrix
-from nbkit.evaluate.detections import Detections, Tube, tube_boxes
+from nbkit.evaluate.detections import Detections, Tube, iou_matrix, tube_boxes
 from nbkit.evaluate.frame_map import drop_background, frame_map
 from nbkit.evaluate.linking import LinkSettings, link
 from nbkit.evaluate.video_map import RANGE, video_maps
@@ -140,7 +139,11 @@ def where_from(found: Detections, proposals: Proposals, truth: Sequence[Tube]) -
             overlap.append(ious.max())
             right.append(found.label[good][found.score[good].argmax()] == rows.label[i])
     causes = {"proposal_recall": covered, "class_given_box": right, "box_iou": overlap}
-    return {name: 100 * float(np.mean(v)) if v else float("nan") for name, v in causes.items()}
+    shares = dict.fromkeys(causes, float("nan"))
+    for name, values in causes.items():
+        if values:
+            shares[name] = 100 * float(np.mean(values))
+    return shares
 
 
 # --- whose statistics ----------------------------------------------------------------------------
@@ -159,8 +162,7 @@ def adapt_statistics(
 ) -> None:
     """AdaBN: re-estimate the statistics of `domain` on its unlabelled frames, RoI head included.
 
-    Needed before evaluation with statistics per domain: where no target RoI went through the head
-    in training, its target statistics still have their initial values.
+    Where no target RoI went through the head in training, its statistics are still initial.
     """
     with learning_statistics(detector), estimating_statistics(detector, domain):
         for step in range(ADABN_BATCHES):

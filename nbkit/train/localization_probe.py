@@ -1,8 +1,6 @@
 """How far apart are two domains in a detector's eyes?  Fresh discriminators tell.
 
-A discriminator that was trained against the detector says little afterwards: it lost on purpose.  A
-fresh one, trained on features that no longer move and tested on other frames, measures what is left
-to tell the domains apart.
+Those that were trained against the detector say little afterwards: they lost on purpose.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`run(cfg)`: train what is missing, evaluate, write the run folder.
-
-A finished run is read, not repeated.
-"""
+"""`run(cfg)`: train what is missing, evaluate, write the run folder."""
 
 from __future__ import annotations
 
@@ -20,9 +17,11 @@ from nbkit.files import write_csv, write_json
 from nbkit.methods import method_class
 from nbkit.methods.base import STAGES, Method
 from nbkit.methods.passes import Features
+from nbkit.train.checkpoint import stage_path
 from nbkit.train.domains import Domains, load_domains
 from nbkit.train.selection import own_history, selected, target_features
-from nbkit.train.stages import History, train_stage
+from nbkit.train.shipped import shipped_weights
+from nbkit.train.stages import History, restore, stage_key, train_stage
 from nbkit.train.store import Run, environment, finish, read_run, run_folder, run_key, unfinished
 
 
@@ -71,10 +70,30 @@ def train(prepared: Prepared) -> History:
     return history
 
 
+def load_or_train(prepared: Prepared, last: int = STAGES[-1]) -> None:
+    """Give the method its weights at the end of stage `last`; its `weights_from` says whose.
+
+    This machine's checkpoint counts first, then the network in models/ with the same key, if
+    SHIPPED allows it.  Where neither is, the stages are trained now.
+    """
+    fabric, method, domains = prepared
+    stages = [stage for stage in STAGES[:last] if not method.skips(stage)]
+    key = stage_key(method, stages[-1], domains.data_key)
+    if method.cfg.watch.shipped and not stage_path(method.cfg, key).exists():
+        if found := shipped_weights(key):
+            path, weights = found
+            restore(method, stages[-1], {"model": weights, "extra": {}}, path)
+            method.weights_from = f"shipped: models/{path.name}"
+            return
+    for stage in stages:
+        train_stage(fabric, method, stage, domains)
+    method.weights_from = "own run"
+
+
 def trained_method(cfg: RunConfig) -> Prepared:
-    """The method with its final weights, trained now where stage checkpoints are absent."""
+    """The method with its final weights, as `load_or_train` finds them."""
     prepared = prepare(cfg)
-    train(prepared)
+    load_or_train(prepared)
     # Leaves the target's normalisation statistics as evaluation uses them.
     target_features(prepared.method, prepared.domains, prepared.fabric.device)
     prepared.method.eval()
@@ -101,7 +120,6 @@ def write_run(folder: Path, prepared: Prepared, history: History, made_with: dic
 
 
 def _predicted(features: Features) -> dict[str, np.ndarray]:
-    """Class numbers (N,) by stream and fused."""
     return {name: p.argmax(-1).cpu().numpy() for name, p in features.probs.items()}
 
 

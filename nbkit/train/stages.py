@@ -73,7 +73,11 @@ def train_stage(fabric: Fabric, method: Method, stage: int, domains: Domains) ->
 
 
 def _line(row: dict[str, Any]) -> str:
-    texts = [f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()]
+    texts = []
+    for name, value in row.items():
+        if isinstance(value, float):
+            value = f"{value:.3f}"
+        texts.append(f"{name} {value}")
     return "  ".join(texts)
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Batch, Method, Step
 from nbkit.methods.passes import ahead, assembled, to_device
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 # What a step says, still on the device: its loss, the norm of its gradient, its terms.
 Said = tuple[Tensor, Tensor, dict[str, Tensor]]
@@ -67,7 +65,6 @@ def run_epoch(
 
 
 def _means(said: list[Said], place: str) -> dict[str, float]:
-    """Mean of every term over the steps; NbkitError for the first that went wrong."""
     checked = torch.stack([torch.stack([loss, norm]) for loss, norm, _ in said]).tolist()
     for i, (loss, norm) in enumerate(checked):
         if not math.isfinite(loss + norm):

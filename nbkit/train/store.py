@@ -12,7 +12,6 @@ Importing this module loads no torch, so that tables can be read quickly.
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import platform
@@ -29,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nbkit.config import Configuration, digest
 from nbkit.errors import NbkitError
-from nbkit.files import held, write_json
+from nbkit.files import held, sha256_of, write_json
 from nbkit.methods import METHODS
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ class Metrics(BaseModel):
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
     """Write metrics.json, with sums of the files that are there and of itself."""
     names = [name for name in FILES if (folder / name).exists()]
-    metrics = {**metrics, "files": {name: _sha256(folder / name) for name in names}}
+    metrics = {**metrics, "files": {name: sha256_of(folder / name) for name in names}}
     metrics["sum"] = digest(json.loads(json.dumps(metrics)))
     write_json(folder / "metrics.json", metrics)
 
@@ -157,7 +156,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         said = Metrics.model_validate(found)
         rest = {name: value for name, value in found.items() if name != "sum"}
-        changed = [n for n, s in said.files.items() if n in FILES and _sha256(folder / n) != s]
+        changed = [n for n, s in said.files.items() if n in FILES and sha256_of(folder / n) != s]
         if (said.sum or said.files) and said.sum != digest(rest):
             changed.append("metrics.json")
         if changed:
@@ -191,11 +190,6 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise NbkitError(
             f"{path}: not as a run writes it ({error}). Delete it and run again"
         ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_csv(
@@ -264,7 +258,9 @@ def commit() -> str | None:
     try:
         head = _git("rev-parse", "--short", "HEAD")
         read = [f":/{folder}" for folder in ("nbkit", "tables", "data_manifests")]
-        return head + ("+" if _git("status", "--porcelain", "-uno", "--", *read) else "")
+        if _git("status", "--porcelain", "-uno", "--", *read):
+            head += "+"
+        return head
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -33,6 +33,18 @@ def adabn_is_above_and_no_module_is_above_adabn():
                 assert in_words(own) != "clearly higher", (row, column, measure)
 
 
+def the_modules_repair_proposals_of_a_frozen_detector():
+    there, back = load_table("demo_localization").column_names
+
+    def said(b, column, measure="frame_map"):
+        return in_words(gap("demo_localization", "all three, frozen", b, column, measure))
+
+    base = "I3D+RPN, frozen"
+    assert said(base, there) == said(base, there, "proposal_recall") == "clearly higher"
+    assert said(base, there, "class_given_box") == said(base, back) == "not clear"
+    assert said("AdaBN, frozen", there) == "not clear"
+
+
 def the_bound_is_near_in_one_direction():
     far = gap("demo_table4", "Target only", "AdaBN", "studio→street")
     near = gap("demo_table4", "Target only", "AdaBN", "street→studio")
@@ -51,6 +63,7 @@ def the_clip_term_brings_what_contrast_brings():
 
 
 CLAIMS = {
+    "is clearly above its baseline from studio": the_modules_repair_proposals_of_a_frozen_detector,
     "no row with modules is clearly above *AdaBN*": adabn_is_above_and_no_module_is_above_adabn,
     "the bound is near from street to studio, and far": the_bound_is_near_in_one_direction,
     "the clip term alone brings what contrast brings": the_clip_term_brings_what_contrast_brings,

@@ -68,7 +68,7 @@ def test_looked_at_trained_and_tested(benchmark, tmp_path):
     folder, found = metrics.parent, json.loads(metrics.read_text())
     assert (
         folder.name.startswith(f"{benchmark}-{source}-{target}-stcda-s0-")
-        and f"run folder: {folder.name}" in printed
+        and f"run of this machine: {folder.name}" in printed
     )
     classes = len(load_manifest(benchmark).classes)
     assert found["videos"] >= classes and f"on {found['videos']} videos" in printed

@@ -215,7 +215,7 @@ def test_committed_runs_are_of_the_tables_configurations(name):
 
 def test_committed_runs_of_another_configuration_are_left_out_and_named(monkeypatch):
     table = load_table("demo_localization")
-    table.set["STEPS"] = 7
+    table.set["LR"] = 0.5
     monkeypatch.setattr("nbkit.tables.results.load_table", lambda name: table)
     words = "results/demo_localization.csv: .*nbkit export demo_localization"
     with pytest.warns(UserWarning, match=words):

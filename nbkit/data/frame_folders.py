@@ -126,8 +126,10 @@ def read_flow_images(
         (N, H, W, 2) float32 in pixels, in [-clip, clip]: horizontal u, then vertical v.
 
     Raises:
-        NbkitError: an image that is absent, broken or of another size.
+        NbkitError: rate outside (0, 1], or an image that is absent, broken or of another size.
     """
+    if not 0 < rate <= 1 or clip <= 0:
+        raise NbkitError(f"flow rate {rate} must lie in (0, 1] and flow clip {clip} above 0")
     numbers = flow_numbers(flow, range(start, stop + 1), rate)
     sides = []
     for pattern in (flow.u, flow.v):

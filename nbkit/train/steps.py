@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Batch, Method, Step
 from nbkit.methods.passes import ahead, assembled, to_device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 # What a step says, still on the device: its loss, the norm of its gradient, its terms.
 Said = tuple[Tensor, Tensor, dict[str, Tensor]]

@@ -186,5 +186,7 @@ def test_eqs_1_and_7():
 
 
 def test_bad_arguments_name_the_way_out():
+    with pytest.raises(NbkitError, match="'mean' or 'sum'"):
+        A.temporal_image_loss(logits(1, 2), logits(1, 2), "max")
     with pytest.raises(NbkitError, match="0 target"):
         A.temporal_instance_loss([logits(2)], [])

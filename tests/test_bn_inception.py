@@ -164,3 +164,7 @@ def test_only_the_first_batch_is_checked_and_a_refused_one_does_not_count():
 def test_shapes_and_channels_that_are_refused():
     with pytest.raises(NbkitError, match="neither 3"):
         modality_of(5)
+    with pytest.raises(NbkitError, match="takes "):
+        BNInception(3).features(torch.rand(1, 2, 32, 32))
+    with pytest.raises(NbkitError, match="clips"):
+        BNInception(3)(torch.rand(3, 32, 32))

@@ -284,8 +284,13 @@ def test_a_file_that_was_deleted_after_the_build_is_named(table, tmp_path):
 
 
 def test_refusals(table, tmp_path):
+    twice = table.assign(video="same")
+    with pytest.raises(NbkitError, match="unique.*'same'"):
+        build(twice, tmp_path)
     with pytest.raises(NbkitError, match="unknown method 'lk'"):
         build(table, tmp_path, flow="lk")
+    with pytest.raises(NbkitError, match="flow_clip"):
+        build(table, tmp_path, flow_clip=0)
 
 
 def test_max_frames_keeps_the_start(table, tmp_path):

@@ -252,6 +252,11 @@ def test_colour_change_is_gain_and_offset():
     assert np.array_equal(same, rgb)
 
 
+def test_crop_must_fit():
+    with pytest.raises(NbkitError, match="crop=17"):
+        make(crop=17)
+
+
 def test_a_training_batch_is_fast():
     """64 videos x 3 clips x 8 frames of 40 x 40: about 30 ms on an idle core; the bound leaves room
     for a busy one.
@@ -285,6 +290,8 @@ def test_epochs_and_seeds_differ():
         for e in range(3)
     }
     assert len(orders) == 9
+    with pytest.raises(NbkitError):
+        epoch_batches(0, 8, 0, 0)
 
 
 def test_class_aware_batches_show_the_same_classes_on_both_sides():

@@ -242,3 +242,5 @@ def test_gradients(parts, multi_pos):
 def test_unknown_options_are_named(parts):
     with pytest.raises(NbkitError, match="multi_pos"):
         clip_loss(**parts, multi_pos="sum")
+    with pytest.raises(NbkitError, match="bank entries"):
+        clip_loss(**{**parts, "bank2": parts["v2"]})

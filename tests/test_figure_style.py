@@ -5,7 +5,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
+from nbkit.errors import NbkitError  # noqa: E402
 from nbkit.figures import clips, notebook, style  # noqa: E402
 
 
@@ -45,6 +47,8 @@ def test_stepper_draws_one_static_figure_where_nobody_can_click(monkeypatch):
         notebook.stepper(lambda v: drawn.append(v) or plt.figure(), [1, 2, 3], "step", start=1)
     plt.close("all")
     assert drawn == [2]
+    with pytest.raises(NbkitError, match="at least one"):
+        notebook.stepper(plt.figure, [], "step")
 
 
 def test_stepper_redraws_when_the_slider_moves(monkeypatch):

@@ -5,7 +5,9 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 
+from nbkit.errors import NbkitError
 from nbkit.figures import notebook
 from nbkit.figures.clips import (
     clip_rows,
@@ -26,6 +28,8 @@ def test_flow_colours():
     assert np.allclose(rgb[5], (1, 0.5, 0.5))
     turned = flow_colours(np.array([[0, 3.0]]), 3.0)
     assert np.allclose(turned[0], rgb[2]) and not np.allclose(rgb[2], rgb[1])
+    with pytest.raises(NbkitError):
+        flow_colours(flow, 0)
 
 
 def test_figures_draw():
@@ -85,3 +89,5 @@ def test_a_frame_of_the_viewer_has_its_own_box_only():
     assert [len(ax.patches) for ax in with_box.axes] == [1, 1]
     assert [len(ax.patches) for ax in without.axes] == [0, 0]
     plt.close("all")
+    with pytest.raises(NbkitError, match="5 frames, 4 flows"):
+        clip_viewer(frames, motion[:4], boxes)

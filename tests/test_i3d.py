@@ -146,6 +146,10 @@ def test_input_goes_to_minus_one_to_one_and_is_checked():
     assert InceptionI3D(2).normalise(x).tolist() == x.tolist()
     with pytest.raises(NbkitError, match="divide bytes by 255"):
         InceptionI3D(3)(clips() * 255)
+    with pytest.raises(NbkitError, match="takes "):
+        InceptionI3D(2)(clips())
+    with pytest.raises(NbkitError, match="takes "):
+        InceptionI3D(3)(clips()[:, :, 0])
 
 
 def test_gradients_reach_the_first_layer():

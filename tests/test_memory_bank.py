@@ -110,7 +110,13 @@ def test_state_dict_restores_the_bank():
 
 
 def test_mistakes_are_named():
+    with pytest.raises(NbkitError, match="momentum"):
+        MemoryBank(5, 4, momentum=1.0)
+    with pytest.raises(NbkitError, match="multiple"):
+        MemoryBank(5, 4, slots_per_video=3)
     with pytest.raises(NbkitError, match="nothing left"):
         MemoryBank(3, 4, slots_per_video=3).draw_indices(
             torch.tensor([0]), 2, gen(), exclude_same_video=True
         )
+    with pytest.raises(NbkitError, match="features"):
+        MemoryBank(5, 4).update(torch.tensor([0]), torch.zeros(2, 4))

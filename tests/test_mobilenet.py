@@ -110,6 +110,8 @@ def test_each_domain_starts_from_imagenets_statistics(plain):
 def test_wrong_input_and_wrong_stream_are_refused():
     with pytest.raises(NbkitError, match="divide bytes by 255"):
         MobileNetEncoder("rgb", weights=None)(torch.rand(1, 3, 2, 32, 32) * 255)
+    with pytest.raises(NbkitError, match="stream='depth'"):
+        MobileNetEncoder("depth")
 
 
 def test_the_last_map_is_what_grad_cam_reads():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nbkit.errors import NbkitError
 from nbkit.methods.negatives import (
+    FAMILIES,
     TURNS,
     clip_negative,
     clip_variants,
@@ -97,7 +98,7 @@ def test_both_draws_either_family_per_clip():
     assert not any(torch.equal(a, b) for a, b in zip(x, negative))
 
 
-@pytest.mark.parametrize("family", ["spatial", "temporal", "both", "repeat"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_families_keep_the_input_shape_and_follow_the_generator(family):
     x = clips()
     before = x.clone()
@@ -123,8 +124,12 @@ def test_the_five_wrong_orders_of_three_clips_are_equally_likely():
 
 
 def test_refusals():
+    with pytest.raises(NbkitError, match="clip_neg='mirror'"):
+        clip_negative(clips(), "mirror", generator())
     with pytest.raises(NbkitError, match="at least 2"):
         wrong_order(1, 4, generator())
+    with pytest.raises(NbkitError, match="at least 2 frames"):
+        spatial_negative(clips(frames=1), generator())
 
 
 # --- negatives of cached features
@@ -158,6 +163,10 @@ def test_negatives_follow_the_generator_and_refuse_one_view():
     assert torch.equal(draw[0], draw[1]) and not torch.equal(draw[0], draw[2])
     one = marked(views=1)
     assert feature_negative(one, "temporal", torch.Generator()).shape == (40, 8, 2)
+    with pytest.raises(NbkitError, match="at least 2 views"):
+        feature_negative(one, "spatial", torch.Generator())
+    with pytest.raises(NbkitError, match="clip_neg"):
+        feature_negative(one, "mirror", torch.Generator())
 
 
 # --- the second view of a single stream ----------------------------------------------------------

@@ -177,6 +177,12 @@ def test_mistakes_are_named():
     Vs, ys = blobs([4, 4], dim=6)
     with pytest.raises(NbkitError, match=r"classes \[2\]"):
         kmeans_pseudo_labels(Vs, ys, Vs, 3)
+    with pytest.raises(NbkitError, match="fusion"):
+        kmeans_pseudo_labels(Vs, ys, Vs, 2, fusion="none")
+    with pytest.raises(NbkitError, match="centre"):
+        kmeans_pseudo_labels(Vs, ys, Vs, 2, centre="sum")
+    with pytest.raises(NbkitError, match="modalities"):
+        kmeans_pseudo_labels(Vs, ys, {"rgb": Vs["rgb"]}, 2)
 
 
 def test_eq9_and_eq10():

@@ -172,6 +172,13 @@ def build_cache(
         NbkitError: naming every broken file, or the file where the disk is full.
     """
     flow_clip = size / 8 if flow_clip is None else float(flow_clip)
+    if size < 8 or flow_clip <= 0:
+        raise NbkitError(
+            f"size={size}, flow_clip={flow_clip}: size must be at least 8 and flow_clip above 0."
+        )
+    twice = table["video"][table["video"].duplicated()]
+    if len(twice):
+        raise NbkitError(f"video ids must be unique; {twice.iloc[0]!r} is not.")
     how = {"size": int(size), "flow": flow, "flow_clip": flow_clip, "max_frames": max_frames}
     if flow == STORED:
         how |= {"flow_rate": float(flow_rate), "image_clip": float(image_clip)}

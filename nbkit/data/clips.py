@@ -207,6 +207,8 @@ class ClipDataset(VideoDataset):
         super().__init__(cache, table, clips, frames, stride, augment, withhold_labels, seed)
         self.cache = cache
         self.crop = cache.size if crop is None else crop
+        if not 0 < self.crop <= cache.size:
+            raise NbkitError(f"crop={crop}: must be between 1 and the cache's size {cache.size}.")
 
     def plan(self, index: int, shift: int = 0) -> tuple:
         """Frames (K, T), (top, left), flip, and (gain, offset) of an item; `shift` of the seed."""

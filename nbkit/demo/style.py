@@ -11,6 +11,7 @@ import colorsys
 import numpy as np
 
 from nbkit.demo.actions import FRONTAL
+from nbkit.errors import NbkitError
 
 DOMAINS = ("studio", "street")
 
@@ -75,7 +76,12 @@ def sample_style(rng: np.random.Generator, domain: str, shift: float = 1.0) -> d
 
     Args:
         shift: in [0, 1]; every range and chance moves linearly from studio's to street's.
+
+    Raises:
+        NbkitError: a shift outside [0, 1].
     """
+    if not 0 <= shift <= 1:
+        raise NbkitError(f"shift={shift} must be between 0 (street equals studio) and 1")
     s = 0.0
     if domain == "street":
         s = shift

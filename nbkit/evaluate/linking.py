@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nbkit.errors import NbkitError
 from nbkit.evaluate.average_precision import ranks_within
 from nbkit.evaluate.detections import Detections, Tube, iou
 
@@ -43,6 +44,10 @@ class LinkSettings:
     max_gap: int = 5
     min_length: int = 15
     min_score: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1 or self.max_gap < 0 or self.min_length < 1:
+            raise NbkitError("linking: top_k and min_length must be at least 1, max_gap at least 0")
 
 
 def link(detections: Detections, settings: LinkSettings = LinkSettings()) -> list[Tube]:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
+from nbkit.errors import NbkitError
 from nbkit.figures.notebook import someone_is_watching, stepper
 from nbkit.figures.style import GREY, NEGATIVE, PAGE, bare, outline, page, row_label
 
@@ -19,8 +20,10 @@ CLIP_COLOURS = ("#333333", "#999933", "#44AA99", "#AA4499")
 def flow_colours(flow: np.ndarray, top: float) -> np.ndarray:
     """Flow (..., 2) in pixels -> RGB (..., 3) in [0, 1]: hue = direction, saturation = speed.
 
-    No motion is white; `top` pixels and more are fully saturated.
+    No motion is white; `top` pixels and more are fully saturated. Raises NbkitError for top <= 0.
     """
+    if top <= 0:
+        raise NbkitError(f"top={top}: the speed of full colour must be above 0 pixels")
     u, v = flow[..., 0], flow[..., 1]
     direction = np.arctan2(v, u) / (2 * np.pi) % 1.0
     speed = np.clip(np.hypot(u, v) / top, 0, 1)
@@ -128,8 +131,15 @@ def clip_viewer(
     """Scrub through a video under a slider; show eight moments where nobody can click.
 
     frames (N, H, W, 3) uint8 or float in [0, 1]; flow (N, H, W, 2) pixels, full colour at `top`
-    pixels; boxes (N, 4) pixels x0, y0, x1, y1, NaN where there is none.
+    pixels; boxes (N, 4) pixels x0, y0, x1, y1, NaN where there is none. Raises NbkitError when the
+    lengths differ.
     """
+    n_boxes = len(frames) if boxes is None else len(boxes)
+    if not len(frames) == len(flow) == n_boxes:
+        raise NbkitError(
+            f"clip_viewer: {len(frames)} frames, {len(flow)} flows, {n_boxes} boxes; "
+            "one flow and one box belong to each frame"
+        )
     if someone_is_watching():
         moments = list(range(len(frames)))
         stepper(lambda t: viewer_frame(frames, flow, t, boxes, top), moments, "frame", live=True)

@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
+from nbkit.errors import NbkitError
+
 
 def source_without_docstring(function: Callable) -> str:
     """The function's source as in its file, less the docstring (it repeats the equation above)."""
@@ -56,8 +58,10 @@ def stepper(
     """Show a slider over `values` that redraws the figure `draw(value)`.
 
     Where nobody can click, show `draw(values[start])` alone. live: redraw while the slider is
-    dragged, not only where it is let go.
+    dragged, not only where it is let go. Raises NbkitError for an empty list of values.
     """
+    if not values:
+        raise NbkitError("stepper needs at least one value")
     if not someone_is_watching():
         draw(values[start])
         plt.show()

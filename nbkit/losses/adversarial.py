@@ -128,7 +128,9 @@ def _per_video(right: Tensor, reduction: Reduction) -> Tensor:
 def _reduce(cost: Tensor, reduction: Reduction) -> Tensor:
     if reduction == "mean":
         return cost.mean(-1)
-    return cost.sum(-1)
+    if reduction == "sum":
+        return cost.sum(-1)
+    raise NbkitError(f"adv_reduction={reduction!r}: choose 'mean' or 'sum'")
 
 
 def temporal_instance_loss(

@@ -51,6 +51,8 @@ def bank_log_theta(v: Tensor, bank: Tensor, tau: float, unit: bool = False) -> T
     Shapes: v (B, K, D); bank (B, K, k, D), or (k, D) shared by all anchors -> (B, K, k).  `unit`:
     the entries have length 1, so their lengths need not be computed.
     """
+    if bank.dim() not in (2, 4):
+        raise NbkitError(f"bank entries must be (k, D) or (B, K, k, D), got {tuple(bank.shape)}")
     with torch.autocast(v.device.type, enabled=False):  # the product would fall to bf16 otherwise
         anchors, entries = _unit(v), bank if unit else _unit(bank)
         if bank.dim() == 2:
@@ -77,7 +79,7 @@ def clip_loss(
     + \sum_{j=1}^{k+1} \Theta(\{v_i^1, v_j^{neg}\})}$$
 
     The k+1 candidates of a block are the anchor's own entry (index 0) and k entries drawn from a
-    memory bank. Raises NbkitError for an unknown option. Source: STCDA, Eq. (1).
+    memory bank. Raises NbkitError for an unknown option or a wrong shape. Source: STCDA, Eq. (1).
 
     Args:
         v1: (B, K, D) anchors.
@@ -205,6 +207,13 @@ class MemoryBank(nn.Module):
         slots_per_video: int = 1,
     ) -> None:
         super().__init__()
+        if not 0 <= momentum < 1:
+            raise NbkitError(f"bank momentum={momentum} must lie in [0, 1)")
+        if n_slots < 2 or n_slots % slots_per_video:
+            raise NbkitError(
+                f"n_slots={n_slots} must be at least 2, a multiple of "
+                f"slots_per_video={slots_per_video}"
+            )
         self.momentum, self.slots_per_video = momentum, slots_per_video
         bound = (dim / 3) ** -0.5
         generator = torch.Generator().manual_seed(seed)
@@ -265,6 +274,11 @@ class MemoryBank(nn.Module):
     def _last_writes(self, slots: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         # A slot named twice keeps its last feature; index assignment alone leaves the winner
         # undefined on a GPU.
+        if features.shape != (len(slots), self.memory.shape[1]):
+            raise NbkitError(
+                f"{len(slots)} slots need features ({len(slots)}, {self.memory.shape[1]}), "
+                f"got {tuple(features.shape)}"
+            )
         slots = slots.to(self.memory.device)
         order = slots.argsort(stable=True)
         last = order[torch.searchsorted(slots[order], slots, right=True) - 1]  # (N,)

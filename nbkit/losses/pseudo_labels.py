@@ -16,6 +16,9 @@ from torch import Tensor
 
 from nbkit.errors import NbkitError
 
+CENTRES = ("unit_sum", "mean", "sum_literal")
+FUSIONS = ("fused", "per_modality")
+
 
 class KMeansStep(NamedTuple):
     """One assignment of target videos to classes."""
@@ -47,6 +50,8 @@ def _unit(V: Tensor) -> Tensor:
 
 def _centres(V: Tensor, y: Tensor, num_classes: int, centre: str) -> tuple[Tensor, Tensor]:
     """Class centres (C, D) and class counts (C,) of V (N, D); labels of -1 count nowhere."""
+    if centre not in CENTRES:
+        raise NbkitError(f"centre={centre!r} is not one of {', '.join(CENTRES)}")
     V = _unit(V)
     classes = torch.arange(num_classes, device=V.device)
     Y = (y.to(V.device).unsqueeze(1) == classes).to(V)  # (N, C)
@@ -137,8 +142,8 @@ def kmeans_pseudo_labels(
 ) -> PseudoLabels:
     """Cluster the target videos from the source class centres until no label changes.
 
-    No target label is used. Source: STCDA, section 3.2. Raises NbkitError for a class without
-    source videos.
+    No target label is used. Source: STCDA, section 3.2. Raises NbkitError for unknown options,
+    unequal modalities, or a class without source videos.
 
     Args:
         Vs, ys: {m: (N, D)} source video features, and their labels (N,).
@@ -149,6 +154,12 @@ def kmeans_pseudo_labels(
         iterations: at most so many centre updates.
         fixed: keep the first assignment to the source centres (the ablation "fixed").
     """
+    if fusion not in FUSIONS:
+        raise NbkitError(f"fusion={fusion!r} is not one of {', '.join(FUSIONS)}")
+    if not Vs or set(Vs) != set(Vt):
+        raise NbkitError(
+            f"source has modalities {sorted(Vs)}, target has {sorted(Vt)}: they must be the same"
+        )
     start = {m: source_centres(Vs[m], ys, num_classes, centre) for m in Vs}
     if fixed:
         iterations = 0

@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 
 from nbkit.errors import NbkitError
 
+FAMILIES = ("spatial", "temporal", "both", "repeat")
+
 # What a spatial negative does to one frame: picture (..., H, W) -> same shape.  Flow vectors keep
 # their sign: a flow picture that contradicts its neighbours is the purpose, while negating u as
 # well would be a consistent mirror image.
@@ -31,6 +33,8 @@ def some_frames(n: int, frames: int, generator: Generator) -> Tensor:
     At least one frame, and never all: a wholly flipped clip is a valid augmentation, hence a
     positive elsewhere.  Returns bool (n, T).
     """
+    if frames < 2:
+        raise NbkitError("a negative needs clips of at least 2 frames.")
     p = 0.25 + 0.5 * torch.rand(n, generator=generator)  # (n,)
     count = (p * frames).ceil().clamp(1, frames - 1)
     order = torch.rand(n, frames, generator=generator).argsort(1)  # (n, T)
@@ -125,6 +129,7 @@ def clip_negative(clips: Tensor, family: str, generator: Generator) -> Tensor:
     `family`: 'spatial' | 'temporal' | 'both' (each clip draws one of the two, as Fig. 3 shows) |
     'repeat'.
     """
+    _check_family(family)
     if family == "repeat":
         return repeat_negative(clips, generator)
     if family == "temporal":
@@ -164,9 +169,12 @@ def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor
     of clips, views (N, 1, 3, F): the clip, its spatial and its temporal negative are stored.
     View 0 is the clip itself.  Returns (N, T, F).
     """
+    _check_family(family)
     n, frames, count = views.shape[:3]
     if frames == 1:
         return _stored_negative(views, family, generator)
+    if count < 2 and family in ("spatial", "both"):
+        raise NbkitError("a spatial negative needs features of at least 2 views.")
     view = torch.zeros(n, frames, dtype=torch.long)  # (N, T)
     time = torch.arange(frames).expand(n, frames)  # (N, T)
     if family == "repeat":
@@ -197,3 +205,8 @@ def _stored_negative(views: Tensor, family: str, generator: Generator) -> Tensor
     else:
         kind = torch.full((len(views),), 1 if family == "spatial" else 2)
     return views[torch.arange(len(views)), :, kind.to(views.device)]
+
+
+def _check_family(family: str) -> None:
+    if family not in FAMILIES:
+        raise NbkitError(f"clip_neg={family!r}: choose one of {FAMILIES}.")

@@ -17,6 +17,10 @@ def epoch_batches(n: int, batch: int, seed: int, epoch: int) -> list[np.ndarray]
     Batch sizes differ by at most one and never exceed `batch`: a small rest batch would upset batch
     statistics.
     """
+    if n < 1 or batch < 1:
+        raise NbkitError(
+            f"cannot draw batches of {batch} from {n} videos: both must be at least 1."
+        )
     order = np.random.default_rng((seed, epoch, 0)).permutation(n)
     return np.array_split(order, -(-n // batch))
 

@@ -63,6 +63,7 @@ class BNInception(nn.Module):
 
     def __init__(self, in_channels: int = 3):
         super().__init__()
+        self.in_channels = in_channels
         self.modality = modality_of(in_channels)
         self.check_input = FirstBatchCheck(self.modality)
         mean = torch.tensor(BGR_MEAN).view(1, 3, 1, 1)
@@ -101,13 +102,9 @@ class BNInception(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Map public pictures (N, C, H, W) to the last feature map (N, 1024, H / 32, W / 32).
 
-        Raises NbkitError for other sides, or a first batch out of range.
+        Raises NbkitError for other channels or sides, or a first batch out of range.
         """
-        if any(cells % 32 for cells in x.shape[2:]):
-            raise NbkitError(
-                f"BNInception: sides of {tuple(x.shape[2:])} pixels cannot be halved five times; "
-                "use a multiple of 32 (224 in the paper)"
-            )
+        self._check_shape(x)
         self.check_input(x)
         x = self._unit("conv1_7x7_s2", self.normalise(x))  # (N, 64, H/2, W/2)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)  # (N, 64, H/4, W/4)
@@ -121,6 +118,11 @@ class BNInception(nn.Module):
         """Map clips (N, C, T, H, W) or pictures (N, C, H, W) to (N, 1024), pooled."""
         if x.dim() == 4:
             return self.features(x).mean((2, 3))
+        if x.dim() != 5:
+            raise NbkitError(
+                "BNInception: takes clips (N, C, T, H, W) or pictures (N, C, H, W), "
+                f"not {tuple(x.shape)}"
+            )
         n, _, t = x.shape[:3]
         frames = x.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
         pooled = self.features(frames).mean((2, 3))  # (N T, 1024)
@@ -145,3 +147,14 @@ class BNInception(nn.Module):
         one = self._unit(name + "1x1", x)
         pooled = self._unit(name + "pool_proj", pooled)
         return torch.cat([one, three, double, pooled], 1)
+
+    def _check_shape(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise NbkitError(
+                f"BNInception: takes pictures (N, {self.in_channels}, H, W), not {tuple(x.shape)}"
+            )
+        if any(side % 32 for side in x.shape[2:]):
+            raise NbkitError(
+                f"BNInception: sides of {tuple(x.shape[2:])} pixels cannot be halved five times; "
+                "use a multiple of 32 (224 in the paper)"
+            )

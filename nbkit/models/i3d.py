@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nbkit.errors import NbkitError
 from nbkit.models.inputs import FirstBatchCheck, modality_of
 from nbkit.models.norm import DomainNorm, Mode
 
@@ -138,6 +139,7 @@ class InceptionI3D(nn.Module):
 
     def __init__(self, in_channels: int = 3):
         super().__init__()
+        self.in_channels = in_channels
         self.modality = modality_of(in_channels)
         self.check_input = FirstBatchCheck(self.modality)
         for name, (kind, arguments) in LAYERS.items():
@@ -156,8 +158,12 @@ class InceptionI3D(nn.Module):
         """Map public clips (N, C, T, H, W) to the output of endpoint `end`.
 
         The last endpoint gives (N, 1024, T/8, H/32, W/32), Mixed_4e (N, 528, T/4, H/16, W/16).
-        Raises NbkitError for a first batch out of range.
+        Raises NbkitError for other channels, or a first batch out of range.
         """
+        if x.dim() != 5 or x.shape[1] != self.in_channels:
+            raise NbkitError(
+                f"InceptionI3D: takes clips (N, {self.in_channels}, T, H, W), not {tuple(x.shape)}"
+            )
         self.check_input(x)
         return self._run(self.normalise(x), ENDPOINTS[: ENDPOINTS.index(end) + 1])
 

@@ -198,6 +198,11 @@ def _feature_maker(cfg: RunConfig, cache: Any, shape: dict[str, int]) -> Callabl
             f"FRAME_STRIDE={cfg.data.frame_stride} with backbone mobilenet_features: features are "
             "of single frames, read one after the other; leave it at 1"
         )
+    if cfg.model.weights not in (None, "random"):
+        raise NbkitError(
+            f"WEIGHTS={cfg.model.weights!r} with backbone mobilenet_features: its features are "
+            "torchvision's; leave it out"
+        )
     folder = Path(cfg.watch.data_root) / "features"
     features = build_features(cache, folder, FrozenMobileNet(), progress=cfg.watch.progress)
 
@@ -223,7 +228,7 @@ def _clip_feature_maker(
     if cfg.model.weights == "random":
         raise NbkitError("WEIGHTS='random' with backbone i3d_features: nothing would train it")
     use_gpu = torch.cuda.is_available() and cfg.watch.device != "cpu"
-    device = "cuda" if use_gpu else "cpu"
+    weights, device = cfg.model.weights or "kinetics400", "cuda" if use_gpu else "cpu"
     channels = {"rgb": 3, "flow": 2}
 
     def variants(clips: torch.Tensor, stream: str, video: str) -> torch.Tensor:
@@ -234,7 +239,7 @@ def _clip_feature_maker(
     features = build_clip_features(
         table,
         Path(cfg.watch.data_root) / "features",
-        {m: FrozenI3D(channels[m], device=device) for m in cfg.streams},
+        {m: FrozenI3D(channels[m], weights, device) for m in cfg.streams},
         variants,
         cfg.stcl.residual_scale,
         size=cfg.data.crop,

@@ -19,9 +19,11 @@ SMALL = 160
 def _dis(height: int, width: int) -> Any:
     """DIS flow (Kroeger et al., ECCV 2016) set up for the frame size.
 
-    OpenCV's presets stop at half or quarter resolution, where a limb of a small picture is thinner
-    than a patch: there we go down to full resolution. Inside a moving bar 12 pixels wide the
-    end-point error is then 0.5 pixels, against 1.5 ("medium") at the same cost.
+    OpenCV's presets stop at half or quarter resolution, where a limb of a 96-pixel picture is
+    thinner than a patch: there we go down to full resolution (finest scale 0) and spare the
+    variational refinement and the patches' mean normalisation instead. Inside a moving bar
+    12 pixels wide the end-point error is then 0.5 pixels (1.4 ms per frame), against 1.5
+    ("medium", 1.5 ms), 2.4 ("ultrafast") and 2.9 for no flow at all.
     """
     if min(height, width) >= SMALL:
         return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

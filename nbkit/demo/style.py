@@ -1,6 +1,7 @@
 """What one demo video looks like: numbers and colours drawn from two sets of ranges.
 
-Brightness, tone and the level of noise are drawn from the same ranges in both domains, so that
+Body, viewpoint, tempo, camera, clutter, saturation, blur and texture shift from `studio` to
+`street`.  Brightness, tone and the level of noise are drawn from the same ranges in both, so that
 matching global statistics alone undoes little of the shift.
 """
 
@@ -17,6 +18,7 @@ DOMAINS = ("studio", "street")
 
 
 def _table(text: str) -> dict[str, tuple[float, ...]]:
+    """Numbers by name; the first line is a heading."""
     lines = [line.split() for line in text.strip().splitlines()[1:]]
     return {name: tuple(float(number) for number in numbers) for name, *numbers in lines}
 

@@ -1,4 +1,7 @@
-"""How well two domains mix and classes stay apart in the features' own space, not in a picture."""
+"""How well two domains mix and how well classes stay apart: what a picture of features hides.
+
+All functions read features in their own space; none depends on an embedding of them.
+"""
 
 from __future__ import annotations
 

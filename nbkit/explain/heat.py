@@ -1,4 +1,8 @@
-"""How much of a network's Grad-CAM heat lies on the actor, over a whole test set."""
+"""How much of a network's Grad-CAM heat lies on the actor, over a whole test set.
+
+A test clip is resized, cut and sampled in time before the network sees it.  The actor's masks go
+through the same steps here.
+"""
 
 from __future__ import annotations
 

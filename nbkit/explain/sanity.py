@@ -60,7 +60,8 @@ def explain_randomised(
 ) -> Explained:
     """`explain` with weights drawn anew, for given classes (N,); the method stays as it is.
 
-    New normalisation statistics are estimated from the clips that are explained, without labels.
+    New weights need new normalisation statistics: they are estimated from the clips that are
+    explained, without labels.
     """
     model = cascading_randomisation(explainable(method), depth, seed)
     if depth:

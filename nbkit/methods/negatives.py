@@ -1,7 +1,8 @@
 """What STCDA contrasts a clip with: Figure 3's intra-negatives, and a second view of one stream.
 
-`generator` is a torch.Generator on the CPU throughout, and what is chosen with it becomes positions
-there: a mask on a GPU would make the host wait for the number of its entries.
+A negative is inconsistent in space or time, or has its clips in a wrong order.  `generator` is a
+torch.Generator on the CPU throughout, and what is chosen with it becomes positions there: a mask on
+a GPU would make the host wait for the number of its entries.
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ def class_aware_batches(
 
 
 def _deal(deck: list[int], shared: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:
+    """Take `count` different classes from the deck, which is refilled where it has none left."""
     chosen: list[int] = []
     while len(chosen) < count:
         fresh = [c for c in deck if c not in chosen]

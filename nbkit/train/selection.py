@@ -1,8 +1,9 @@
 """Diagnostic evaluations during the last stage, and the two columns that they fill.
 
 The result of every table is the last epoch.  `source_val` chooses the epoch on held-out labelled
-source videos; `oracle` on the target's test labels: it only says how much is left to choose.
-Evaluating changes no weight, no running statistic and no random state.
+source videos, which a user could do; `oracle` chooses on the target's test labels, which nobody
+can: it only says how much is left to choose.  Neither is used for anything else, and evaluating
+changes no weight, no running statistic and no random state.
 """
 
 from __future__ import annotations

@@ -238,8 +238,8 @@ def one_at_a_time(data_root: str | Path, benchmark: str) -> Iterator[None]:
     root = Path(data_root)
     if root.exists() and not os.access(root, os.W_OK):
         raise NbkitError(
-            f"{root}: cannot be written. Caches of the decoded videos are made there. Give a folder "
-            "of your own as DATA_ROOT, with a link to the videos in it: "
+            f"{root}: cannot be written. Caches of the decoded videos are made there. Give a "
+            "folder of your own as DATA_ROOT, with a link to the videos in it: "
             f"ln -s /the/share/{benchmark} DATA_ROOT/{benchmark}"
         )
     with held(root / f".making-{benchmark}.lock", f"the data of {benchmark}"):

@@ -302,6 +302,16 @@ def test_two_identical_runs_at_once_are_one(runs, monkeypatch, tmp_path):
     assert (len(steps), len(evaluated)) == (3, 1) and len(first.history) == 3
 
 
+def test_a_row_names_the_commit_of_its_own_training(runs, monkeypatch):
+    """Not that of the first steps, which it shares with the row before."""
+    commits = {"I3D+RPN": "first", "T_img": "second"}
+    for row, commit in commits.items():
+        made = {"commit": commit, "cpu": "a"}
+        monkeypatch.setattr(localization, "environment", lambda device, made=made: dict(made))
+        folder = run(runs(row=row, steps=2, source_steps=1, norm="frozen")).folder
+        assert json.loads((folder / "env.json").read_text())["commit"] == commit
+
+
 def test_changed_data_are_trained_anew_in_a_folder_of_their_own(runs, monkeypatch):
     cfg = runs()
     first, load = run(cfg), localization.load_data

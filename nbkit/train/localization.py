@@ -178,7 +178,7 @@ def train_localizer(
     Without that file it goes on from the one at `common`, which is of a row without modules.
 
     Returns the model in evaluation mode and the checkpoint's state: `history`, one dict per logged
-    step, and `environment`, in which the training began.
+    step, and `environment`, in which the row's own training began.
     """
     if labelled.withhold_labels or not target.withhold_labels:
         raise NbkitError(
@@ -191,6 +191,8 @@ def train_localizer(
     state = read_checkpoint(path, *kept)
     if state is None and common is not None:
         state = read_checkpoint(common, *kept)
+        if state is not None:  # the row's own training begins here
+            state["environment"] = environment(fabric.device)
     if state is None:
         state = {"step": 0, "history": [], "environment": environment(fabric.device)}
     else:

@@ -104,7 +104,7 @@ class ClipProjection:
 
     out_features = 1024
 
-    def __init__(self, channels, device):
+    def __init__(self, channels, weights, device):
         self.key, self.weights = f"projection-{channels}", torch.linspace(-9, 9, channels * 1024)
 
     def clip_features(self, x):

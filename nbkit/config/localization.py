@@ -45,7 +45,7 @@ class FrameData(Section):
 class Detector(Section):
     """The two-branch detector."""
 
-    size: Literal["small", "laptop", "paper"] = "small"
+    size: Literal["small", "laptop", "laptop_i3d", "paper"] = "small"
     norm: Literal["group", "per_domain", "frozen"] = Field("group", description="of the small size")
     temporal_pool: Literal["before_roi", "after_tf2"] = "before_roi"
     tf1_end: Literal["Mixed_4e", "Mixed_4f"] = "Mixed_4e"
@@ -54,7 +54,8 @@ class Detector(Section):
         None, description="a file, 'resnet50', or 'imagenet' (laptop); None: random"
     )
     temporal_weights: str | None = Field(
-        None, description="a file, 'i3d_rgb', or 'imagenet' (laptop); None: random"
+        None,
+        description="a file, 'i3d_rgb', 'kinetics400' or (laptop) 'imagenet'; None: random",
     )
 
     @model_validator(mode="after")
@@ -68,6 +69,10 @@ class Detector(Section):
             raise ValueError(
                 f"KEYFRAME_WEIGHTS or TEMPORAL_WEIGHTS={given[0]!r}: the detector of SIZE 'small' "
                 "reads no weights; leave them out, or choose another SIZE"
+            )
+        if self.size == "laptop_i3d" and self.temporal_weights is None:
+            raise ValueError(
+                "SIZE 'laptop_i3d' freezes most of I3D: give TEMPORAL_WEIGHTS, e.g. 'kinetics400'"
             )
         return self
 
@@ -152,6 +157,12 @@ class LocalizationConfig(Configuration):
     def _coherent(self) -> LocalizationConfig:
         if self.row not in ROWS:
             raise ValueError(f"row={self.row!r}: choose one of {', '.join(ROWS)}")
+        clip = self.data.clip_len, self.data.clip_stride
+        if self.detector.size == "laptop_i3d" and (clip[0] % 4 or clip[1] != 1):
+            raise ValueError(
+                f"CLIP_LEN={clip[0]}, CLIP_STRIDE={clip[1]}: SIZE 'laptop_i3d' reads one map for "
+                "every four frames; give a multiple of 4 and 1"
+            )
         if self.row == "AdaBN" and self.detector.norm == "group":
             raise ValueError("AdaBN re-estimates batch statistics: norm='group' has none")
         if self.detector.norm == "frozen" and not self.optim.source_steps:

@@ -11,6 +11,7 @@ import torch
 
 from nbkit.data.arrays import answers_of
 from nbkit.data.boxes import clean_boxes, fitting_tubes
+from nbkit.data.clip_maps import ClipMaps
 from nbkit.data.frame_cache import FrameCache, scale_boxes
 from nbkit.errors import NbkitError
 from nbkit.evaluate.detections import Tube
@@ -49,6 +50,8 @@ class KeyframeDataset:
     Args:
         cache: from `build_frame_cache`.
         table: rows of one domain and split.
+        maps: what a frozen network made of the videos, for a detector that reads them instead of
+            the clip's pixels; None: the pixels.
         clip_len, clip_stride: T and the step between its frames.
         key_stride: step between key frames.
         background: keep labelled frames on which nobody acts.  Evaluation on untrimmed video needs
@@ -63,6 +66,7 @@ class KeyframeDataset:
         self,
         cache: FrameCache,
         table: pd.DataFrame,
+        maps: ClipMaps | None = None,
         *,
         clip_len: int,
         clip_stride: int = 1,
@@ -72,7 +76,8 @@ class KeyframeDataset:
         augment: bool = False,
         seed: int = 0,
     ):
-        self.cache, self.clip_len, self.clip_stride = cache, clip_len, clip_stride
+        self.cache, self.maps = cache, maps
+        self.clip_len, self.clip_stride = clip_len, clip_stride
         self.withhold_labels, self.augment = withhold_labels, augment
         self.seed, self.epoch = seed, 0
         self.videos = [str(video) for video in table["video"]]
@@ -108,20 +113,29 @@ class KeyframeDataset:
         self.epoch = epoch
 
     def item(self, index: int) -> dict[str, Any]:
-        """One key frame (3, H, W), its clip (3, T, H, W) in [0, 1], n boxes and labels."""
+        """One key frame (3, H, W), its clip (3, T, H, W) in [0, 1], n boxes and labels.
+
+        Where there are maps, the clip is theirs: (512, T / 4, h, w).
+        """
         video, frame = self.keys[index]
-        frames = self.cache.frames(self.videos[video])
-        wanted = clip_indices(frame, self.clip_len, self.clip_stride, len(frames))
-        clip = frames[np.r_[frame, wanted]].astype(np.float32) / 255.0  # (1 + T, H, W, 3)
+        name, wanted = self.videos[video], [frame]
+        frames = self.cache.frames(name)
+        if self.maps is None:
+            wanted += clip_indices(frame, self.clip_len, self.clip_stride, len(frames)).tolist()
+        shown = frames[wanted].astype(np.float32) / 255.0  # (1 + T, H, W, 3)
         known = self._boxes.get((video, frame), [])
         boxes = np.array([box for box, _ in known], dtype=np.float32).reshape(-1, 4)
+        mirrored = False
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, index])
-            clip, boxes = _augment(clip, boxes, rng)
-        pixels = np.ascontiguousarray(clip.transpose(3, 0, 1, 2))  # (3, 1 + T, H, W)
+            shown, boxes, mirrored = _augment(shown, boxes, rng)
+        pixels = np.ascontiguousarray(shown.transpose(3, 0, 1, 2))  # (3, 1 + T, H, W)
+        clip = pixels[:, 1:]
+        if self.maps is not None:
+            clip = self.maps.clip(name, frame, self.clip_len, mirrored)
         return {
             "keyframe": torch.from_numpy(pixels[:, 0]),
-            "clip": torch.from_numpy(pixels[:, 1:]),
+            "clip": torch.from_numpy(clip),
             "boxes": torch.from_numpy(boxes),
             "labels": torch.tensor([label for _, label in known], dtype=torch.int64),
             "video": video,
@@ -141,13 +155,14 @@ class KeyframeDataset:
 
 def _augment(
     clip: np.ndarray, boxes: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(1+T, H, W, 3) in [0, 1] and its (n, 4) boxes, perhaps mirrored, in other light."""
-    if rng.uniform() < 0.5:
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(1+T, H, W, 3) in [0, 1] and its (n, 4) boxes, perhaps mirrored (True), in other light."""
+    mirrored = bool(rng.uniform() < 0.5)
+    if mirrored:
         width = clip.shape[2]
         clip = clip[:, :, ::-1]
         x1, y1, x2, y2 = boxes.T
         boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
     contrast, brightness = rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)
     lit = np.clip((clip - 0.5) * contrast + 0.5 + brightness, 0, 1)
-    return lit.astype(np.float32), boxes.astype(np.float32)
+    return lit.astype(np.float32), boxes.astype(np.float32), mirrored

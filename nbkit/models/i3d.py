@@ -56,9 +56,19 @@ class Unit3D(nn.Module):
         self.bn = nn.BatchNorm3d(c_out, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, c_in, T, H, W)
-        x = pad_same(x, self.conv3d.kernel_size, self.conv3d.stride)
-        x = self.conv3d(x)  # (N, c_out, T / stride, H / stride, W / stride), rounded up
+        if x.shape[2] == 1 and self.conv3d.stride[0] == 1:
+            x = self._of_one_step(x)
+        else:
+            x = pad_same(x, self.conv3d.kernel_size, self.conv3d.stride)
+            x = self.conv3d(x)  # (N, c_out, T / stride, H / stride, W / stride), rounded up
         return F.relu(self.bn(x), inplace=True)
+
+    def _of_one_step(self, x: Tensor) -> Tensor:
+        """The same convolution of maps with one step: only the kernel's centre meets no padding."""
+        side = self.conv3d.kernel_size[0]
+        centre = self.conv3d.weight[:, :, side // 2]  # (c_out, c_in, side, side)
+        x = x.squeeze(2).contiguous(memory_format=torch.channels_last)  # half the time
+        return F.conv2d(x, centre, padding=side // 2).unsqueeze(2)
 
 
 class MaxPoolSame(nn.Module):
@@ -235,9 +245,17 @@ class FrozenI3D:
     @torch.inference_mode()
     def clip_features(self, x: Tensor) -> Tensor:
         """Map public clips (N, C, T, H, W) to (N, 1024)."""
-        x = x.to(self.device).contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
-            return self.network(x).float()
+            return self.network(self._placed(x)).float()
+
+    @torch.inference_mode()
+    def clip_maps(self, x: Tensor, end: str) -> Tensor:
+        """Map public clips (N, C, T, H, W) to the output of endpoint `end`."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+            return self.network.features(self._placed(x), end).float()
+
+    def _placed(self, x: Tensor) -> Tensor:
+        return x.to(self.device).contiguous(memory_format=torch.channels_last_3d)
 
 
 class ClipFeatureEncoder(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
-from nbkit.models.i3d import InceptionI3D
+from nbkit.models.i3d import ENDPOINTS, InceptionI3D
 from nbkit.models.mobilenet import MEAN, STD, fuse
 from nbkit.models.norm import DomainNorm, Mode
 from nbkit.models.weights import load_pretrained
@@ -185,3 +185,18 @@ class I3DTemporal(nn.Module):
 
     def tf2(self, rois: Tensor) -> Tensor:
         return self.network.tf2(rois, self.end, self.pool5a)
+
+
+class I3DAboveMaps(I3DTemporal):
+    """`I3DTemporal` whose layers up to Mixed_4d are frozen: it takes their stored maps for clips.
+
+    `tf1` is Mixed_4e alone, so that the image-level discriminator still has something to move.
+    """
+
+    def __init__(self, weights: str | None = None):
+        super().__init__(weights)
+        for name in ENDPOINTS[: ENDPOINTS.index("Mixed_4e")]:
+            delattr(self.network, name)
+
+    def tf1(self, clips: Tensor) -> Tensor:  # (B, 512, t, h, w) -> (B, 528, t, h, w)
+        return self.network.Mixed_4e(clips)

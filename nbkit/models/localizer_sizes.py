@@ -1,4 +1,8 @@
-"""The localizer in three sizes: `small` from scratch, `laptop` MobileNetV2, `paper` as printed."""
+"""The localizer in four sizes.
+
+`small` from scratch; `laptop` MobileNetV2 in both branches; `laptop_i3d` the same key-frame branch
+and a frozen I3D with a trained end; `paper` as printed.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ import torch
 
 from nbkit.config.localization import Adaptation, Detector
 from nbkit.models.discriminators import Discriminators, DiscriminatorShape
+from nbkit.models.i3d import FrozenI3D
 from nbkit.models.localizer import Localizer, LocalizerSettings
 from nbkit.models.localizer_parts import (
+    I3DAboveMaps,
     I3DTemporal,
     MobileNetKeyframe,
     MobileNetTemporal,
@@ -82,10 +88,19 @@ def build_localizer(
             keyframe, temporal = SmallKeyframe(detector.norm), SmallTemporal(detector.norm)
         elif detector.size == "laptop":
             keyframe, temporal = MobileNetKeyframe(files[0]), MobileNetTemporal(files[1])
+        elif detector.size == "laptop_i3d":
+            keyframe, temporal = MobileNetKeyframe(files[0]), I3DAboveMaps(files[1])
         else:
             keyframe = ResNetKeyframe(files[0])
             temporal = I3DTemporal(files[1], detector.tf1_end, detector.tf2_pool5a)
         return Localizer(keyframe, temporal, n_classes, chosen)
+
+
+def frozen_network(detector: Detector, device: str = "cpu") -> FrozenI3D | None:
+    """The network whose stored maps a size takes for clips; None where it takes pixels."""
+    if detector.size != "laptop_i3d":
+        return None
+    return FrozenI3D(3, detector.temporal_weights, device)
 
 
 def build_discriminators(

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.benchmarks.resolve import resolve, shortfall
 from nbkit.config import digest
 from nbkit.config.localization import LocalizationConfig
 from nbkit.data.arrays import fingerprint, one_at_a_time
+from nbkit.data.clip_maps import build_clip_maps
 from nbkit.data.frame_cache import build_frame_cache
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.demo.write import write_demo
 from nbkit.errors import NbkitError
+from nbkit.models.localizer_sizes import frozen_network
 
 # The demo domains with untrimmed videos among them; the manifest is that of the trimmed ones.
 UNTRIMMED_DEMO = "demo_untrimmed"
@@ -123,7 +126,14 @@ def data_of_table(
     data, size = cfg.data, (cfg.data.height, cfg.data.width)
     folder = Path(cfg.watch.data_root) / "cache"
     cache = build_frame_cache(rows, folder, size=size, progress=cfg.watch.progress)
-    clip = {"clip_len": data.clip_len, "clip_stride": data.clip_stride, "seed": cfg.seed}
+    maps, keys = None, [cache.key]
+    use_gpu = torch.cuda.is_available() and cfg.watch.device != "cpu"
+    network = frozen_network(cfg.detector, "cuda" if use_gpu else "cpu")
+    if network is not None:
+        maps = build_clip_maps(cache, folder, network, progress=cfg.watch.progress)
+        keys.append(maps.key)
+    clip = {"maps": maps, "clip_len": data.clip_len, "clip_stride": data.clip_stride}
+    clip["seed"] = cfg.seed
     fit = {**clip, "key_stride": data.key_stride, "augment": data.augment}
     oracle = None
     if cfg.row == "oracle":
@@ -135,7 +145,7 @@ def data_of_table(
         target=KeyframeDataset(cache, target, withhold_labels=True, **fit),
         oracle=oracle,
         test=KeyframeDataset(cache, test, key_stride=1, background=True, **clip),
-        key=digest([listed, cache.key, _annotation_prints(rows["boxes"])]),
+        key=digest([listed, *keys, _annotation_prints(rows["boxes"])]),
         partial=[],
     )
 

@@ -13,7 +13,7 @@ from nbkit.data.clip_maps import ClipMaps, build_clip_maps, maps_of_video
 from nbkit.data.keyframes import KeyframeDataset
 from nbkit.errors import NbkitError
 from nbkit.losses.adversarial import action_loss, adversarial_loss
-from nbkit.models.i3d import ENDPOINTS, FrozenI3D, InceptionI3D, Unit3D
+from nbkit.models.i3d import ENDPOINTS, FrozenI3D, InceptionI3D, MaxPoolSame, Unit3D
 from nbkit.models.localizer_sizes import build_discriminators, build_localizer, frozen_network
 from nbkit.train import localization, localization_data
 
@@ -120,6 +120,12 @@ def test_a_convolution_of_one_step_is_the_padded_one(side):
     ours = torch.autograd.grad(unit(x).square().sum(), [x, weight])
     theirs = torch.autograd.grad(F.relu(unit.bn(padded)).square().sum(), [x, weight])
     torch.testing.assert_close(ours, theirs)
+
+
+def test_a_pool_of_one_step_is_the_padded_one():
+    x = torch.rand(2, 5, 1, 6, 4, dtype=torch.float64)  # of a ReLU: not negative
+    padded = F.max_pool3d(F.pad(x, [1] * 6), 3, 1)
+    assert torch.equal(MaxPoolSame((3, 3, 3), (1, 1, 1))(x), padded)
 
 
 ABOVE = Detector(size="laptop_i3d", temporal_weights="kinetics400")

@@ -7,7 +7,7 @@
 
 The first line measures both backbones in both precisions, at batch 64 for 50 steps, on rendered
 videos; the second does so on real ones; the third tries the script out without a GPU.  The steps
-are those of the training loop (nbkit/train/stages.py): contrastive, cross-entropy and alignment
+are those of the training loop (nbkit/train/steps.py): contrastive, cross-entropy and alignment
 terms, backward pass and update.  The weights are random: what is measured does not depend on them.
 The videos are decoded and cached once in --data.
 """

@@ -18,8 +18,7 @@ from nbkit.methods.base import Method
 from nbkit.methods.source_only import SourceOnly
 from nbkit.methods.stcda import STCDA
 from nbkit.models.clip_heads import DomainClassifier
-from nbkit.train.recognition import run
-from nbkit.train.stages import stage_key
+from nbkit.train.recognition import run, stage_key
 
 
 def test_adversary_pulls_features_one_way_and_the_classifier_the_other():

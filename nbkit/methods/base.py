@@ -111,6 +111,10 @@ class Method(nn.Module):
         """Whether the stage trains nothing for this method (stage 1 is contrastive only)."""
         return stage == 1
 
+    def stages(self, last: int = STAGES[-1]) -> list[int]:
+        """The stages up to `last` that train something."""
+        return [stage for stage in STAGES[:last] if not self.skips(stage)]
+
     def trainable(self, stage: int) -> Iterator[nn.Parameter]:
         """What the stage's optimizer holds.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from nbkit.evaluate.accuracy import top1
-from nbkit.methods.base import STAGES, Method
+from nbkit.methods.base import Method
 from nbkit.methods.passes import Features, estimate_statistics, extract
 from nbkit.train.domains import Domains
 
@@ -40,7 +40,7 @@ def due(method: Method, stage: int, epoch: int) -> bool:
 def _wanted(method: Method) -> list[tuple[int, int]]:
     """(stage, epoch) pairs, 1-based, to be evaluated; only the last stage that trains has any."""
     epochs, every = method.cfg.optim.epochs, method.cfg.watch.eval_every
-    trained = [s for s in STAGES if epochs[s - 1] and not method.skips(s)]
+    trained = [stage for stage in method.stages() if epochs[stage - 1]]
     if not trained:
         return []
     stage = max(trained)

@@ -33,9 +33,16 @@ def test_adversary_pulls_features_one_way_and_the_classifier_the_other():
     assert all(p.grad.allclose(g) for p, g in zip(classify.parameters(), learned))
 
 
-def test_reversal_follows_danns_ramp(tiny):
-    method = built(tiny(method="daaa", grl_max=0.7))
-    found = [method.reversal(at(progress=p)) for p in (0.0, 0.5)]
+def test_reversal_follows_danns_ramp(tiny, monkeypatch):
+    method, found = built(tiny(method="daaa", grl_max=0.7, modalities="rgb")), []
+
+    def seen(classify, source, target, reversal):
+        found.append(reversal)
+        return adversary(classify, source, target, reversal)
+
+    monkeypatch.setattr("nbkit.methods.adversarial.adversary", seen)
+    for progress in (0.0, 0.5):
+        terms_of(method, progress=progress)
     assert found == pytest.approx([0, 0.7 * math.tanh(2.5)])
 
 

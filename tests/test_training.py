@@ -337,7 +337,7 @@ def test_the_level_of_chance_counts_a_second_view_of_one_stream(smoke):
         method.model, batch, method.outputs(batch, "source"), "source", step(2).generator
     )
     assert "v_2" in views["rgb"]
-    assert method.contrast.chance(views)["clip_chance"] == pytest.approx(
+    assert method.contrast.chance["clip_chance"] == pytest.approx(
         np.log(2 * method.cfg.stcl.nce_k + 3)
     )
 

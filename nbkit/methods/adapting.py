@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nbkit.losses.adversarial import ramp
 from nbkit.methods.base import Batch, Loss, Method, Outputs, Step, TrainingData, own_random_numbers
 
 if TYPE_CHECKING:
@@ -77,14 +75,3 @@ class Adapting(Method):
     def per_stream(self, make: Callable[[], nn.Module]) -> nn.ModuleDict:
         """A module of its own for every stream."""
         return nn.ModuleDict({m: make() for m in self.cfg.streams})
-
-    def mean_over_streams(self, term: Callable[[str], Tensor]) -> Tensor:
-        """Mean of `term(m)` over the streams m, so that a weight means the same with one or two."""
-        return torch.stack([term(m) for m in self.cfg.streams]).mean()
-
-    def reversal(self, step: Step) -> float:
-        """DANN's ramp, from 0 to `grl_max` over the stage.
-
-        A classifier that knows nothing yet moves no feature.
-        """
-        return self.cfg.comparison.grl_max * ramp(step.progress)

@@ -1,6 +1,6 @@
 """What a method is: its network and modules, the loss of a step, its batches and its passes.
 
-A table row is one file beside this one.  The training loop knows nothing else about it.
+A table row is one class in a file beside this one.  The training loop knows nothing else about it.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def own_random_numbers(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def mean(terms: list[Tensor]) -> Tensor:
+    """Mean of scalars; over the streams, so that a weight means the same with one or two."""
+    return torch.stack(terms).mean()
 
 
 class Method(nn.Module):
@@ -163,10 +168,8 @@ class Method(nn.Module):
 
     def supervised(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """Eq. (9), averaged over what `cls_on` reads and over the streams."""
-        terms = []
-        for out in outputs.values():
-            terms += [cross_entropy(logits, labels) for logits in self.model.logits(out)]
-        return torch.stack(terms).mean()
+        logits = [read for out in outputs.values() for read in self.model.logits(out)]
+        return mean([cross_entropy(read, labels) for read in logits])
 
     def reduced(self, mean: Tensor) -> Tensor:
         """A loss that is a mean over the streams, or their sum, as `ce_reduction` says."""

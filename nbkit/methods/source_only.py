@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from nbkit.errors import NbkitError
-from nbkit.methods.base import Batch, Loss, Method, Step, TrainingData
+from nbkit.methods.base import Batch, Loss, Method, Step, TrainingData, mean
 
 if TYPE_CHECKING:
     from nbkit.config.recognition import RunConfig
@@ -68,5 +66,5 @@ class SourceTarget(Method):
     def forward(self, source: Batch, target: Batch, step: Step) -> Loss:
         of_source = self.supervised(self.outputs(source, "source"), source["label"])
         of_target = self.supervised(self.outputs(target, "target"), target["label"])
-        ce = self.reduced(torch.stack([of_source, of_target]).mean())
+        ce = self.reduced(mean([of_source, of_target]))
         return ce, {"ce": ce}

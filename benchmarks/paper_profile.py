@@ -30,7 +30,7 @@ from nbkit.config.recognition import RunConfig
 from nbkit.files import write_json
 from nbkit.methods import method_class
 from nbkit.methods.base import Step
-from nbkit.methods.passes import to_device
+from nbkit.methods.batches import to_device
 from nbkit.train.domains import load_domains
 from nbkit.train.steps import make_optimizer
 from nbkit.train.store import environment

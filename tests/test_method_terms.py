@@ -13,8 +13,7 @@ from method_steps import at, batches, built, same, terms_of
 
 from nbkit.losses.domain import adversary
 from nbkit.methods import METHODS, Entry
-from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Method
+from nbkit.methods.base import Adapting, Method
 from nbkit.methods.source_only import SourceOnly
 from nbkit.methods.stcda import STCDA
 from nbkit.models.clip_heads import DomainClassifier

@@ -15,8 +15,7 @@ from method_steps import at, batches, built, same, terms_of
 import nbkit.train.recognition as recognition
 from nbkit.errors import NbkitError
 from nbkit.methods import METHODS, method_class
-from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import own_random_numbers
+from nbkit.methods.base import Adapting, own_random_numbers
 from nbkit.train.domains import load_domains
 from nbkit.train.recognition import prepare, run, stage_key, train, trained_method
 

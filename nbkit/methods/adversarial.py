@@ -23,8 +23,7 @@ from nbkit.losses.domain import (
     order_loss,
 )
 from nbkit.losses.objective import cross_entropy
-from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Loss, Outputs, Step, Terms, mean
+from nbkit.methods.base import Adapting, Batch, Loss, Outputs, Step, Terms, mean
 from nbkit.models.clip_heads import (
     ClipAttention,
     ClipOrder,

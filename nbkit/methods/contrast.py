@@ -16,8 +16,8 @@ from nbkit.losses.contrastive import (
     contrastive_loss,
     video_loss,
 )
+from nbkit.methods.batches import in_batches
 from nbkit.methods.negatives import clip_negative, feature_negative, residual_view, wrong_order
-from nbkit.methods.passes import in_random_batches
 from nbkit.models.norm import keep_statistics, use_domain
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class Contrast(nn.Module):
         generator, device = Generator().manual_seed(self.cfg.seed + 31), self.ready.device
         with keep_statistics(model):
             for d in self.active:
-                for batch in in_random_batches(data.train[d], self.cfg.seed, device, **kinds):
+                for batch in in_batches(data.train[d], device, self.cfg.seed, **kinds):
                     with use_domain(model, d):
                         outputs = model(batch)
                     views = self.views(model, batch, outputs, d, generator)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from nbkit.losses.adversarial import gradient_reversal
 from nbkit.losses.discrepancy import classifier_discrepancy, mk_mmd
-from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Batch, Loss, Outputs, Step, mean
+from nbkit.methods.base import Adapting, Batch, Loss, Outputs, Step, mean
 from nbkit.models.two_stream import StreamOutput
 
 

@@ -10,7 +10,7 @@ from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.evaluate.separability import unit_joined
 from nbkit.losses.alignment import VideoFeatures
-from nbkit.methods.passes import Features, extract
+from nbkit.methods.batches import Features, extract
 from nbkit.train.domains import resolved_videos
 from nbkit.train.recognition import load_or_train, prepare
 from nbkit.train.selection import target_features

@@ -12,18 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from nbkit.config import digest
 from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.evaluate.accuracy import per_class, top1
+from nbkit.evaluate.accuracy import per_class
 from nbkit.files import write_csv, write_json
 from nbkit.methods import method_class
 from nbkit.methods.base import STAGES, Method
-from nbkit.methods.passes import Features, in_batches, require_finite
+from nbkit.methods.batches import Features, in_batches, require_finite
 from nbkit.train.checkpoint import read_checkpoint, stage_file, stage_path, write_checkpoint
 from nbkit.train.domains import Domains, load_domains
 from nbkit.train.selection import due, own_history, record, selected, target_features
@@ -188,11 +187,14 @@ def save_stage(path: Path, method: Method, stage: int, optimizer: Any, history: 
 
 def own_state(method: Method, stage: int) -> dict[str, torch.Tensor]:
     """State beside the network's: banks, pseudo-labels, extra modules that the stage trains."""
-    found = {}
-    for name, value in method.state_dict().items():
-        if not name.startswith("model.") and method.keeps(stage, name):
-            found[name] = value
-    return found
+    untrained = set()
+    if not method.active(stage):
+        untrained = {name for name, _ in method.named_parameters()}
+    return {
+        name: value
+        for name, value in method.state_dict().items()
+        if not name.startswith("model.") and name not in untrained
+    }
 
 
 def restore(method: Method, stage: int, state: dict, path: Path) -> None:
@@ -228,12 +230,8 @@ def write_run(folder: Path, prepared: Prepared, history: History, made_with: dic
     finish(folder, metrics)
 
 
-def _predicted(features: Features) -> dict[str, np.ndarray]:
-    return {name: p.argmax(-1).cpu().numpy() for name, p in features.probs.items()}
-
-
 def _predictions(features: Features, videos: list[str]) -> list[dict[str, Any]]:
-    predicted = _predicted(features)
+    predicted = features.predicted()
     labels = features.labels.cpu().numpy()
     confidence = features.probs["fused"].max(-1).values.cpu().numpy().round(5)
     lines = []
@@ -246,12 +244,11 @@ def _predictions(features: Features, videos: list[str]) -> list[dict[str, Any]]:
 
 def _metrics(features: Features, prepared: Prepared) -> dict[str, Any]:
     _, method, domains = prepared
-    predicted, labels = _predicted(features), features.labels.cpu().numpy()
-    classes = domains.training.classes
-    by_class = per_class(predicted["fused"], labels, len(classes))
+    labels, classes = features.labels.cpu().numpy(), domains.training.classes
+    by_class = per_class(features.predicted()["fused"], labels, len(classes))
     return {
         "cell": run_key(method.cfg),
-        "accuracy": {name: top1(numbers, labels) for name, numbers in predicted.items()},
+        "accuracy": features.accuracies(),
         "per_class": dict(zip(classes, by_class)),
         "videos": int(len(labels)),
         "selection": "last epoch",

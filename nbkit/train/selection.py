@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from nbkit.evaluate.accuracy import top1
 from nbkit.methods.base import Method
-from nbkit.methods.passes import Features, estimate_statistics, extract
+from nbkit.methods.batches import Features, estimate_statistics, extract
 from nbkit.train.domains import Domains
 
 # Which accuracy of the history chooses the epoch.
@@ -65,7 +64,7 @@ def record(method: Method, domains: Domains, device: torch.device) -> dict[str, 
         found["test"] = target_features(twin, domains, device)
     row: dict[str, Any] = {"evaluated": _how(method)}
     for part, features in found.items():
-        row |= {f"{part}_{name}": value for name, value in _accuracies(features).items()}
+        row |= {f"{part}_{name}": value for name, value in features.accuracies().items()}
     return row
 
 
@@ -76,25 +75,18 @@ def _twin(method: Method, device: torch.device) -> Method:
     return twin
 
 
-def _accuracies(features: Features) -> dict[str, float]:
-    labels = features.labels.cpu().numpy()
-    return {name: top1(p.argmax(-1).cpu().numpy(), labels) for name, p in features.probs.items()}
-
-
 def _how(method: Method) -> str:
     return f"{method.statistics} statistics, {method.cfg.evaluation.eval_split} split"
 
 
 def own_history(method: Method, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The history without evaluations that this run did not ask for, or that another row made."""
-    return [_own_row(method, row) for row in history]
-
-
-def _own_row(method: Method, row: dict[str, Any]) -> dict[str, Any]:
-    if method.cfg.watch.eval_every > 0 and row.get("evaluated") == _how(method):
-        return row
-    evaluation = ("val_", "test_", "evaluated")
-    return {name: value for name, value in row.items() if not name.startswith(evaluation)}
+    kept, evaluation = [], ("val_", "test_", "evaluated")
+    for row in history:
+        if method.cfg.watch.eval_every == 0 or row.get("evaluated") != _how(method):
+            row = {name: value for name, value in row.items() if not name.startswith(evaluation)}
+        kept.append(row)
+    return kept
 
 
 def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | None:

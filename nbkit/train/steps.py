@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Batch, Method, Step
-from nbkit.methods.passes import ahead, assembled, to_device
+from nbkit.methods.batches import ahead, assembled, to_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from nbkit.config import Configuration, digest
+from nbkit.config.localization import LocalizationConfig
+from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
 from nbkit.files import held, sha256_of, write_json
 from nbkit.methods import METHODS
@@ -34,6 +36,10 @@ from nbkit.methods import METHODS
 if TYPE_CHECKING:
     import pandas as pd
 
+CONFIGURATIONS: dict[str, type[Configuration]] = {
+    RunConfig.task: RunConfig,
+    LocalizationConfig.task: LocalizationConfig,
+}
 FILES = ("config.json", "env.json", "history.csv", "predictions.csv", "detections.npz")
 PACKAGES = ("torch", "torchvision", "numpy", "av", "opencv-contrib-python-headless", "scikit-learn")
 
@@ -51,6 +57,21 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """One line per test video: video, label, the predicted class by stream and fused."""
         return read_csv(self.folder / "predictions.csv", ("video", "label", "fused"))
+
+
+def run(cfg: Configuration) -> Run:
+    """Train what is missing of a run of either task, evaluate it, and return it.
+
+    A finished run is read.
+    """
+    # Here, because reading a table imports this module and must not wait for torch.
+    if cfg.task == "recognition":
+        from nbkit.train.recognition import run as run_recognition
+
+        return run_recognition(cfg)
+    from nbkit.train.localization import run as run_localization
+
+    return run_localization(cfg)
 
 
 # --- names ---------------------------------------------------------------------------------------

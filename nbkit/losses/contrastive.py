@@ -14,15 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, require_one_of
 
 MULTI_POS = ("sum_in_log", "mean_of_logs")
 NORMALISE = ("none", "mean", "log_candidates")
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise NbkitError(f"{name}={value!r} is not one of {', '.join(allowed)}")
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -96,7 +91,7 @@ def clip_loss(
     Returns:
         (B, K), each >= 0.
     """
-    _choice("multi_pos", multi_pos, MULTI_POS)
+    require_one_of("multi_pos", multi_pos, MULTI_POS)
     positives = [log_theta(v1, V1.unsqueeze(1), tau)]  # (B, K)
     negatives = []  # (B, K, n) each
     if v2 is not None:
@@ -166,7 +161,7 @@ def contrastive_loss(
             two modalities). 'log_candidates' first divides each term by its chance level (see
             `chance_level`), then averages: 1 means "no better than chance" whatever k is.
     """
-    _choice("normalise", normalise, NORMALISE)
+    require_one_of("normalise", normalise, NORMALISE)
     clips = [term.mean() for term in clip_terms.values()]  # E over X and i
     videos = [term.mean() for term in video_terms.values()]
     if not clips and not videos:

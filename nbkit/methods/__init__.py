@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from nbkit.errors import NbkitError
+from nbkit.errors import require_one_of
 
 if TYPE_CHECKING:
     from nbkit.methods.base import Method
@@ -40,7 +40,6 @@ METHODS = {
 
 def method_class(name: str) -> type[Method]:
     """Import the class of a row.  Raises NbkitError for a name that `METHODS` does not have."""
-    if name not in METHODS:
-        raise NbkitError(f"METHOD={name!r} is not one of {', '.join(METHODS)}")
+    require_one_of("METHOD", name, METHODS)
     module, _, class_name = METHODS[name].path.rpartition(".")
     return getattr(import_module(module), class_name)

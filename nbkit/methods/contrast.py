@@ -96,7 +96,10 @@ class Contrast(nn.Module):
         for domain, (batch, outputs) in sides.items():
             by_domain.append(self.views(model, batch, outputs, domain, generator))
             slots.append(self.slots(batch["index"], domain))
-        views, slots = _union(by_domain), torch.cat(slots)  # slots (B, K)
+        views: Views = {}
+        for m, first in by_domain[0].items():
+            views[m] = {name: torch.cat([each[m][name] for each in by_domain]) for name in first}
+        slots = torch.cat(slots)  # (B, K)
         clip_terms, video_terms = {}, {}
         for m, own in views.items():
             bank2, v2, V2, V_neg = self.clips[m], own.get("v_2"), own.get("V_2"), own["V_neg"]
@@ -233,11 +236,3 @@ class Contrast(nn.Module):
                     for m, own in views.items():
                         self.clips[m].initialise(slots, own["v"])
                         self.negatives[m].initialise(slots, own["v_neg"])
-
-
-def _union(by_domain: list[Views]) -> Views:
-    first = by_domain[0]
-    merged: Views = {}
-    for m in first:
-        merged[m] = {name: torch.cat([views[m][name] for views in by_domain]) for name in first[m]}
-    return merged

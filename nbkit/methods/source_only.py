@@ -42,17 +42,14 @@ class AdaBN(SourceOnly):
         return True
 
 
-class TargetOnly(Method):
+class TargetOnly(SourceOnly):
     """Cross-entropy on the target's training labels: the upper bound.
 
     Same batch, steps, epochs and schedule as the others, whatever the size of its own labelled set.
     """
 
     labelled = ("target",)
-    uses_target = False
-
-    def plain(self, stage: int) -> bool:
-        return True
+    statistics = "target"
 
 
 class SourceTarget(Method):

@@ -206,9 +206,6 @@ class STCDA(Method):
         random = super().batches(stage, epoch)
         if not self.clusters(stage):
             return random
-        pseudo = self.pseudo
-        if self.cfg.vca.fusion == "fused":  # the streams have the same
-            pseudo = pseudo[:1]
         by_stream = [
             class_aware_batches(
                 self.data.train["source"].labels,
@@ -219,7 +216,7 @@ class STCDA(Method):
                 self.cfg.seed,
                 epoch,
             )
-            for labels in pseudo
+            for labels in self.pseudo
         ]
         return [by_stream[step % len(by_stream)][step] for step in range(len(random))]
 

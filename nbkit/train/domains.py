@@ -70,11 +70,11 @@ def load_domains(
     held_out = "test" if parts["source", "val"].empty else "val"
     source_val = make(parts["source", held_out], augment=False, withhold_labels=False)
     listed = table[["video", "label", "domain", "split"]].to_csv(index=False)
-    partial = []
+    missing = []
     if cfg.benchmark != "demo":
-        partial = shortfall(manifest, table, (cfg.source, cfg.target))
+        missing = shortfall(manifest, table, (cfg.source, cfg.target))
     training = TrainingData(classes, train, plain)
-    return Domains(training, test, source_val, digest([listed, made_of]), partial)
+    return Domains(training, test, source_val, digest([listed, made_of]), missing)
 
 
 # --- the videos ----------------------------------------------------------------------------------
@@ -97,7 +97,15 @@ def resolved_videos(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
             )
     root = Path(cfg.watch.data_root) / cfg.benchmark
     if cfg.benchmark == "demo":
-        root = _render(cfg)
+        root, train, test = demo_folder(cfg), cfg.data.demo_train, cfg.data.demo_test
+        with one_at_a_time(cfg.watch.data_root, cfg.benchmark):
+            write_demo(
+                root,
+                videos_per_class={"train": train, "val": test // 2, "test": test},
+                seed=cfg.data.demo_seed,
+                shift=cfg.data.demo_shift,
+                workers=cfg.watch.workers,
+            )
     table = resolve(
         manifest,
         root,
@@ -114,18 +122,6 @@ def demo_folder(cfg: RunConfig) -> Path:
     key = [data.demo_train, data.demo_test, data.demo_seed, data.demo_shift]
     name = "demo" if key == [40, 40, 0, 1.0] else f"demo_{digest(key, 6)}"
     return Path(cfg.watch.data_root) / name
-
-
-def _render(cfg: RunConfig) -> Path:
-    train, test = cfg.data.demo_train, cfg.data.demo_test
-    with one_at_a_time(cfg.watch.data_root, cfg.benchmark):
-        return write_demo(
-            demo_folder(cfg),
-            videos_per_class={"train": train, "val": test // 2, "test": test},
-            seed=cfg.data.demo_seed,
-            shift=cfg.data.demo_shift,
-            workers=cfg.watch.workers,
-        )
 
 
 def _parts(
@@ -224,5 +220,4 @@ def _clip_feature_maker(
         flow=cfg.data.flow,
         progress=cfg.watch.progress,
     )
-
     return partial(FeatureClipDataset, features, frames=1, **shape), features.key

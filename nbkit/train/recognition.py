@@ -134,7 +134,7 @@ def train(prepared: Prepared, last: int = STAGES[-1]) -> History:
                 with refusing_ruin(method, row):
                     row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
                 row["seconds"] = round(time.perf_counter() - started, 2)
-                if due(method, stage, epoch):
+                if (stage, epoch + 1) in due(method):
                     row |= record(method, domains, fabric.device)
                 rows.append(row)
                 save_stage(path, method, stage, optimizer, rows)
@@ -231,15 +231,11 @@ def write_run(folder: Path, prepared: Prepared, history: History, made_with: dic
 
 
 def _predictions(features: Features, videos: list[str]) -> list[dict[str, Any]]:
-    predicted = features.predicted()
-    labels = features.labels.cpu().numpy()
     confidence = features.probs["fused"].max(-1).values.cpu().numpy().round(5)
-    lines = []
-    for i, video in enumerate(videos):
-        line = {"video": video, "label": int(labels[i])}
-        line |= {name: int(numbers[i]) for name, numbers in predicted.items()}
-        lines.append({**line, "confidence": float(confidence[i])})
-    return lines
+    columns = {"video": videos, "label": features.labels.tolist()}
+    columns |= {name: numbers.tolist() for name, numbers in features.predicted().items()}
+    columns["confidence"] = confidence.tolist()
+    return [dict(zip(columns, line)) for line in zip(*columns.values())]
 
 
 def _metrics(features: Features, prepared: Prepared) -> dict[str, Any]:

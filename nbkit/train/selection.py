@@ -31,20 +31,14 @@ def target_features(method: Method, domains: Domains, device: torch.device) -> F
     return extract(method, domains.test["target"], method.statistics, device)
 
 
-def due(method: Method, stage: int, epoch: int) -> bool:
-    """Whether the end of this epoch (0-based) of this stage is evaluated."""
-    return method.cfg.watch.eval_every > 0 and (stage, epoch + 1) in _wanted(method)
-
-
-def _wanted(method: Method) -> list[tuple[int, int]]:
-    """(stage, epoch) pairs, 1-based, to be evaluated; only the last stage that trains has any."""
+def due(method: Method) -> list[tuple[int, int]]:
+    """(stage, epoch) pairs, 1-based, that are evaluated: epochs of the last stage that trains."""
     epochs, every = method.cfg.optim.epochs, method.cfg.watch.eval_every
     trained = [stage for stage in method.stages() if epochs[stage - 1]]
-    if not trained:
+    if not every or not trained:
         return []
-    stage = max(trained)
-    last = epochs[stage - 1]
-    return [(stage, e) for e in range(1, last + 1) if e % every == 0 or e == last]
+    last = epochs[trained[-1] - 1]
+    return [(trained[-1], e) for e in range(1, last + 1) if e % every == 0 or e == last]
 
 
 def record(method: Method, domains: Domains, device: torch.device) -> dict[str, Any]:
@@ -56,7 +50,9 @@ def record(method: Method, domains: Domains, device: torch.device) -> dict[str, 
     videos, has no `val_` entries.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        twin = _twin(method, device)
+        # A second method with the same weights: estimating statistics writes into the network.
+        twin = type(method)(method.cfg, method.data).to(device)
+        twin.load_state_dict(method.state_dict())
         found = {}
         # The source first: the test may replace shared statistics.
         if "source" in method.labelled and len(domains.source_val):
@@ -66,13 +62,6 @@ def record(method: Method, domains: Domains, device: torch.device) -> dict[str, 
     for part, features in found.items():
         row |= {f"{part}_{name}": value for name, value in features.accuracies().items()}
     return row
-
-
-def _twin(method: Method, device: torch.device) -> Method:
-    """A second method with the same weights: estimating statistics writes into the network."""
-    twin = type(method)(method.cfg, method.data).to(device)
-    twin.load_state_dict(method.state_dict())
-    return twin
 
 
 def _how(method: Method) -> str:
@@ -97,7 +86,7 @@ def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | 
     entries.  Of equals, the later wins.
     """
     rows = {(r["stage"], r["epoch"]): r for r in own_history(method, history) if "evaluated" in r}
-    wanted = _wanted(method)
+    wanted = due(method)
     if not wanted or not set(wanted) <= set(rows):
         return None
     return {name: _choice(rows, wanted, column) for name, column in CHOSEN_BY.items()}

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict
 from nbkit.config import Configuration, digest
 from nbkit.config.localization import LocalizationConfig
 from nbkit.config.recognition import RunConfig
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, require_one_of
 from nbkit.files import held, sha256_of, write_json
 from nbkit.methods import METHODS
 
@@ -83,8 +83,7 @@ def run_key(cfg: Configuration) -> str:
     """
     identity = cfg.identity()
     if cfg.task == "recognition":
-        if cfg.method not in METHODS:
-            raise NbkitError(f"METHOD={cfg.method!r} is not one of {', '.join(METHODS)}")
+        require_one_of("METHOD", cfg.method, METHODS)
         identity["method_version"] = METHODS[cfg.method].version
     return digest(identity)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nbkit.errors import NbkitError
-from nbkit.losses import domain
-from nbkit.losses.domain import classifier_discrepancy, mk_mmd
+from nbkit.losses import discrepancy
+from nbkit.losses.discrepancy import classifier_discrepancy, mk_mmd
 
 
 def sample(n, d=3, seed=0, shift=0.0):
@@ -72,8 +72,8 @@ def test_mmd_grows_with_the_shift_within_its_bounds():
 
 def test_mmd_gradcheck_with_the_bandwidth_held(monkeypatch):
     """The bandwidth is a constant for the gradient, so the finite differences hold it too."""
-    real = domain.gaussian_mixture_kernel
-    monkeypatch.setattr(domain, "gaussian_mixture_kernel", lambda d2, gamma: real(d2, 1.7))
+    real = discrepancy.gaussian_mixture_kernel
+    monkeypatch.setattr(discrepancy, "gaussian_mixture_kernel", lambda d2, gamma: real(d2, 1.7))
     assert torch.autograd.gradcheck(
         mk_mmd, (sample(3).requires_grad_(), sample(4, seed=1).requires_grad_())
     )

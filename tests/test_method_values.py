@@ -16,13 +16,8 @@ from method_steps import at, built
 from torch import Tensor
 
 from nbkit.losses.alignment import VideoFeatures, vca
-from nbkit.losses.domain import (
-    attentive_entropy,
-    classifier_discrepancy,
-    correspondence_loss,
-    domain_loss,
-    mk_mmd,
-)
+from nbkit.losses.discrepancy import classifier_discrepancy, mk_mmd
+from nbkit.losses.domain import attentive_entropy, correspondence_loss, domain_loss
 from nbkit.methods.base import Method
 from nbkit.models.clip_heads import attend, co_attention
 from nbkit.models.two_stream import StreamOutput

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nbkit.losses.adversarial import gradient_reversal
-from nbkit.losses.domain import classifier_discrepancy, mk_mmd
+from nbkit.losses.discrepancy import classifier_discrepancy, mk_mmd
 from nbkit.methods.base import Adapting, Batch, Loss, Outputs, Step, mean
 from nbkit.models.two_stream import StreamOutput
 

@@ -10,7 +10,7 @@ import torch
 
 import nbkit.train.recognition as recognition
 from nbkit.errors import NbkitError
-from nbkit.methods import passes
+from nbkit.methods import batches
 from nbkit.methods.base import Step
 from nbkit.train.domains import load_domains, resolved_videos
 from nbkit.train.recognition import prepare, run, stage_key, train, trained_method
@@ -280,7 +280,7 @@ def test_what_reads_batch_statistics_does_not_go_through_the_files_in_order(
     smoke, fields, monkeypatch
 ):
     """Files lie in folders of their class: a batch of neighbours would tell the target's labels."""
-    monkeypatch.setattr(passes, "EVAL_BATCH", 8)
+    monkeypatch.setattr(batches, "EVAL_BATCH", 8)
     _, method, domains = prepare(smoke(**fields))
     seen, forward = [], method.model.forward
 

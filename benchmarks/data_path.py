@@ -4,7 +4,7 @@
 
 Takes a minute on one core and writes benchmarks/results/data_path.json.  Videos lie in memory, as
 in the page cache.  `in_floats` is what a training step did before: bytes, then floats, then the
-step; `in_bytes` is what a thread of nbkit/methods/passes.py does while the step runs.  The step is
+step; `in_bytes` is what a thread of nbkit/methods/batches.py does while the step runs.  The step is
 a wait of --step seconds, as for a GPU that works alone.  Seconds are processor time of one thread;
 the share of waiting is wall time, which other programs on the machine raise: look at its load.
 """
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from nbkit.files import write_json
-from nbkit.methods.passes import AHEAD, ahead, assembled
+from nbkit.methods.batches import AHEAD, ahead, assembled
 from nbkit.train.store import environment
 
 OUT = Path(__file__).parent / "results" / "data_path.json"

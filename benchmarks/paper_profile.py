@@ -7,7 +7,7 @@
 
 The first line measures both backbones in both precisions, at batch 64 for 50 steps, on rendered
 videos; the second does so on real ones; the third tries the script out without a GPU.  The steps
-are those of the training loop (nbkit/train/stages.py): contrastive, cross-entropy and alignment
+are those of the training loop (nbkit/train/steps.py): contrastive, cross-entropy and alignment
 terms, backward pass and update.  The weights are random: what is measured does not depend on them.
 The videos are decoded and cached once in --data.
 """
@@ -30,7 +30,7 @@ from nbkit.config.recognition import RunConfig
 from nbkit.files import write_json
 from nbkit.methods import method_class
 from nbkit.methods.base import Step
-from nbkit.methods.passes import to_device
+from nbkit.methods.batches import to_device
 from nbkit.train.domains import load_domains
 from nbkit.train.steps import make_optimizer
 from nbkit.train.store import environment

@@ -23,7 +23,7 @@ import torch
 
 from nbkit.config.recognition import RunConfig
 from nbkit.evaluate.accuracy import top1
-from nbkit.methods.passes import Features, estimate_statistics, extract
+from nbkit.methods.batches import Features, estimate_statistics, extract
 from nbkit.train.recognition import prepare, train
 
 # Of each row: its parameters, and those that weigh its own terms.

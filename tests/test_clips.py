@@ -16,7 +16,7 @@ from nbkit.data.clips import ClipDataset, change_colours, clip_starts, frame_ind
 from nbkit.data.flow import compute_flow, dequantise, quantise
 from nbkit.data.pixels import floats
 from nbkit.errors import NbkitError
-from nbkit.methods.samplers import class_aware_batches, epoch_batches
+from nbkit.methods.batches import class_aware_batches, epoch_batches
 
 
 class MemoryCache:

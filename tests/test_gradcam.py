@@ -22,12 +22,12 @@ from nbkit.explain import heat, sanity
 from nbkit.explain.gradcam import (
     PictureEncoder,
     StreamLogits,
+    cell_weights,
     map_layer,
     package_cam,
     placement,
     reference_cam,
     spread,
-    weights_of_cells,
 )
 from nbkit.figures import gradcam as drawn
 from nbkit.models.bn_inception import BNInception
@@ -167,7 +167,7 @@ def test_spread():
         torch.from_numpy(maps)[:, None], size, mode="trilinear", align_corners=False
     )
     np.testing.assert_allclose(spread(maps, size), expected[:, 0].numpy())
-    rows = weights_of_cells(40, 3, (0.0, 16.0))
+    (rows,) = cell_weights((40,), (3,), ((0.0, 16.0),))
     assert np.allclose(rows.sum(1), 1)
     assert rows[16].tolist() == [0, 1, 0] and rows[39].tolist() == [0, 0, 1]
     assert np.allclose(rows[24], (0, 0.5, 0.5))

@@ -13,13 +13,11 @@ from method_steps import at, batches, built, same, terms_of
 
 from nbkit.losses.domain import adversary
 from nbkit.methods import METHODS, Entry
-from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import Method
+from nbkit.methods.base import Adapting, Method
 from nbkit.methods.source_only import SourceOnly
 from nbkit.methods.stcda import STCDA
 from nbkit.models.clip_heads import DomainClassifier
-from nbkit.train.recognition import run
-from nbkit.train.stages import stage_key
+from nbkit.train.recognition import run, stage_key
 
 
 def test_adversary_pulls_features_one_way_and_the_classifier_the_other():
@@ -34,9 +32,16 @@ def test_adversary_pulls_features_one_way_and_the_classifier_the_other():
     assert all(p.grad.allclose(g) for p, g in zip(classify.parameters(), learned))
 
 
-def test_reversal_follows_danns_ramp(tiny):
-    method = built(tiny(method="daaa", grl_max=0.7))
-    found = [method.reversal(at(progress=p)) for p in (0.0, 0.5)]
+def test_reversal_follows_danns_ramp(tiny, monkeypatch):
+    method, found = built(tiny(method="daaa", grl_max=0.7, modalities="rgb")), []
+
+    def seen(classify, source, target, reversal):
+        found.append(reversal)
+        return adversary(classify, source, target, reversal)
+
+    monkeypatch.setattr("nbkit.methods.adversarial.adversary", seen)
+    for progress in (0.0, 0.5):
+        terms_of(method, progress=progress)
     assert found == pytest.approx([0, 0.7 * math.tanh(2.5)])
 
 

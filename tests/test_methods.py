@@ -12,14 +12,12 @@ import pytest
 import torch
 from method_steps import at, batches, built, same, terms_of
 
-import nbkit.train.stages as stages
+import nbkit.train.recognition as recognition
 from nbkit.errors import NbkitError
 from nbkit.methods import METHODS, method_class
-from nbkit.methods.adapting import Adapting
-from nbkit.methods.base import own_random_numbers
+from nbkit.methods.base import Adapting, own_random_numbers
 from nbkit.train.domains import load_domains
-from nbkit.train.recognition import prepare, run, train, trained_method
-from nbkit.train.stages import stage_key
+from nbkit.train.recognition import prepare, run, stage_key, train, trained_method
 
 ROWS = sorted(name for name in METHODS if issubclass(method_class(name), Adapting))
 ADDS_LOSSES = [name for name in ROWS if name != "ta3n"]  # TA3N also changes the aggregation
@@ -226,16 +224,16 @@ def test_a_row_goes_on_from_a_stage_that_another_began(tiny, tmp_path, monkeypat
     """A source-only run is killed in stage 2; DAAA, whose heads it lacks, finishes the stage."""
     more = {"epochs": (0, 2, 1)}
     expected = state_of(tiny(method="daaa", **more))
-    save = stages.save_stage
+    save = recognition.save_stage
 
     def dies(*args):
         save(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "save_stage", dies)
+    monkeypatch.setattr(recognition, "save_stage", dies)
     with pytest.raises(KeyboardInterrupt):
         train(prepare(tiny(method="source_only", runs_dir=str(tmp_path), **more)))
-    monkeypatch.setattr(stages, "save_stage", save)
+    monkeypatch.setattr(recognition, "save_stage", save)
     assert same(expected, state_of(tiny(method="daaa", runs_dir=str(tmp_path), **more)))
 
 

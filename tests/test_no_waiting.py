@@ -17,7 +17,7 @@ from nbkit.errors import NbkitError
 from nbkit.losses import alignment
 from nbkit.losses.alignment import VideoFeatures, vca
 from nbkit.methods import METHODS, method_class
-from nbkit.methods.passes import ahead
+from nbkit.methods.batches import ahead
 from nbkit.train.recognition import prepare
 from nbkit.train.steps import make_optimizer, run_epoch
 

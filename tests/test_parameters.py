@@ -18,7 +18,7 @@ from nbkit.config import ROOT
 from nbkit.config.localization import LocalizationConfig
 from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.train.stages import seed_of
+from nbkit.train.steps import seed_of
 
 Level = enum.IntEnum("Level", {"LOW": 1})
 

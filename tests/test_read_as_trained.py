@@ -8,7 +8,7 @@ import pytest
 import torch
 from method_steps import batches, built
 
-from nbkit.methods.passes import estimate_statistics, extract
+from nbkit.methods.batches import estimate_statistics, extract
 from nbkit.models.two_stream import make_aggregation
 from nbkit.train.recognition import prepare
 from nbkit.train.selection import target_features

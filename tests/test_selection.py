@@ -7,11 +7,10 @@ import json
 import pytest
 import torch
 
-import nbkit.train.stages as stages
+import nbkit.train.recognition as recognition
 from nbkit.errors import NbkitError
-from nbkit.train.recognition import prepare, run, train
+from nbkit.train.recognition import prepare, run, stage_key, train
 from nbkit.train.selection import own_history, selected
-from nbkit.train.stages import stage_key
 from nbkit.train.store import find_run
 
 FAST = {"epochs": (0, 1, 3), "alpha": 0.0}
@@ -86,7 +85,7 @@ def test_target_only_has_no_source_choice(smoke):
 
 def test_an_interrupted_run_keeps_its_records(smoke, monkeypatch):
     cfg = smoke(**FAST, eval_every=2)
-    original, calls = stages.run_epoch, []
+    original, calls = recognition.run_epoch, []
 
     def dies(*args):
         calls.append(1)
@@ -94,10 +93,10 @@ def test_an_interrupted_run_keeps_its_records(smoke, monkeypatch):
             raise NbkitError("killed")
         return original(*args)
 
-    monkeypatch.setattr(stages, "run_epoch", dies)
+    monkeypatch.setattr(recognition, "run_epoch", dies)
     with pytest.raises(NbkitError, match="killed"):
         run(cfg)
-    monkeypatch.setattr(stages, "run_epoch", original)
+    monkeypatch.setattr(recognition, "run_epoch", original)
     history = run(cfg).history
     assert history["val_fused"].notna().tolist() == [
         False,

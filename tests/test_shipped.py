@@ -16,10 +16,9 @@ import nbkit.train.shipped as shipped
 from nbkit.config import ROOT
 from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.train.recognition import load_or_train, prepare, run, trained_method
+from nbkit.train.recognition import load_or_train, prepare, run, stage_key, trained_method
 from nbkit.train.selection import target_features
 from nbkit.train.shipped import MODELS, run_or_shipped, shipped_weights
-from nbkit.train.stages import stage_key
 from nbkit.train.store import find_run, read_csv, read_metrics, run_key
 from tools.models import COLUMN, PAGE, ROWS, cells, page, shipped_folder
 
@@ -36,7 +35,7 @@ def no_training(monkeypatch):
     def fail(*words):
         pytest.fail("trained")
 
-    monkeypatch.setattr(recognition, "train_stage", fail)
+    monkeypatch.setattr(recognition, "train", fail)
 
 
 # --- the folder ----------------------------------------------------------------------------------

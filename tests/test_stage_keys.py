@@ -11,8 +11,7 @@ from nbkit.config import Section
 from nbkit.config.recognition import RunConfig
 from nbkit.methods import method_class
 from nbkit.methods.base import Step
-from nbkit.train.recognition import prepare
-from nbkit.train.stages import stage_key
+from nbkit.train.recognition import prepare, stage_key
 from nbkit.train.steps import make_optimizer
 
 ALWAYS = {"data", "model", "optim"}

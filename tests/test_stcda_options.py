@@ -9,7 +9,7 @@ from method_steps import at, batches, built, terms_of
 
 from nbkit.losses.pseudo_labels import kmeans_pseudo_labels
 from nbkit.methods.base import TrainingData
-from nbkit.methods.passes import extract
+from nbkit.methods.batches import extract
 
 
 def contrast(cfg):

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-import nbkit.train.stages as stages
+import nbkit.train.recognition as recognition
 from nbkit.errors import NbkitError
-from nbkit.methods import passes
+from nbkit.methods import batches
 from nbkit.methods.base import Step
 from nbkit.train.domains import load_domains, resolved_videos
-from nbkit.train.recognition import prepare, run, train, trained_method
+from nbkit.train.recognition import prepare, run, stage_key, train, trained_method
 from nbkit.train.selection import target_features
-from nbkit.train.stages import stage_key
 
 
 def weights(cfg):
@@ -175,7 +174,7 @@ def test_a_killed_run_resumes_to_the_same_weights(smoke, monkeypatch):
     whole = smoke(epochs=(1, 2, 2))
     expected = weights(whole)
     broken = smoke(epochs=(1, 2, 2))
-    save, calls = stages.save_stage, []
+    save, calls = recognition.save_stage, []
 
     def dies(*args, **how):
         save(*args, **how)
@@ -183,11 +182,11 @@ def test_a_killed_run_resumes_to_the_same_weights(smoke, monkeypatch):
         if len(calls) in (2, 4):  # after the first epoch of stage 2, then of stage 3
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "save_stage", dies)
+    monkeypatch.setattr(recognition, "save_stage", dies)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train(prepare(broken))
-    monkeypatch.setattr(stages, "save_stage", save)
+    monkeypatch.setattr(recognition, "save_stage", save)
     assert same(expected, weights(broken))
 
 
@@ -281,7 +280,7 @@ def test_what_reads_batch_statistics_does_not_go_through_the_files_in_order(
     smoke, fields, monkeypatch
 ):
     """Files lie in folders of their class: a batch of neighbours would tell the target's labels."""
-    monkeypatch.setattr(passes, "EVAL_BATCH", 8)
+    monkeypatch.setattr(batches, "EVAL_BATCH", 8)
     _, method, domains = prepare(smoke(**fields))
     seen, forward = [], method.model.forward
 
@@ -338,7 +337,7 @@ def test_the_level_of_chance_counts_a_second_view_of_one_stream(smoke):
         method.model, batch, method.outputs(batch, "source"), "source", step(2).generator
     )
     assert "v_2" in views["rgb"]
-    assert method.contrast.chance(views)["clip_chance"] == pytest.approx(
+    assert method.contrast.chance["clip_chance"] == pytest.approx(
         np.log(2 * method.cfg.stcl.nce_k + 3)
     )
 

@@ -22,10 +22,9 @@ from nbkit.errors import NbkitError
 from nbkit.files import atomically, write_json
 from nbkit.tables.table import Cell, load_table
 from nbkit.train.checkpoint import read_checkpoint, stage_path
-from nbkit.train.recognition import Prepared, prepare
+from nbkit.train.recognition import Prepared, prepare, restore, stage_key
 from nbkit.train.selection import target_features
 from nbkit.train.shipped import MODELS
-from nbkit.train.stages import restore, stage_key
 from nbkit.train.store import find_run, finish, finished, read_metrics, run_folder
 
 ROWS = ("Source only", "AdaBN", "STCL", "VCA", "STCL+VCA", "Target only")

@@ -169,28 +169,23 @@ def placement(encoder: nn.Module, layer: int = -1) -> Placement | None:
     return tuple(found)
 
 
-def weights_of_cells(
-    length: int, cells: int, place: tuple[float, float] | None = None
-) -> np.ndarray:
-    """How much of each cell a pixel of one axis gets: (length, cells).
+def cell_weights(
+    size: tuple[int, ...], cells: tuple[int, ...], place: Placement | None = None
+) -> list[np.ndarray]:
+    """How much of each cell a pixel gets, by axis: (length, cells), linear between centres.
 
-    Linear between centres, constant beyond the last.
-
-    place: (start, step) of the centres; None: cells share the axis evenly, as
+    Constant beyond the last centre.  place: None: cells share an axis evenly, as
     `interpolate(align_corners=False)` has it.
     """
-    start, step = place or ((length / cells - 1) / 2, length / cells)
-    centres = start + step * np.arange(cells)
-    pixels = np.arange(length)
-    return np.stack([np.interp(pixels, centres, row) for row in np.eye(cells)], 1)
-
-
-def cell_weights(
-    size: tuple[int, ...], cells: tuple[int, ...], place: Placement | None
-) -> list[np.ndarray]:
-    """`weights_of_cells` of every axis: pixels `size`, map `cells`."""
-    places = place or [None] * len(size)
-    return [weights_of_cells(*axis) for axis in zip(size, cells, places)]
+    found = []
+    for axis, (length, count) in enumerate(zip(size, cells)):
+        start, step = (length / count - 1) / 2, length / count
+        if place is not None:
+            start, step = place[axis]
+        centres = start + step * np.arange(count)
+        rows = [np.interp(np.arange(length), centres, row) for row in np.eye(count)]
+        found.append(np.stack(rows, 1))
+    return found
 
 
 def spread(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nbkit.data.boxes import read_actor_masks
-from nbkit.data.cache import VideoCache, square
+from nbkit.data.cache import square
 from nbkit.data.clips import ClipDataset
 from nbkit.data.features import FeatureClipDataset, sampled_frames, video_pictures
 from nbkit.errors import NbkitError
@@ -85,7 +85,8 @@ def seen_masks(dataset: Dataset, index: int, masks: np.ndarray | None = None) ->
     Raises:
         NbkitError: the video has no masks, or another number of them than of frames.
     """
-    video, cache = dataset.videos[index], _cache_of(dataset)
+    video, pictures = dataset.videos[index], isinstance(dataset, ClipDataset)
+    cache = dataset.cache if pictures else dataset.features.videos
     if masks is None:
         masks = read_actor_masks(dataset.table["boxes"].iloc[index], video)
     if len(masks) != cache.n_frames(video):
@@ -96,7 +97,7 @@ def seen_masks(dataset: Dataset, index: int, masks: np.ndarray | None = None) ->
     # OpenCV drops an axis of one channel, so there are two.
     grey = np.repeat(masks[..., None].astype(np.float32), 2, -1)
     small, _ = square(grey, cache.size)  # (N, size, size, 2)
-    if isinstance(dataset, ClipDataset):
+    if pictures:
         chosen, (top, left), mirrored, _ = dataset.plan(index)
         small = small[:, top : top + dataset.crop, left : left + dataset.crop]
     else:
@@ -107,12 +108,6 @@ def seen_masks(dataset: Dataset, index: int, masks: np.ndarray | None = None) ->
     if mirrored:
         return seen[..., ::-1]
     return seen
-
-
-def _cache_of(dataset: Dataset) -> VideoCache:
-    if isinstance(dataset, ClipDataset):
-        return dataset.cache
-    return dataset.features.videos
 
 
 def boxes_around(masks: np.ndarray) -> np.ndarray:

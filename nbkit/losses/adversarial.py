@@ -47,7 +47,10 @@ def gradient_reversal(x: Tensor, beta: float = 1.0) -> Tensor:
 
 
 def ramp(progress: float) -> float:
-    """DANN's ramp, 2 / (1 + exp(-10 progress)) - 1: from 0 at progress 0 to about 1 at 1."""
+    """DANN's ramp, 2 / (1 + exp(-10 progress)) - 1: from 0 at progress 0 to about 1 at 1.
+
+    Gradient reversal follows it: a classifier that knows nothing yet moves no feature.
+    """
     decay = torch.exp(torch.tensor(-10.0 * progress, dtype=torch.float64))
     return 2.0 / (1.0 + float(decay)) - 1.0
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, require_one_of
 
 LEVELS = ("clip", "video")
 GAMMA_SCOPES = ("classpair", "batch")
@@ -281,8 +281,7 @@ def _check(
 ) -> None:
     if not levels or not set(levels) <= set(LEVELS):
         raise NbkitError(f"levels={levels!r} must be taken from {', '.join(LEVELS)}")
-    if gamma_scope not in GAMMA_SCOPES:
-        raise NbkitError(f"gamma_scope={gamma_scope!r} is not one of {', '.join(GAMMA_SCOPES)}")
+    require_one_of("gamma_scope", gamma_scope, GAMMA_SCOPES)
     for features in pair:
         if features.v.dim() != 3 or features.V.dim() != 2:
             shapes = f"{tuple(features.v.shape)} and {tuple(features.V.shape)}"

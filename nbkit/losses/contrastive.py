@@ -14,15 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, require_one_of
 
 MULTI_POS = ("sum_in_log", "mean_of_logs")
 NORMALISE = ("none", "mean", "log_candidates")
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise NbkitError(f"{name}={value!r} is not one of {', '.join(allowed)}")
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -96,7 +91,7 @@ def clip_loss(
     Returns:
         (B, K), each >= 0.
     """
-    _choice("multi_pos", multi_pos, MULTI_POS)
+    require_one_of("multi_pos", multi_pos, MULTI_POS)
     positives = [log_theta(v1, V1.unsqueeze(1), tau)]  # (B, K)
     negatives = []  # (B, K, n) each
     if v2 is not None:
@@ -166,7 +161,7 @@ def contrastive_loss(
             two modalities). 'log_candidates' first divides each term by its chance level (see
             `chance_level`), then averages: 1 means "no better than chance" whatever k is.
     """
-    _choice("normalise", normalise, NORMALISE)
+    require_one_of("normalise", normalise, NORMALISE)
     clips = [term.mean() for term in clip_terms.values()]  # E over X and i
     videos = [term.mean() for term in video_terms.values()]
     if not clips and not videos:
@@ -246,16 +241,19 @@ class MemoryBank(nn.Module):
         return drawn + width * (drawn >= first.unsqueeze(1))
 
     def draw(self, exclude: Tensor, k: int, generator: torch.Generator) -> Tensor:
-        """Entries of `draw_indices`, of length 1: exclude (N,) -> (N, k, dim), without gradient."""
-        chosen = self.draw_indices(exclude, k, generator)
+        """Entries of `draw_indices`, of length 1, without gradient.
+
+        Shapes: exclude (...) -> (..., k, dim).
+        """
+        chosen = self.draw_indices(exclude.flatten(), k, generator)
         memory = self.memory
         if len(self) <= chosen.numel():  # cheaper than what is drawn: no rounding of an update
             memory = _unit(memory)
-        return memory[chosen]
+        return memory[chosen].unflatten(0, exclude.shape)
 
     @torch.no_grad()
     def update(self, slots: Tensor, features: Tensor) -> None:
-        """Mix unit features into their slots: slots (N,), features (N, dim).
+        """Mix unit features into their slots: slots (...), features (..., dim).
 
         With momentum 0.5 the new entry is the normalised midpoint of the old entry and the feature.
         Opposite vectors have no midpoint: the feature then takes the slot.
@@ -267,19 +265,19 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def initialise(self, slots: Tensor, features: Tensor) -> None:
-        """Overwrite slots (N,) with unit features (N, dim), e.g. from a first forward pass."""
+        """Overwrite slots (...) with unit features (..., dim), e.g. from a first forward pass."""
         slots, features = self._last_writes(slots, features)
         self.memory[slots] = features
 
     def _last_writes(self, slots: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         # A slot named twice keeps its last feature; index assignment alone leaves the winner
         # undefined on a GPU.
-        if features.shape != (len(slots), self.memory.shape[1]):
+        needed = (*slots.shape, self.memory.shape[1])
+        if features.shape != needed:
             raise NbkitError(
-                f"{len(slots)} slots need features ({len(slots)}, {self.memory.shape[1]}), "
-                f"got {tuple(features.shape)}"
+                f"{slots.numel()} slots need features {needed}, got {tuple(features.shape)}"
             )
-        slots = slots.to(self.memory.device)
+        slots, features = slots.flatten().to(self.memory.device), features.flatten(0, -2)
         order = slots.argsort(stable=True)
         last = order[torch.searchsorted(slots[order], slots, right=True) - 1]  # (N,)
         return slots, F.normalize(features.to(self.memory)[last], dim=-1)

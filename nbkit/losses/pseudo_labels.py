@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, require_one_of
 
 CENTRES = ("unit_sum", "mean", "sum_literal")
 FUSIONS = ("fused", "per_modality")
@@ -50,8 +50,7 @@ def _unit(V: Tensor) -> Tensor:
 
 def _centres(V: Tensor, y: Tensor, num_classes: int, centre: str) -> tuple[Tensor, Tensor]:
     """Class centres (C, D) and class counts (C,) of V (N, D); labels of -1 count nowhere."""
-    if centre not in CENTRES:
-        raise NbkitError(f"centre={centre!r} is not one of {', '.join(CENTRES)}")
+    require_one_of("centre", centre, CENTRES)
     V = _unit(V)
     classes = torch.arange(num_classes, device=V.device)
     Y = (y.to(V.device).unsqueeze(1) == classes).to(V)  # (N, C)
@@ -108,24 +107,20 @@ def update_centres(V: Tensor, labels: Tensor, previous: Tensor, centre: str = "u
 def _kmeans(
     V: dict[str, Tensor], centres: dict[str, Tensor], centre: str, iterations: int
 ) -> PseudoLabels:
-    labels, distances = assign(V, centres)
-    history = [_step(centres, labels, distances, len(labels))]
-    for _ in range(iterations):
-        centres = {m: update_centres(V[m], labels, centres[m], centre) for m in V}
-        new, distances = assign(V, centres)
-        changed = int((new != labels).sum())
-        history.append(_step(centres, new, distances, changed))
-        labels = new
+    history: list[KMeansStep] = []
+    for _ in range(1 + iterations):
+        if history:
+            before = history[-1].labels
+            centres = {m: update_centres(V[m], before, centres[m], centre) for m in V}
+        labels, distances = assign(V, centres)
+        changed = len(labels)
+        if history:
+            changed = int((labels != before).sum())
+        own = distances.gather(1, labels.unsqueeze(1)).mean().item()
+        history.append(KMeansStep(centres, labels, changed, own))
         if changed == 0:
             break
     return PseudoLabels(labels, distances, centres, len(history) - 1, history)
-
-
-def _step(
-    centres: dict[str, Tensor], labels: Tensor, distances: Tensor, changed: int
-) -> KMeansStep:
-    own = distances.gather(1, labels.unsqueeze(1)).mean().item()
-    return KMeansStep(centres, labels, changed, own)
 
 
 @torch.no_grad()
@@ -154,8 +149,7 @@ def kmeans_pseudo_labels(
         iterations: at most so many centre updates.
         fixed: keep the first assignment to the source centres (the ablation "fixed").
     """
-    if fusion not in FUSIONS:
-        raise NbkitError(f"fusion={fusion!r} is not one of {', '.join(FUSIONS)}")
+    require_one_of("fusion", fusion, FUSIONS)
     if not Vs or set(Vs) != set(Vt):
         raise NbkitError(
             f"source has modalities {sorted(Vs)}, target has {sorted(Vt)}: they must be the same"

@@ -1,11 +1,11 @@
-"""What a method is: its network and modules, the loss of a step, its batches and its passes.
+"""What a method is: its network and modules, the loss of a step, its batches.
 
-A table row is one file beside this one.  The training loop knows nothing else about it.
+A table row is one class in a file beside this one.  The training loop knows nothing else about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nbkit.losses.objective import cross_entropy
 from nbkit.methods import METHODS
-from nbkit.methods.samplers import epoch_batches
+from nbkit.methods.batches import epoch_batches
 from nbkit.models.norm import use_domain
 from nbkit.models.two_stream import Attention, StreamOutput, TwoStream
 
@@ -56,6 +56,11 @@ def own_random_numbers(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def mean(terms: list[Tensor]) -> Tensor:
+    """Mean of scalars; over the streams, so that a weight means the same with one or two."""
+    return torch.stack(terms).mean()
 
 
 class Method(nn.Module):
@@ -111,19 +116,23 @@ class Method(nn.Module):
         """Whether the stage trains nothing for this method (stage 1 is contrastive only)."""
         return stage == 1
 
-    def trainable(self, stage: int) -> Iterator[nn.Parameter]:
-        """What the stage's optimizer holds.
+    def stages(self, last: int = STAGES[-1]) -> list[int]:
+        """The stages up to `last` that train something."""
+        return [stage for stage in STAGES[:last] if not self.skips(stage)]
 
-        Rows that share a stage must agree on it, or neither could resume the other's.
-        """
-        return self.parameters()
+    def active(self, stage: int) -> bool:
+        """Whether the stage trains the row's modules beside the network.
 
-    def keeps(self, stage: int, name: str) -> bool:
-        """Whether the stage's checkpoint holds `name` of the method's state beyond the network.
-
-        What a stage does not train stays out: another row that shares it must not get it.
+        Where it does not, they are neither in its optimizer nor in its checkpoint: rows that share
+        a stage must agree on both, or neither could resume the other's.
         """
         return True
+
+    def trainable(self, stage: int) -> Iterator[nn.Parameter]:
+        """What the stage's optimizer holds."""
+        if self.active(stage):
+            return self.parameters()
+        return self.model.parameters()
 
     def estimates_target(self) -> bool:
         """Whether a pass over target training videos fills the statistics of its test."""
@@ -159,10 +168,8 @@ class Method(nn.Module):
 
     def supervised(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """Eq. (9), averaged over what `cls_on` reads and over the streams."""
-        terms = []
-        for out in outputs.values():
-            terms += [cross_entropy(logits, labels) for logits in self.model.logits(out)]
-        return torch.stack(terms).mean()
+        logits = [read for out in outputs.values() for read in self.model.logits(out)]
+        return mean([cross_entropy(read, labels) for read in logits])
 
     def reduced(self, mean: Tensor) -> Tensor:
         """A loss that is a mean over the streams, or their sum, as `ce_reduction` says."""
@@ -191,3 +198,58 @@ class Method(nn.Module):
             found += epoch_batches(videos, half, seed, shuffle)
             shuffle += 1
         return found[:steps]
+
+
+class Adapting(Method):
+    """Cross-entropy on the source plus `trade_off` times a row's own loss.
+
+    Stage 2 is that of *source only*, trained once for all rows; the own loss enters in
+    `first_stage`, by default stage 3, where STCDA's alignment enters too.  trade_off = 0 is *source
+    only* itself, bit for bit: no extra module, no target clip, the same stages.
+    """
+
+    first_stage = 3
+
+    def __init__(self, cfg: RunConfig, data: TrainingData):
+        super().__init__(cfg, data)
+        self.uses_target = cfg.comparison.trade_off > 0
+        self.heads = nn.ModuleDict()
+        if self.uses_target:
+            with own_random_numbers(cfg.seed + 401):
+                self.heads.update(self.make_heads())
+        else:
+            self.statistics = "source"
+
+    # --- what a row defines ----------------------------------------------------------------------
+    def make_heads(self) -> dict[str, nn.Module]:
+        """Extra modules, by name; they are optimised and saved with the network."""
+        return {}
+
+    def own_loss(self, source: Batch, out_s: Outputs, target: Batch, step: Step) -> Loss:
+        """What `trade_off` weighs, a scalar, and its terms, unweighted, for the history."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has to define own_loss(): what trade_off weighs, and its terms"
+        )
+
+    # --- the same for all rows -------------------------------------------------------------------
+    def active(self, stage: int) -> bool:
+        return self.uses_target and stage >= self.first_stage
+
+    def plain(self, stage: int) -> bool:
+        return not self.active(stage)
+
+    def sections(self, stage: int) -> tuple[str, ...]:
+        return ("comparison",)
+
+    def forward(self, source: Batch, target: Batch | None, step: Step) -> Loss:
+        out_s = self.outputs(source, "source")
+        ce = self.supervised(out_s, source["label"])
+        if not self.active(step.stage):
+            return self.reduced(ce), {"ce": ce}
+        own, terms = self.own_loss(source, out_s, target, step)
+        loss = ce + self.cfg.comparison.trade_off * own
+        return self.reduced(loss), {"ce": ce, **terms}
+
+    def per_stream(self, make: Callable[[], nn.Module]) -> nn.ModuleDict:
+        """A module of its own for every stream."""
+        return nn.ModuleDict({m: make() for m in self.cfg.streams})

@@ -16,8 +16,8 @@ from nbkit.losses.contrastive import (
     contrastive_loss,
     video_loss,
 )
+from nbkit.methods.batches import in_batches
 from nbkit.methods.negatives import clip_negative, feature_negative, residual_view, wrong_order
-from nbkit.methods.passes import in_random_batches
 from nbkit.models.norm import keep_statistics, use_domain
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class Contrast(nn.Module):
         self.register_buffer("ready", torch.tensor(False))
         # whether a stream has no other to be compared with, and gets a second view in its place
         self.alone = len(cfg.streams) == 1 and cfg.stcl.single_view2 != "none"
+        self.video_kinds = cfg.stcl.video_neg.split("+")
+        if cfg.model.aggregation == "mean":  # blind to the order of clips
+            self.video_kinds = ["clip"]
+        self.chance = self._chance()
 
     def _banks(self, videos: int, salt: int) -> nn.ModuleDict:
         cfg, found = self.cfg, nn.ModuleDict()
@@ -73,6 +77,16 @@ class Contrast(nn.Module):
             )
         return found
 
+    def _chance(self) -> dict[str, float]:
+        """Losses of a network that knows nothing, by which normalise='log_candidates' divides."""
+        stcl, candidates, positives = self.cfg.stcl, self.cfg.stcl.nce_k + 2, 1
+        if len(self.cfg.streams) == 2 or self.alone:
+            candidates += stcl.nce_k + 1
+            if stcl.multi_pos == "sum_in_log":
+                positives = 2
+        video = chance_level(1 + len(self.video_kinds))
+        return {"clip_chance": chance_level(candidates, positives), "video_chance": video}
+
     # --- loss ------------------------------------------------------------------------------------
     def forward(
         self, model: TwoStream, sides: dict[str, tuple[Batch, Outputs]], generator: Generator
@@ -82,59 +96,36 @@ class Contrast(nn.Module):
         for domain, (batch, outputs) in sides.items():
             by_domain.append(self.views(model, batch, outputs, domain, generator))
             slots.append(self.slots(batch["index"], domain))
-        views, slots = _union(by_domain), torch.cat(slots)  # slots (B, K)
+        views: Views = {}
+        for m, first in by_domain[0].items():
+            views[m] = {name: torch.cat([each[m][name] for each in by_domain]) for name in first}
+        slots = torch.cat(slots)  # (B, K)
         clip_terms, video_terms = {}, {}
         for m, own in views.items():
-            v2, V2 = self.second_view(m, views)
+            bank2, v2, V2, V_neg = self.clips[m], own.get("v_2"), own.get("V_2"), own["V_neg"]
+            if OTHER[m] in views:
+                other = views[OTHER[m]]
+                bank2, v2, V2 = self.clips[OTHER[m]], other["v"], other["V"]
+                if stcl.video_neg_modality == "other":
+                    V_neg = other["V_neg"]
             if "clip" in stcl.stcl_terms:
-                clip_terms[m] = self.clip_term(m, own, v2, slots, generator)  # (B, K)
+                clip_terms[m] = clip_loss(  # (B, K)
+                    own["v"],
+                    own["V"],
+                    v2,
+                    bank2.draw(slots, stcl.nce_k, generator),  # (B, K, k, D)
+                    own["v_neg"],
+                    self.negatives[m].draw(slots, stcl.nce_k, generator),
+                    tau=stcl.tau,
+                    multi_pos=stcl.multi_pos,
+                    unit_banks=True,
+                )
             if "video" in stcl.stcl_terms and V2 is not None:
-                V_neg = own["V_neg"]
-                if stcl.video_neg_modality == "other" and OTHER[m] in views:
-                    V_neg = views[OTHER[m]]["V_neg"]
                 video_terms[m] = video_loss(own["V"], V2, V_neg, stcl.tau)  # (B,)
-        self.remember(views, slots)
-        chance = self.chance(views)
-        return contrastive_loss(clip_terms, video_terms, normalise=stcl.normalise, **chance)
-
-    def second_view(self, m: str, views: Views) -> tuple[Tensor | None, Tensor | None]:
-        """v and V of the other stream, or of the second view, or None without either."""
-        if OTHER[m] in views:
-            return views[OTHER[m]]["v"], views[OTHER[m]]["V"]
-        return views[m].get("v_2"), views[m].get("V_2")
-
-    def clip_term(
-        self, m: str, own: dict[str, Tensor], v2: Tensor | None, slots: Tensor, generator: Generator
-    ) -> Tensor:
-        """Eq. (1) for every clip of stream `m`, with negatives from the banks: (B, K)."""
-        stcl = self.cfg.stcl
-        bank = self.clips[OTHER[m] if OTHER[m] in self.clips else m]
-        bank2 = bank.draw(slots.flatten(), stcl.nce_k, generator)  # (BK, k, D)
-        neg_bank = self.negatives[m].draw(slots.flatten(), stcl.nce_k, generator)
-        return clip_loss(
-            own["v"],
-            own["V"],
-            v2,
-            bank2.unflatten(0, slots.shape),  # (B, K, k, D)
-            own["v_neg"],
-            neg_bank.unflatten(0, slots.shape),
-            tau=stcl.tau,
-            multi_pos=stcl.multi_pos,
-            unit_banks=True,
-        )
-
-    def chance(self, views: Views) -> dict[str, float]:
-        """Losses of a network that knows nothing, by which normalise='log_candidates' divides."""
-        stcl, own = self.cfg.stcl, next(iter(views.values()))
-        candidates, positives = stcl.nce_k + 2, 1
-        if len(views) == 2 or "v_2" in own:
-            candidates += stcl.nce_k + 1
-            if stcl.multi_pos == "sum_in_log":
-                positives = 2
-        return {
-            "clip_chance": chance_level(candidates, positives),
-            "video_chance": chance_level(1 + own["V_neg"].shape[1]),
-        }
+        for m, own in views.items():
+            self.clips[m].update(slots, own["v"])
+            self.negatives[m].update(slots, own["v_neg"])
+        return contrastive_loss(clip_terms, video_terms, normalise=stcl.normalise, **self.chance)
 
     # --- views -----------------------------------------------------------------------------------
     def views(
@@ -208,10 +199,10 @@ class Contrast(nn.Module):
         """Videos with clips in a wrong order, or with a clip or more replaced: V_neg (B, M, D)."""
         b, k = v.shape[:2]
         kinds = []
-        if "order" in self.cfg.stcl.video_neg and self.cfg.model.aggregation != "mean":
+        if "order" in self.video_kinds:
             order = wrong_order(k, b, generator).to(v.device, non_blocking=True)  # (B, K)
             kinds.append(stream.aggregate(v.gather(1, order[..., None].expand_as(v))))
-        if "clip" in self.cfg.stcl.video_neg:
+        if "clip" in self.video_kinds:
             swap = torch.rand(b, k, generator=generator) < 0.5
             at_least = torch.randint(k, (b,), generator=generator)
             swap[torch.arange(b), at_least] = True
@@ -226,13 +217,6 @@ class Contrast(nn.Module):
         return (index + self.offset[domain])[:, None] * self.cfg.data.clips + clips
 
     @torch.no_grad()
-    def remember(self, views: Views, slots: Tensor) -> None:
-        """Mix the current features into their rows."""
-        for m, own in views.items():
-            self.clips[m].update(slots.flatten(), own["v"].flatten(0, 1))
-            self.negatives[m].update(slots.flatten(), own["v_neg"].flatten(0, 1))
-
-    @torch.no_grad()
     def fill_banks(self, model: TwoStream, data: TrainingData, kinds: dict[str, Any]) -> None:
         """bank_init='forward': a first pass puts real features into every row.
 
@@ -244,19 +228,11 @@ class Contrast(nn.Module):
         generator, device = Generator().manual_seed(self.cfg.seed + 31), self.ready.device
         with keep_statistics(model):
             for d in self.active:
-                for batch in in_random_batches(data.train[d], self.cfg.seed, device, **kinds):
+                for batch in in_batches(data.train[d], device, self.cfg.seed, **kinds):
                     with use_domain(model, d):
                         outputs = model(batch)
                     views = self.views(model, batch, outputs, d, generator)
-                    slots = self.slots(batch["index"], d).flatten()
+                    slots = self.slots(batch["index"], d)
                     for m, own in views.items():
-                        self.clips[m].initialise(slots, own["v"].flatten(0, 1))
-                        self.negatives[m].initialise(slots, own["v_neg"].flatten(0, 1))
-
-
-def _union(by_domain: list[Views]) -> Views:
-    first = by_domain[0]
-    merged: Views = {}
-    for m in first:
-        merged[m] = {name: torch.cat([views[m][name] for views in by_domain]) for name in first[m]}
-    return merged
+                        self.clips[m].initialise(slots, own["v"])
+                        self.negatives[m].initialise(slots, own["v_neg"])

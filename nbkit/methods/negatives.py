@@ -12,7 +12,7 @@ import itertools
 import torch
 from torch import Generator, Tensor
 
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, require_one_of
 
 FAMILIES = ("spatial", "temporal", "both", "repeat")
 
@@ -130,7 +130,7 @@ def clip_negative(clips: Tensor, family: str, generator: Generator) -> Tensor:
     `family`: 'spatial' | 'temporal' | 'both' (each clip draws one of the two, as Fig. 3 shows) |
     'repeat'.
     """
-    _check_family(family)
+    require_one_of("clip_neg", family, FAMILIES)
     if family == "repeat":
         return repeat_negative(clips, generator)
     if family == "temporal":
@@ -170,7 +170,7 @@ def feature_negative(views: Tensor, family: str, generator: Generator) -> Tensor
     of clips, views (N, 1, 3, F): the clip, its spatial and its temporal negative are stored.
     View 0 is the clip itself.  Returns (N, T, F).
     """
-    _check_family(family)
+    require_one_of("clip_neg", family, FAMILIES)
     n, frames, count = views.shape[:3]
     if frames == 1:
         return _stored_negative(views, family, generator)
@@ -206,8 +206,3 @@ def _stored_negative(views: Tensor, family: str, generator: Generator) -> Tensor
     else:
         kind = torch.full((len(views),), 1 if family == "spatial" else 2)
     return views[torch.arange(len(views)), :, kind.to(views.device)]
-
-
-def _check_family(family: str) -> None:
-    if family not in FAMILIES:
-        raise NbkitError(f"clip_neg={family!r}: choose one of {FAMILIES}.")

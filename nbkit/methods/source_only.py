@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from nbkit.errors import NbkitError
-from nbkit.methods.base import Batch, Loss, Method, Step, TrainingData
+from nbkit.methods.base import Batch, Loss, Method, Step, TrainingData, mean
 
 if TYPE_CHECKING:
     from nbkit.config.recognition import RunConfig
@@ -44,17 +42,14 @@ class AdaBN(SourceOnly):
         return True
 
 
-class TargetOnly(Method):
+class TargetOnly(SourceOnly):
     """Cross-entropy on the target's training labels: the upper bound.
 
     Same batch, steps, epochs and schedule as the others, whatever the size of its own labelled set.
     """
 
     labelled = ("target",)
-    uses_target = False
-
-    def plain(self, stage: int) -> bool:
-        return True
+    statistics = "target"
 
 
 class SourceTarget(Method):
@@ -68,5 +63,5 @@ class SourceTarget(Method):
     def forward(self, source: Batch, target: Batch, step: Step) -> Loss:
         of_source = self.supervised(self.outputs(source, "source"), source["label"])
         of_target = self.supervised(self.outputs(target, "target"), target["label"])
-        ce = self.reduced(torch.stack([of_source, of_target]).mean())
+        ce = self.reduced(mean([of_source, of_target]))
         return ce, {"ce": ce}

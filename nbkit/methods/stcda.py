@@ -6,7 +6,6 @@ beta = 0 is the paper's "STCL" row, alpha = 0 its "VCA" row, both 0 its "Source 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +27,8 @@ from nbkit.methods.base import (
     TrainingData,
     own_random_numbers,
 )
+from nbkit.methods.batches import class_aware_batches, estimate_statistics, extract
 from nbkit.methods.contrast import Contrast
-from nbkit.methods.passes import estimate_statistics, extract
-from nbkit.methods.samplers import class_aware_batches
 from nbkit.models.clip_heads import DomainClassifier
 
 if TYPE_CHECKING:
@@ -54,22 +52,22 @@ class STCDA(Method):
             self.statistics = "source"
 
     # --- stages ----------------------------------------------------------------------------------
-    def aligns(self, stage: int) -> bool:
+    def active(self, stage: int) -> bool:
         """Whether D_VCA, or the adversary in its place, is part of this stage's objective."""
         return stage == 3 and self.cfg.vca.beta > 0
 
     def clusters(self, stage: int) -> bool:
         """Whether the stage needs pseudo-labels."""
-        return self.aligns(stage) and self.discriminators is None
+        return self.active(stage) and self.discriminators is None
 
     def plain(self, stage: int) -> bool:
-        return self.contrast is None and not self.aligns(stage)
+        return self.contrast is None and not self.active(stage)
 
     def sections(self, stage: int) -> tuple[str, ...]:
         found = []
         if self.contrast is not None:
             found.append("stcl")
-        if self.aligns(stage):
+        if self.active(stage):
             found.append("vca")
             if self.discriminators is not None:  # their reversal has a ramp up to grl_max
                 found.append("comparison")
@@ -84,14 +82,6 @@ class STCDA(Method):
     def skips(self, stage: int) -> bool:
         return stage == 1 and self.contrast is None
 
-    def trainable(self, stage: int) -> Iterator[nn.Parameter]:
-        if self.aligns(stage):
-            return self.parameters()
-        return self.model.parameters()
-
-    def keeps(self, stage: int, name: str) -> bool:
-        return self.aligns(stage) or not name.startswith("discriminators.")
-
     def start_stage(self, stage: int) -> None:
         if self.contrast is not None and not bool(self.contrast.ready):
             self.contrast.fill_banks(self.model, self.data, self.views(stage))
@@ -103,7 +93,7 @@ class STCDA(Method):
         out_s, out_t = self.outputs(source, "source"), None
         if step.stage > 1:
             terms["ce"] = self.reduced(self.supervised(out_s, source["label"]))
-        if self.aligns(step.stage) or "target" in self.contrasted():
+        if self.active(step.stage) or "target" in self.contrasted():
             out_t = self.outputs(target, "target")
         if self.contrast is not None:
             sides = {"source": (source, out_s), "target": (target, out_t)}
@@ -111,7 +101,7 @@ class STCDA(Method):
             terms["contrast"] = self.contrast(self.model, chosen, step.generator)
         if self.clusters(step.stage):
             terms |= self.alignment(out_s, source["label"], out_t, target["index"])
-        elif self.aligns(step.stage):
+        elif self.active(step.stage):
             terms["domain"] = self.adversaries(out_s, out_t, step)
         loss = total_loss(
             terms.get("ce", 0.0),
@@ -144,7 +134,7 @@ class STCDA(Method):
 
         Early pseudo-labels are the least sure.
         """
-        if not self.aligns(step.stage):
+        if not self.active(step.stage):
             return 0.0
         if self.cfg.vca.beta_schedule == "ramp":
             return self.cfg.vca.beta * step.progress
@@ -216,9 +206,6 @@ class STCDA(Method):
         random = super().batches(stage, epoch)
         if not self.clusters(stage):
             return random
-        pseudo = self.pseudo
-        if self.cfg.vca.fusion == "fused":  # the streams have the same
-            pseudo = pseudo[:1]
         by_stream = [
             class_aware_batches(
                 self.data.train["source"].labels,
@@ -229,7 +216,7 @@ class STCDA(Method):
                 self.cfg.seed,
                 epoch,
             )
-            for labels in pseudo
+            for labels in self.pseudo
         ]
         return [by_stream[step % len(by_stream)][step] for step in range(len(random))]
 

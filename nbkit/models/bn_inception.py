@@ -104,7 +104,15 @@ class BNInception(nn.Module):
 
         Raises NbkitError for other channels or sides, or a first batch out of range.
         """
-        self._check_shape(x)
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise NbkitError(
+                f"BNInception: takes pictures (N, {self.in_channels}, H, W), not {tuple(x.shape)}"
+            )
+        if any(side % 32 for side in x.shape[2:]):
+            raise NbkitError(
+                f"BNInception: sides of {tuple(x.shape[2:])} pixels cannot be halved five times; "
+                "use a multiple of 32 (224 in the paper)"
+            )
         self.check_input(x)
         x = self._unit("conv1_7x7_s2", self.normalise(x))  # (N, 64, H/2, W/2)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)  # (N, 64, H/4, W/4)
@@ -147,14 +155,3 @@ class BNInception(nn.Module):
         one = self._unit(name + "1x1", x)
         pooled = self._unit(name + "pool_proj", pooled)
         return torch.cat([one, three, double, pooled], 1)
-
-    def _check_shape(self, x: Tensor) -> None:
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise NbkitError(
-                f"BNInception: takes pictures (N, {self.in_channels}, H, W), not {tuple(x.shape)}"
-            )
-        if any(side % 32 for side in x.shape[2:]):
-            raise NbkitError(
-                f"BNInception: sides of {tuple(x.shape[2:])} pixels cannot be halved five times; "
-                "use a multiple of 32 (224 in the paper)"
-            )

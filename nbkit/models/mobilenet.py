@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import mobilenet_v2
 from torchvision.ops import FrozenBatchNorm2d
 
-from nbkit.errors import NbkitError
+from nbkit.errors import require_one_of
 from nbkit.models.inputs import FirstBatchCheck
 from nbkit.models.norm import DomainNorm, Mode
 from nbkit.models.weights import PUBLISHED, adapt_first_conv, load_pretrained
@@ -100,8 +100,7 @@ class MobileNetEncoder(nn.Module):
         weights: str | Path | None = "mobilenet_v2",
     ):
         super().__init__()
-        if stream not in ("rgb", "flow"):
-            raise NbkitError(f"stream={stream!r}: must be 'rgb' or 'flow'.")
+        require_one_of("stream", stream, ("rgb", "flow"))
         network = mobilenet_v2(weights=None, norm_layer=partial(DomainNorm, mode=bn_mode))
         if weights is not None:
             load_pretrained(network, weights)

@@ -139,20 +139,16 @@ def convert_batchnorm(model: nn.Module, mode: Mode) -> nn.Module:
     call this after published weights are loaded.  Without it, passes over negatives would change
     running statistics.
     """
-    for name, child in model.named_children():
-        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            setattr(model, name, _converted(child, mode))
-        else:
-            convert_batchnorm(child, mode)
+    for name, old in model.named_children():
+        if not isinstance(old, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            convert_batchnorm(old, mode)
+            continue
+        new = DomainNorm(old.num_features, mode, affine=old.affine)
+        new.eps, new.momentum = old.eps, old.momentum
+        if old.affine:
+            new.weight.data.copy_(old.weight.data)
+            new.bias.data.copy_(old.bias.data)
+        new.running_mean.copy_(old.running_mean)  # (C,) into every row
+        new.running_var.copy_(old.running_var)
+        setattr(model, name, new.train(old.training))
     return model
-
-
-def _converted(old: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, mode: Mode) -> DomainNorm:
-    new = DomainNorm(old.num_features, mode, affine=old.affine)
-    new.eps, new.momentum = old.eps, old.momentum
-    if old.affine:
-        new.weight.data.copy_(old.weight.data)
-        new.bias.data.copy_(old.bias.data)
-    new.running_mean.copy_(old.running_mean)  # (C,) into every row
-    new.running_var.copy_(old.running_var)
-    return new.train(old.training)

@@ -15,8 +15,7 @@ from nbkit.config import ROOT
 from nbkit.errors import NbkitError, reason
 from nbkit.files import checked_name, held
 from nbkit.tables.table import Cell, load_table
-from nbkit.train.run import CONFIGURATIONS, run
-from nbkit.train.store import find_run, read_run
+from nbkit.train.store import CONFIGURATIONS, find_run, read_run, run
 
 # The notebook of one cell, by task.
 CELL_NOTEBOOKS = {"recognition": "04_full_adaptation", "localization": "05_localization"}

@@ -21,8 +21,7 @@ from nbkit.benchmarks.manifest import Manifest, load_manifest
 from nbkit.config import ROOT, Configuration
 from nbkit.errors import NbkitError
 from nbkit.files import Name, checked_name, read_yaml
-from nbkit.train.run import CONFIGURATIONS
-from nbkit.train.store import run_key
+from nbkit.train.store import CONFIGURATIONS, run_key
 
 # What names a line of a results file.
 KEY = ["row", "column", "seed", "split"]

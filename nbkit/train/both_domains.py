@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 
 from nbkit.config.recognition import RunConfig
-from nbkit.errors import NbkitError
+from nbkit.errors import NbkitError, require_one_of
 from nbkit.evaluate.separability import unit_joined
 from nbkit.losses.alignment import VideoFeatures
-from nbkit.methods.passes import Features, extract
+from nbkit.methods.batches import Features, extract
 from nbkit.train.domains import resolved_videos
 from nbkit.train.recognition import load_or_train, prepare
 from nbkit.train.selection import target_features
@@ -58,10 +58,12 @@ def both_domains(cfg: RunConfig) -> BothDomains:
     held_out = extract(method, domains.test["source"], reads_source, fabric.device)
     # Last, because it may replace shared statistics.
     target = target_features(method, domains, fabric.device)
-    labels = _source_labels(cfg, videos.videos).to(source.labels)
+    table = resolved_videos(cfg)[1]
+    known = table[table["domain"] == cfg.source].set_index("video")["label"]
+    true = known.loc[list(videos.videos)].to_numpy().copy()
     statistics = {"source": reads_source, "target": method.statistics}
     return BothDomains(
-        source._replace(labels=labels),
+        source._replace(labels=torch.as_tensor(true).to(source.labels)),
         held_out,
         target,
         statistics,
@@ -70,22 +72,14 @@ def both_domains(cfg: RunConfig) -> BothDomains:
     )
 
 
-def _source_labels(cfg: RunConfig, videos: list[str]) -> torch.Tensor:
-    table = resolved_videos(cfg)[1]
-    known = table[table["domain"] == cfg.source].set_index("video")["label"]
-    return torch.as_tensor(known.loc[list(videos)].to_numpy().copy())
-
-
 def joined(features: Features, stream: str = "fused") -> VideoFeatures:
     """Clips v (N, K, D) and videos V (N, D) of 'rgb', of 'flow', or of all streams ('fused').
 
     Each stream is scaled to unit length first; 'fused' has D of all streams side by side.  Raises
     NbkitError for a stream that the network does not have.
     """
+    require_one_of("FEATURE", stream, ("fused", *features.V))
     names = list(features.V) if stream == "fused" else [stream]
-    if any(name not in features.V for name in names):
-        known = ", ".join(features.V)
-        raise NbkitError(f"FEATURE={stream!r} is not one of fused, {known}")
     clips = unit_joined({name: features.v[name] for name in names})
     videos = unit_joined({name: features.V[name] for name in names})
     return VideoFeatures(clips, videos)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,11 @@ def load_domains(
     held_out = "test" if parts["source", "val"].empty else "val"
     source_val = make(parts["source", held_out], augment=False, withhold_labels=False)
     listed = table[["video", "label", "domain", "split"]].to_csv(index=False)
-    partial = []
+    missing = []
     if cfg.benchmark != "demo":
-        partial = shortfall(manifest, table, (cfg.source, cfg.target))
+        missing = shortfall(manifest, table, (cfg.source, cfg.target))
     training = TrainingData(classes, train, plain)
-    return Domains(training, test, source_val, digest([listed, made_of]), partial)
+    return Domains(training, test, source_val, digest([listed, made_of]), missing)
 
 
 # --- the videos ----------------------------------------------------------------------------------
@@ -96,7 +97,15 @@ def resolved_videos(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
             )
     root = Path(cfg.watch.data_root) / cfg.benchmark
     if cfg.benchmark == "demo":
-        root = _render(cfg)
+        root, train, test = demo_folder(cfg), cfg.data.demo_train, cfg.data.demo_test
+        with one_at_a_time(cfg.watch.data_root, cfg.benchmark):
+            write_demo(
+                root,
+                videos_per_class={"train": train, "val": test // 2, "test": test},
+                seed=cfg.data.demo_seed,
+                shift=cfg.data.demo_shift,
+                workers=cfg.watch.workers,
+            )
     table = resolve(
         manifest,
         root,
@@ -107,29 +116,12 @@ def resolved_videos(cfg: RunConfig) -> tuple[list[str], pd.DataFrame]:
     return list(manifest.classes), table
 
 
-def demo_counts(cfg: RunConfig) -> dict[str, int]:
-    """Demo videos per class and domain, by split."""
-    test = cfg.data.demo_test
-    return {"train": cfg.data.demo_train, "val": test // 2, "test": test}
-
-
 def demo_folder(cfg: RunConfig) -> Path:
     """Where the demo domains of this size, seed and shift lie; the default ones in `data/demo`."""
     data = cfg.data
     key = [data.demo_train, data.demo_test, data.demo_seed, data.demo_shift]
     name = "demo" if key == [40, 40, 0, 1.0] else f"demo_{digest(key, 6)}"
     return Path(cfg.watch.data_root) / name
-
-
-def _render(cfg: RunConfig) -> Path:
-    with one_at_a_time(cfg.watch.data_root, cfg.benchmark):
-        return write_demo(
-            demo_folder(cfg),
-            videos_per_class=demo_counts(cfg),
-            seed=cfg.data.demo_seed,
-            shift=cfg.data.demo_shift,
-            workers=cfg.watch.workers,
-        )
 
 
 def _parts(
@@ -174,18 +166,8 @@ def dataset_maker(
     )
     if cfg.model.backbone == "mobilenet_features":
         return _feature_maker(cfg, cache, shape), cache.key
-
-    def make(part: pd.DataFrame, **how: Any) -> ClipDataset:
-        return ClipDataset(
-            cache,
-            part,
-            stride=cfg.data.frame_stride,
-            crop=cfg.data.crop,
-            **shape,
-            **how,
-        )
-
-    return make, cache.key
+    shape |= {"stride": cfg.data.frame_stride, "crop": cfg.data.crop}
+    return partial(ClipDataset, cache, **shape), cache.key
 
 
 def _feature_maker(cfg: RunConfig, cache: Any, shape: dict[str, int]) -> Callable[..., Any]:
@@ -198,18 +180,9 @@ def _feature_maker(cfg: RunConfig, cache: Any, shape: dict[str, int]) -> Callabl
             f"FRAME_STRIDE={cfg.data.frame_stride} with backbone mobilenet_features: features are "
             "of single frames, read one after the other; leave it at 1"
         )
-    if cfg.model.weights not in (None, "random"):
-        raise NbkitError(
-            f"WEIGHTS={cfg.model.weights!r} with backbone mobilenet_features: its features are "
-            "torchvision's; leave it out"
-        )
     folder = Path(cfg.watch.data_root) / "features"
     features = build_features(cache, folder, FrozenMobileNet(), progress=cfg.watch.progress)
-
-    def make(part: pd.DataFrame, **how: Any) -> FeatureClipDataset:
-        return FeatureClipDataset(features, part, **shape, **how)
-
-    return make
+    return partial(FeatureClipDataset, features, **shape)
 
 
 def _clip_feature_maker(
@@ -228,8 +201,7 @@ def _clip_feature_maker(
     if cfg.model.weights == "random":
         raise NbkitError("WEIGHTS='random' with backbone i3d_features: nothing would train it")
     use_gpu = torch.cuda.is_available() and cfg.watch.device != "cpu"
-    weights, device = cfg.model.weights or "kinetics400", "cuda" if use_gpu else "cpu"
-    channels = {"rgb": 3, "flow": 2}
+    device, channels = "cuda" if use_gpu else "cpu", {"rgb": 3, "flow": 2}
 
     def variants(clips: torch.Tensor, stream: str, video: str) -> torch.Tensor:
         seed = int(digest([stream, video], 8), 16)  # the same whatever is made before it
@@ -239,7 +211,7 @@ def _clip_feature_maker(
     features = build_clip_features(
         table,
         Path(cfg.watch.data_root) / "features",
-        {m: FrozenI3D(channels[m], weights, device) for m in cfg.streams},
+        {m: FrozenI3D(channels[m], "kinetics400", device) for m in cfg.streams},
         variants,
         cfg.stcl.residual_scale,
         size=cfg.data.crop,
@@ -248,8 +220,4 @@ def _clip_feature_maker(
         flow=cfg.data.flow,
         progress=cfg.watch.progress,
     )
-
-    def make(part: pd.DataFrame, **how: Any) -> FeatureClipDataset:
-        return FeatureClipDataset(features, part, frames=1, **shape, **how)
-
-    return make, features.key
+    return partial(FeatureClipDataset, features, frames=1, **shape), features.key

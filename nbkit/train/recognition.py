@@ -1,28 +1,36 @@
-"""`run(cfg)`: train what is missing, evaluate, write the run folder."""
+"""`run(cfg)`: train what is missing, evaluate, write the run folder.
+
+Training goes stage by stage.  A stage that two rows share is trained once: its key is a hash of all
+that its method reads in it.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from nbkit.config import digest
 from nbkit.config.recognition import RunConfig
 from nbkit.errors import NbkitError
-from nbkit.evaluate.accuracy import per_class, top1
+from nbkit.evaluate.accuracy import per_class
 from nbkit.files import write_csv, write_json
 from nbkit.methods import method_class
 from nbkit.methods.base import STAGES, Method
-from nbkit.methods.passes import Features
-from nbkit.train.checkpoint import stage_path
+from nbkit.methods.batches import Features, in_batches, require_finite
+from nbkit.train.checkpoint import read_checkpoint, stage_file, stage_path, write_checkpoint
 from nbkit.train.domains import Domains, load_domains
-from nbkit.train.selection import own_history, selected, target_features
+from nbkit.train.selection import due, own_history, record, selected, target_features
 from nbkit.train.shipped import shipped_weights
-from nbkit.train.stages import History, restore, stage_key, train_stage
+from nbkit.train.steps import make_optimizer, run_epoch, seed_of
 from nbkit.train.store import Run, environment, finish, read_run, run_folder, run_key, unfinished
+
+History = list[dict[str, Any]]
 
 
 class Prepared(NamedTuple):
@@ -60,33 +68,22 @@ def run(cfg: RunConfig) -> Run:
     return read_run(cfg, folder)
 
 
-def train(prepared: Prepared) -> History:
-    """Train all stages in order."""
-    fabric, method, domains = prepared
-    history: History = []
-    for stage in STAGES:
-        if not method.skips(stage):
-            history += train_stage(fabric, method, stage, domains)
-    return history
-
-
 def load_or_train(prepared: Prepared, last: int = STAGES[-1]) -> None:
     """Give the method its weights at the end of stage `last`; its `weights_from` says whose.
 
     This machine's checkpoint counts first, then the network in models/ with the same key, if
     SHIPPED allows it.  Where neither is, the stages are trained now.
     """
-    fabric, method, domains = prepared
-    stages = [stage for stage in STAGES[:last] if not method.skips(stage)]
-    key = stage_key(method, stages[-1], domains.data_key)
-    if method.cfg.watch.shipped and not stage_path(method.cfg, key).exists():
+    method, watch = prepared.method, prepared.method.cfg.watch
+    stage = method.stages(last)[-1]
+    key = stage_key(method, stage, prepared.domains.data_key)
+    if watch.shipped and not stage_path(method.cfg, key).exists():
         if found := shipped_weights(key):
             path, weights = found
-            restore(method, stages[-1], {"model": weights, "extra": {}}, path)
+            restore(method, stage, {"model": weights, "extra": {}}, path)
             method.weights_from = f"shipped: models/{path.name}"
             return
-    for stage in stages:
-        train_stage(fabric, method, stage, domains)
+    train(prepared, last)
     method.weights_from = "own run"
 
 
@@ -98,6 +95,120 @@ def trained_method(cfg: RunConfig) -> Prepared:
     target_features(prepared.method, prepared.domains, prepared.fabric.device)
     prepared.method.eval()
     return prepared
+
+
+# --- training ------------------------------------------------------------------------------------
+def stage_key(method: Method, stage: int, data_key: str) -> str:
+    """Hash of all that determines the weights at the end of `stage`, earlier stages included."""
+    chain = [{"stage": each, **method.determined_by(each)} for each in method.stages(stage)]
+    return digest([chain, data_key], 16)
+
+
+def train(prepared: Prepared, last: int = STAGES[-1]) -> History:
+    """Train, or load, the stages up to `last` in place; returns one row per epoch, in order."""
+    fabric, method, domains = prepared
+    cfg, history = method.cfg, []
+    for stage in method.stages(last):
+        epochs = cfg.optim.epochs[stage - 1]
+        with stage_file(cfg, stage_key(method, stage, domains.data_key)) as path:
+            state = read_checkpoint(path, "epoch", "history", "model", "optimizer", "extra")
+            if state:
+                restore(method, stage, state, path)
+                if state["epoch"] == epochs:
+                    history += state["history"]
+                    continue
+            module, optimizer = fabric.setup(method, make_optimizer(method, stage))
+            rows: History = []
+            if state:
+                optimizer.load_state_dict(state["optimizer"])
+                rows = state["history"]
+            elif epochs:
+                torch.manual_seed(seed_of(cfg, stage, -1))
+                method.train()
+                method.start_stage(stage)
+            for epoch in range(len(rows), epochs):
+                # Dropout draws from the global generator; all else has a generator of its own.
+                torch.manual_seed(seed_of(cfg, stage, epoch))
+                started = time.perf_counter()
+                row = {"stage": stage, "epoch": epoch + 1, **method.start_epoch(stage, epoch)}
+                with refusing_ruin(method, row):
+                    row |= run_epoch(fabric, module, method, optimizer, stage, epoch)
+                row["seconds"] = round(time.perf_counter() - started, 2)
+                if (stage, epoch + 1) in due(method):
+                    row |= record(method, domains, fabric.device)
+                rows.append(row)
+                save_stage(path, method, stage, optimizer, rows)
+                if not cfg.watch.progress:
+                    print(_line(row), flush=True)
+            if not epochs:
+                save_stage(path, method, stage, optimizer, rows)
+            history += rows
+    return history
+
+
+def _line(row: dict[str, Any]) -> str:
+    texts = []
+    for name, value in row.items():
+        if isinstance(value, float):
+            value = f"{value:.3f}"
+        texts.append(f"{name} {value}")
+    return "  ".join(texts)
+
+
+@contextmanager
+def refusing_ruin(method: Method, row: dict[str, Any]) -> Iterator[None]:
+    """NbkitError after an epoch that left a network of NaN, or met a video that holds one."""
+    try:
+        yield
+        if not all(torch.isfinite(value).all() for value in method.state_dict().values()):
+            raise NbkitError(
+                f"the network is not finite after stage {row['stage']}, epoch {row['epoch']}; "
+                "lower LR or ALPHA, or set GRAD_CLIP"
+            )
+    except NbkitError:
+        for data in method.data.plain.values():
+            for batch in in_batches(data, torch.device("cpu")):
+                require_finite(batch, data.videos, "clips")
+        raise
+
+
+# --- what a stage's checkpoint holds -------------------------------------------------------------
+def save_stage(path: Path, method: Method, stage: int, optimizer: Any, history: History) -> None:
+    """Write everything that a killed run needs to go on with the same numbers."""
+    state = {
+        "epoch": len(history),
+        "history": history,
+        "optimizer": optimizer.state_dict(),
+        "model": method.model.state_dict(),
+        "extra": own_state(method, stage),
+    }
+    write_checkpoint(path, state)
+
+
+def own_state(method: Method, stage: int) -> dict[str, torch.Tensor]:
+    """State beside the network's: banks, pseudo-labels, extra modules that the stage trains."""
+    untrained = set()
+    if not method.active(stage):
+        untrained = {name for name, _ in method.named_parameters()}
+    return {
+        name: value
+        for name, value in method.state_dict().items()
+        if not name.startswith("model.") and name not in untrained
+    }
+
+
+def restore(method: Method, stage: int, state: dict, path: Path) -> None:
+    """Load weights.  Extra modules that the stored row did not have stay as they are."""
+    try:
+        method.model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise NbkitError(
+            f"{path}: weights of another network, written by another version of the suite. Move "
+            f"the file away and run again ({error})"
+        ) from None
+    own = own_state(method, stage)
+    known = {name: value for name, value in state["extra"].items() if name in own}
+    method.load_state_dict(known, strict=False)
 
 
 # --- the run folder ------------------------------------------------------------------------------
@@ -119,30 +230,21 @@ def write_run(folder: Path, prepared: Prepared, history: History, made_with: dic
     finish(folder, metrics)
 
 
-def _predicted(features: Features) -> dict[str, np.ndarray]:
-    return {name: p.argmax(-1).cpu().numpy() for name, p in features.probs.items()}
-
-
 def _predictions(features: Features, videos: list[str]) -> list[dict[str, Any]]:
-    predicted = _predicted(features)
-    labels = features.labels.cpu().numpy()
     confidence = features.probs["fused"].max(-1).values.cpu().numpy().round(5)
-    lines = []
-    for i, video in enumerate(videos):
-        line = {"video": video, "label": int(labels[i])}
-        line |= {name: int(numbers[i]) for name, numbers in predicted.items()}
-        lines.append({**line, "confidence": float(confidence[i])})
-    return lines
+    columns = {"video": videos, "label": features.labels.tolist()}
+    columns |= {name: numbers.tolist() for name, numbers in features.predicted().items()}
+    columns["confidence"] = confidence.tolist()
+    return [dict(zip(columns, line)) for line in zip(*columns.values())]
 
 
 def _metrics(features: Features, prepared: Prepared) -> dict[str, Any]:
     _, method, domains = prepared
-    predicted, labels = _predicted(features), features.labels.cpu().numpy()
-    classes = domains.training.classes
-    by_class = per_class(predicted["fused"], labels, len(classes))
+    labels, classes = features.labels.cpu().numpy(), domains.training.classes
+    by_class = per_class(features.predicted()["fused"], labels, len(classes))
     return {
         "cell": run_key(method.cfg),
-        "accuracy": {name: top1(numbers, labels) for name, numbers in predicted.items()},
+        "accuracy": features.accuracies(),
         "per_class": dict(zip(classes, by_class)),
         "videos": int(len(labels)),
         "selection": "last epoch",

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from nbkit.evaluate.accuracy import top1
-from nbkit.methods.base import STAGES, Method
-from nbkit.methods.passes import Features, estimate_statistics, extract
+from nbkit.methods.base import Method
+from nbkit.methods.batches import Features, estimate_statistics, extract
 from nbkit.train.domains import Domains
 
 # Which accuracy of the history chooses the epoch.
@@ -32,20 +31,14 @@ def target_features(method: Method, domains: Domains, device: torch.device) -> F
     return extract(method, domains.test["target"], method.statistics, device)
 
 
-def due(method: Method, stage: int, epoch: int) -> bool:
-    """Whether the end of this epoch (0-based) of this stage is evaluated."""
-    return method.cfg.watch.eval_every > 0 and (stage, epoch + 1) in _wanted(method)
-
-
-def _wanted(method: Method) -> list[tuple[int, int]]:
-    """(stage, epoch) pairs, 1-based, to be evaluated; only the last stage that trains has any."""
+def due(method: Method) -> list[tuple[int, int]]:
+    """(stage, epoch) pairs, 1-based, that are evaluated: epochs of the last stage that trains."""
     epochs, every = method.cfg.optim.epochs, method.cfg.watch.eval_every
-    trained = [s for s in STAGES if epochs[s - 1] and not method.skips(s)]
-    if not trained:
+    trained = [stage for stage in method.stages() if epochs[stage - 1]]
+    if not every or not trained:
         return []
-    stage = max(trained)
-    last = epochs[stage - 1]
-    return [(stage, e) for e in range(1, last + 1) if e % every == 0 or e == last]
+    last = epochs[trained[-1] - 1]
+    return [(trained[-1], e) for e in range(1, last + 1) if e % every == 0 or e == last]
 
 
 def record(method: Method, domains: Domains, device: torch.device) -> dict[str, Any]:
@@ -57,7 +50,9 @@ def record(method: Method, domains: Domains, device: torch.device) -> dict[str, 
     videos, has no `val_` entries.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        twin = _twin(method, device)
+        # A second method with the same weights: estimating statistics writes into the network.
+        twin = type(method)(method.cfg, method.data).to(device)
+        twin.load_state_dict(method.state_dict())
         found = {}
         # The source first: the test may replace shared statistics.
         if "source" in method.labelled and len(domains.source_val):
@@ -65,20 +60,8 @@ def record(method: Method, domains: Domains, device: torch.device) -> dict[str, 
         found["test"] = target_features(twin, domains, device)
     row: dict[str, Any] = {"evaluated": _how(method)}
     for part, features in found.items():
-        row |= {f"{part}_{name}": value for name, value in _accuracies(features).items()}
+        row |= {f"{part}_{name}": value for name, value in features.accuracies().items()}
     return row
-
-
-def _twin(method: Method, device: torch.device) -> Method:
-    """A second method with the same weights: estimating statistics writes into the network."""
-    twin = type(method)(method.cfg, method.data).to(device)
-    twin.load_state_dict(method.state_dict())
-    return twin
-
-
-def _accuracies(features: Features) -> dict[str, float]:
-    labels = features.labels.cpu().numpy()
-    return {name: top1(p.argmax(-1).cpu().numpy(), labels) for name, p in features.probs.items()}
 
 
 def _how(method: Method) -> str:
@@ -87,14 +70,12 @@ def _how(method: Method) -> str:
 
 def own_history(method: Method, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The history without evaluations that this run did not ask for, or that another row made."""
-    return [_own_row(method, row) for row in history]
-
-
-def _own_row(method: Method, row: dict[str, Any]) -> dict[str, Any]:
-    if method.cfg.watch.eval_every > 0 and row.get("evaluated") == _how(method):
-        return row
-    evaluation = ("val_", "test_", "evaluated")
-    return {name: value for name, value in row.items() if not name.startswith(evaluation)}
+    kept, evaluation = [], ("val_", "test_", "evaluated")
+    for row in history:
+        if method.cfg.watch.eval_every == 0 or row.get("evaluated") != _how(method):
+            row = {name: value for name, value in row.items() if not name.startswith(evaluation)}
+        kept.append(row)
+    return kept
 
 
 def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -105,7 +86,7 @@ def selected(method: Method, history: list[dict[str, Any]]) -> dict[str, Any] | 
     entries.  Of equals, the later wins.
     """
     rows = {(r["stage"], r["epoch"]): r for r in own_history(method, history) if "evaluated" in r}
-    wanted = _wanted(method)
+    wanted = due(method)
     if not wanted or not set(wanted) <= set(rows):
         return None
     return {name: _choice(rows, wanted, column) for name, column in CHOSEN_BY.items()}

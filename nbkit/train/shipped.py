@@ -15,7 +15,7 @@ import hashlib
 import warnings
 from pathlib import Path
 
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
@@ -35,10 +35,8 @@ class ShippedNetwork(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class ShippedIndex(RootModel):
-    """networks.json: networks by the key of their last stage."""
-
-    root: dict[str, ShippedNetwork]
+# networks.json: networks by the key of their last stage
+INDEX = TypeAdapter(dict[str, ShippedNetwork])
 
 
 def shipped_weights(key: str) -> tuple[Path, dict[str, Tensor]] | None:
@@ -47,31 +45,25 @@ def shipped_weights(key: str) -> tuple[Path, dict[str, Tensor]] | None:
     A file that is absent, damaged or another than the one that was written is not used: a warning
     names it.
     """
-    index = MODELS / "networks.json"
+    path = MODELS / "networks.json"
     try:
-        network = ShippedIndex.model_validate_json(index.read_bytes()).root.get(key)
-    except FileNotFoundError:
-        return None  # a copy of the package alone
-    except (OSError, ValueError) as error:
-        return _not_used(index, error)
-    if network is None:
-        return None
-    path = MODELS / f"{network.name}.safetensors"
-    try:
+        if not path.exists():
+            return None  # a copy of the package alone
+        network = INDEX.validate_json(path.read_bytes()).get(key)
+        if network is None:
+            return None
+        path = MODELS / f"{network.name}.safetensors"
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != network.sha256:
             raise ValueError("its sha256 is not the one in networks.json")
         return path, load(content)
     except (OSError, ValueError, SafetensorError) as error:
-        return _not_used(path, error)
-
-
-def _not_used(path: Path, error: Exception) -> None:
-    text = " ".join(str(error).split())[:200]
-    warnings.warn(
-        f"{path}: not used as a shipped network ({text}). `git checkout -- models` restores it",
-        stacklevel=3,
-    )
+        text = " ".join(str(error).split())[:200]
+        warnings.warn(
+            f"{path}: not used as a shipped network ({text}). `git checkout -- models` restores it",
+            stacklevel=2,
+        )
+        return None
 
 
 def run_or_shipped(cfg: RunConfig, data_key: str) -> Run | None:

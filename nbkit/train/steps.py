@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from nbkit.errors import NbkitError
 from nbkit.methods.base import Batch, Method, Step
-from nbkit.methods.passes import ahead, assembled, to_device
+from nbkit.methods.batches import ahead, assembled, to_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -45,7 +44,12 @@ def run_epoch(
         return first, assembled(fabric.device, train["target"], pair[1], **views)
 
     said: list[Said] = []
-    loaded = _watched(ahead(load, batches), len(batches), cfg, stage, epoch)
+    loaded = ahead(load, batches)
+    if cfg.watch.progress:
+        from tqdm.auto import tqdm  # only where somebody looks
+
+        title = f"stage {stage} epoch {epoch + 1}"
+        loaded = tqdm(loaded, desc=title, total=len(batches), leave=False, mininterval=2)
     for i, (first, second) in enumerate(loaded):
         progress = (epoch + i / len(batches)) / cfg.optim.epochs[stage - 1]
         set_lr(optimizer, cfg, stage, epoch, progress)
@@ -80,15 +84,6 @@ def _means(said: list[Said], place: str) -> dict[str, float]:
         for value in torch.stack([terms[name] for _, _, terms in said]).tolist():
             sums[name] = sums.get(name, 0.0) + value
     return {name: total / len(said) for name, total in sums.items()}
-
-
-def _watched(loaded: Iterator, steps: int, cfg: Any, stage: int, epoch: int) -> Iterator:
-    if not cfg.watch.progress:
-        return loaded
-    from tqdm.auto import tqdm  # only where somebody looks
-
-    title = f"stage {stage} epoch {epoch + 1}"
-    return tqdm(loaded, desc=title, total=steps, leave=False, mininterval=2)
 
 
 # --- seeds and optimisation ----------------------------------------------------------------------

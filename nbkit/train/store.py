@@ -27,13 +27,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from nbkit.config import Configuration, digest
-from nbkit.errors import NbkitError
+from nbkit.config.localization import LocalizationConfig
+from nbkit.config.recognition import RunConfig
+from nbkit.errors import NbkitError, require_one_of
 from nbkit.files import held, sha256_of, write_json
 from nbkit.methods import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+CONFIGURATIONS: dict[str, type[Configuration]] = {
+    RunConfig.task: RunConfig,
+    LocalizationConfig.task: LocalizationConfig,
+}
 FILES = ("config.json", "env.json", "history.csv", "predictions.csv", "detections.npz")
 PACKAGES = ("torch", "torchvision", "numpy", "av", "opencv-contrib-python-headless", "scikit-learn")
 
@@ -53,6 +59,21 @@ class Run:
         return read_csv(self.folder / "predictions.csv", ("video", "label", "fused"))
 
 
+def run(cfg: Configuration) -> Run:
+    """Train what is missing of a run of either task, evaluate it, and return it.
+
+    A finished run is read.
+    """
+    # Here, because reading a table imports this module and must not wait for torch.
+    if cfg.task == "recognition":
+        from nbkit.train.recognition import run as run_recognition
+
+        return run_recognition(cfg)
+    from nbkit.train.localization import run as run_localization
+
+    return run_localization(cfg)
+
+
 # --- names ---------------------------------------------------------------------------------------
 def run_key(cfg: Configuration) -> str:
     """Hash of all that the configuration says of a run's numbers: the key of a table's cell.
@@ -62,8 +83,7 @@ def run_key(cfg: Configuration) -> str:
     """
     identity = cfg.identity()
     if cfg.task == "recognition":
-        if cfg.method not in METHODS:
-            raise NbkitError(f"METHOD={cfg.method!r} is not one of {', '.join(METHODS)}")
+        require_one_of("METHOD", cfg.method, METHODS)
         identity["method_version"] = METHODS[cfg.method].version
     return digest(identity)
 

@@ -89,10 +89,8 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
 def _runs_of(table: Table, found: pd.DataFrame, measure: str) -> pd.DataFrame:
     parts = []
     for row in table.rows:
-        stream = row.measure or measure
-        own = found[found["row"] == row.run_row].dropna(subset=[stream])
-        lines = own[["column", "split"]].assign(row=row.name, stream=stream, value=own[stream])
-        parts.append(lines)
+        own = table.runs_of(found, row.name, None, measure)[["column", "split", "value"]]
+        parts.append(own.assign(row=row.name, stream=row.measure or measure))
     return pd.concat(parts, ignore_index=True)
 
 

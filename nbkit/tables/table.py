@@ -11,20 +11,23 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nbkit.benchmarks.manifest import Manifest, load_manifest
+from nbkit.benchmarks.manifest import load_manifest
 from nbkit.config import ROOT, Configuration
 from nbkit.errors import NbkitError
 from nbkit.files import Name, checked_name, read_yaml
 from nbkit.train.run import CONFIGURATIONS
 from nbkit.train.store import run_key
 
-# What names a line of a results file.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What names a line of a results file; runs of two rows pair by the last three.
 KEY = ["row", "column", "seed", "split"]
 ACCURACIES = ("fused", "rgb", "flow")
 # Localization: the heads of the two means that papers print, and of where their gains come from.
@@ -257,6 +260,22 @@ class Table(BaseModel):
             return ""
         return name
 
+    def runs_of(
+        self, lines: pd.DataFrame, name: str, column: str | None = None, measure: str = ""
+    ) -> pd.DataFrame:
+        """The lines of the runs that a row reads, with what it reads there as `value`, never NaN.
+
+        column: None, or the mean column, takes all of them.  measure: what rows without a stream
+        of their own are read in; '': the table's own.
+        """
+        row = self.row(name)
+        stream = row.measure or measure or self.measures[0]
+        chosen = lines["row"] == row.run_row
+        if column not in (None, self.mean):
+            chosen &= lines["column"] == column
+        own = lines[chosen]
+        return own.assign(value=own.get(stream)).dropna(subset=["value"])
+
     # --- cells -----------------------------------------------------------------------------------
     def cells(
         self,
@@ -345,9 +364,7 @@ def _take_printed(twin: Table, paper: Table) -> None:
 
 
 # --- test sets -----------------------------------------------------------------------------------
-@lru_cache
-def _manifest(name: str) -> Manifest:
-    return load_manifest(name)
+manifest_of = cache(load_manifest)
 
 
 def videos_tested(table: Table, column: str) -> int | None:
@@ -356,7 +373,7 @@ def videos_tested(table: Table, column: str) -> int | None:
     None where a split seed decides.
     """
     cfg = configuration_of(table.task, {**table.set, **table.column(column).set})
-    manifest = _manifest(cfg.benchmark)
+    manifest = manifest_of(cfg.benchmark)
     if cfg.benchmark == "demo":
         return cfg.data.demo_test * len(manifest.classes)
     expected = manifest.domains[cfg.target].expected_now()

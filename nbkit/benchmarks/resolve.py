@@ -128,12 +128,14 @@ def scan(
 def _list_domain(spec: DomainSpec, root: Path) -> Listing:
     if not root.is_dir():
         advice = "give the folder that holds the datasets"
-        return Listing(problems=[Problem("folder missing", str(root), advice)])
+        return Listing(spec, root, problems=[Problem("folder missing", str(root), advice)])
+    listing = Listing(spec, root)
     try:
-        listing = LAYOUTS[spec.layout](spec, root)
+        LAYOUTS[spec.layout](listing)
+        listing.attach_flow()
     except (NbkitError, OSError) as error:
         # a broken list or annotation file: the rest of the benchmark can still be checked
-        return Listing(problems=[Problem("unreadable", str(error))])
+        return Listing(spec, root, problems=[Problem("unreadable", str(error))])
     _name_empty_classes(spec, listing)
     return listing
 

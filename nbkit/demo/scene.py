@@ -114,7 +114,7 @@ class Figure:
         for layer in self.layers:
             for part in layer:
                 if not part.adorns:
-                    fill(canvas, part.polygons[t], 255, smooth=False)
+                    fill(canvas, part.polygons[t], 255, cv2.LINE_8)
         return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA) > 127
 
     def _limb(self, side: str, limb: Limb, shade: float) -> list[Part]:
@@ -206,11 +206,8 @@ def _strip(a, b, radius):
     return fixed(np.stack([a + side, b + side, b - side, a - side], -2))
 
 
-def fill(canvas, polygon, rgb, smooth=True):
+def fill(canvas, polygon, rgb, edge=cv2.LINE_AA):
     """Draw one convex polygon (M, 2) int32."""
-    edge = cv2.LINE_8
-    if smooth:
-        edge = cv2.LINE_AA
     cv2.fillConvexPoly(canvas, polygon, rgb, edge, BITS)
 
 

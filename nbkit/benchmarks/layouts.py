@@ -120,8 +120,11 @@ def list_videos(listing: Listing) -> None:
     folders = listing.locate(markers, layout.videos)
     if not folders:
         return
-    entries, why = _all_videos(folders), "another camera mark, or broken"
-    if not layout.optional or spec.split.rule == "official":
+    if layout.optional and spec.split.rule != "official":
+        every = [(own, path) for own, folder in folders.items() for path in folder.videos()]
+        entries = [ListEntry(own, path.name, "train") for own, path in every]
+        why = "another camera mark, or broken"
+    else:
         entries, why = _listed_videos(folders, listing), "in no list"
     spelt, named = {folded(own): own for own in folders}, set()
     group_of = group_reader(spec.options.groups, listing.base, layout.group)
@@ -137,12 +140,6 @@ def list_videos(listing: Listing) -> None:
         for own in sorted(set(folders) - named):
             listing.problem("in no list", folders[own].path, f"the lists name {names} ...")
     listing.note_unused_videos(folders.values(), why)
-
-
-def _all_videos(folders: dict[str, ClassFolder]) -> Iterator[ListEntry]:
-    for own, folder in folders.items():
-        for path in folder.videos():
-            yield ListEntry(own, path.name, "train")
 
 
 def _listed_videos(folders: dict[str, ClassFolder], listing: Listing) -> Iterator[ListEntry]:

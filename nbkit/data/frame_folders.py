@@ -45,13 +45,8 @@ def video_images(folder: str | Path) -> list[Path]:
     return found
 
 
-def read_images(paths: Sequence[Path]) -> np.ndarray:
-    """Image files of one size as uint8 (N, H, W, 3) RGB; NbkitError names a bad one."""
-    return np.stack(list(one_by_one(paths)))
-
-
 def one_by_one(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    """The same, (H, W, 3) each."""
+    """Image files of one size as uint8 (H, W, 3) RGB each; NbkitError names a bad one."""
     for image in _images(paths, cv2.IMREAD_COLOR):
         yield np.ascontiguousarray(image[..., ::-1])  # OpenCV reads BGR
 
@@ -187,16 +182,12 @@ def _images(paths: Sequence[Path], mode: int) -> Iterator[np.ndarray]:
                 f"{path}: frame missing; was the archive extracted completely?"
             ) from error
         image = cv2.imdecode(data, mode) if data.size else None
-        if image is None or _is_cut(data):
+        # OpenCV paints the rest of a JPEG without an end grey
+        jpeg = data[:2].tobytes() == b"\xff\xd8"
+        if image is None or (jpeg and b"\xff\xd9" not in data[-JPEG_TAIL:].tobytes()):
             raise NbkitError(f"{path}: broken image ({data.size} bytes); extract it again")
         size = size or image.shape[:2]
         if image.shape[:2] != size:
             sizes = sorted([size, image.shape[:2]])
             raise NbkitError(f"{path.parent}: frames differ in size: {sizes}")
         yield image
-
-
-def _is_cut(data: np.ndarray) -> bool:
-    """Whether a JPEG has no end: OpenCV paints the rest grey."""
-    start, tail = data[:2].tobytes(), data[-JPEG_TAIL:].tobytes()
-    return start == b"\xff\xd8" and b"\xff\xd9" not in tail

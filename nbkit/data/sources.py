@@ -20,7 +20,6 @@ from nbkit.data.frame_folders import (
     flow_numbers,
     one_by_one,
     read_flow_images,
-    read_images,
     video_images,
 )
 from nbkit.errors import NbkitError
@@ -90,7 +89,7 @@ def look(source: Source) -> decode.Look:
         for path in images:
             if not path.is_file():
                 raise NbkitError(f"{path}: frame missing; was the archive extracted completely?")
-    return decode.Look(len(images), *read_images(images[:1]).shape[1:3])
+    return decode.Look(len(images), *next(one_by_one(images)).shape[:2])
 
 
 def frames_of(source: Source) -> Iterator[np.ndarray]:

@@ -113,16 +113,6 @@ def values_of(
     return wide.reindex(columns=table.column_names).dropna().mean(axis=1).to_numpy()
 
 
-def mean_text(values: np.ndarray) -> str:
-    """`mean ± sample s.d. (n)` in percent, 'not run' without values."""
-    mean, sd = _mean_sd(values)
-    if math.isnan(mean):
-        return NOT_RUN
-    if math.isnan(sd):
-        return f"{mean:.1f} (1)"
-    return f"{mean:.1f} ± {sd:.1f} ({len(values)})"
-
-
 def _mean_sd(values: np.ndarray) -> tuple[float, float]:
     """Mean and sample standard deviation, NaN for no value, or for one."""
     series = pd.Series(values, dtype=float)
@@ -130,7 +120,7 @@ def _mean_sd(values: np.ndarray) -> tuple[float, float]:
 
 
 def summary(table: Table, found: pd.DataFrame, measure: str = "") -> pd.DataFrame:
-    """Rows x columns of `mean ± s.d. (n)` in percent; 'not run' where no cell has finished.
+    """Rows x columns of `mean ± sample s.d. (n)` in percent; 'not run' where no cell has finished.
 
     Cells with a run on an incomplete copy of the data end in 'partial data'.
     """
@@ -149,7 +139,13 @@ def by_measure(
 def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: str) -> str:
     if not row.runs:
         return NOTHING
-    text = mean_text(values_of(table, found, row.name, column, measure))
+    values = values_of(table, found, row.name, column, measure)
+    mean, sd = _mean_sd(values)
+    text = f"{mean:.1f} ± {sd:.1f} ({len(values)})"
+    if len(values) == 0:
+        text = NOT_RUN
+    elif len(values) == 1:
+        text = f"{mean:.1f} (1)"
     if _partial(table, found, row, column):
         text += ", partial data"
     return text

@@ -112,12 +112,7 @@ def committed_right_wrong(name: str) -> pd.DataFrame:
 
 
 def pairs(
-    table: Table,
-    lines: pd.DataFrame,
-    a: str,
-    b: str,
-    column: str | None = None,
-    measure: str = "",
+    table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None = None, measure: str = ""
 ) -> Pairs:
     """Runs of rows `a` and `b` that pair: same column, seed, split and videos.
 

@@ -178,7 +178,12 @@ class Table(BaseModel):
                 raise ValueError(f"row {row.name!r}: against {row.against!r}, which is no row")
             self._check_printed(row)
             if row.same_as:
-                self._share_run(row, names[:i])
+                if row.same_as not in names[:i] or row.set:
+                    raise ValueError(
+                        f"row {row.name!r}: same_as must name a row above, and leaves no `set` of "
+                        "its own"
+                    )
+                row.set = dict(self.row(row.same_as).set)
             if self.task == "localization" and {**self.set, **row.set}.get("ALLOW_PARTIAL"):
                 raise ValueError(
                     f"row {row.name!r}: ALLOW_PARTIAL is for trying things out; a table counts "
@@ -201,13 +206,6 @@ class Table(BaseModel):
                     "recognition table, in a localization table one for every class, frame_map "
                     "and video_map_0.5"
                 )
-
-    def _share_run(self, row: Line, above: list[str]) -> None:
-        if row.same_as not in above or row.set:
-            raise ValueError(
-                f"row {row.name!r}: same_as must name a row above, and leaves no `set` of its own"
-            )
-        row.set = dict(self.row(row.same_as).set)
 
     # --- what it holds ---------------------------------------------------------------------------
     @property

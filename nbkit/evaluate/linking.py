@@ -82,12 +82,11 @@ def _assign(detections: Detections, sequence, slot, settings: LinkSettings) -> n
         new["sequence"], new["frame"], new["box"] = sequence[rows], frame, detections.box[rows]
         new["total"], new["count"] = detections.score[rows], 1
         ends = ends[frame - ends["frame"] <= settings.max_gap + 1]
-        asked = np.isin(ends["sequence"], new["sequence"])
-        others, ends = ends[~asked], ends[asked]
-        mean = ends["total"] / ends["count"]
         # this order decides between equal means from now on
-        ends = ends[np.argsort(-mean, kind="stable")]  # (A,)
-        taken = _choose(ends, new, slot[rows], settings.iou)  # (A,)
+        ends = ends[np.argsort(-ends["total"] / ends["count"], kind="stable")]  # (A,)
+        place = np.full((sequence.max() + 1, settings.top_k), -1)  # positions in `new`
+        place[sequence[rows], slot[rows]] = np.arange(len(rows))
+        taken = _choose(ends, new, place[ends["sequence"]], settings.iou)  # (A,)
         grow = taken >= 0
         new["tube"] = -1
         new["tube"][taken[grow]] = ends["tube"][grow]
@@ -99,20 +98,19 @@ def _assign(detections: Detections, sequence, slot, settings: LinkSettings) -> n
         new["tube"][fresh] = n_tubes + np.arange(fresh.sum())
         n_tubes += int(fresh.sum())
         tube[rows] = new["tube"]
-        ends = np.concatenate([others, ends, new[fresh]])
+        ends = np.concatenate([ends, new[fresh]])
     return tube
 
 
-def _choose(ends: np.ndarray, new: np.ndarray, slot: np.ndarray, least: float) -> np.ndarray:
-    """Which of the detections `new` (n,) of a frame each end (A,) takes; -1 for none."""
-    here, line = np.unique(new["sequence"], return_inverse=True)
-    place = np.full((len(here), slot.max() + 1), -1)  # (s, D) positions in `new`
-    place[line, slot] = np.arange(len(new))
-    group = np.searchsorted(here, ends["sequence"])
-    offered = place[group]  # (A, D)
+def _choose(ends: np.ndarray, new: np.ndarray, offered: np.ndarray, least: float) -> np.ndarray:
+    """Which of the detections `new` (n,) of a frame each end (A,) takes; -1 for none.
+
+    offered: (A, D) positions in `new`, padded with -1.
+    """
     near = iou(ends["box"][:, None], new["box"][offered]) >= least
     score = np.where(near & (offered >= 0), new["total"][offered], -np.inf)
-    chosen = greedy_choice(score, group, ends["total"] / ends["count"], np.finfo(float).min)
+    mean = ends["total"] / ends["count"]
+    chosen = greedy_choice(score, ends["sequence"], mean, np.finfo(float).min)
     taken = np.take_along_axis(offered, chosen[:, None], axis=1)[:, 0]
     return np.where(chosen >= 0, taken, -1)
 

@@ -9,9 +9,8 @@ from fake_trees import write_jpegs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbkit.data.frame_folders import find_flow, one_by_one, read_flow_images
 from nbkit.data.safe_pickle import load_plain_pickle
-from nbkit.data.sources import Source, read_frames
+from nbkit.data.sources import Source, find_flow, one_by_one, read_flow_images, read_frames
 from nbkit.errors import NbkitError
 
 # --- plain pickles --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from video_files import sliding, video_table, write_video
 
-from nbkit.data import arrays, flow, raft
+from nbkit.data import arrays, flow
 from nbkit.data import cache as cache_module
 from nbkit.data.cache import build_cache, prepare_video, square
 from nbkit.data.decode import read_video
@@ -205,7 +205,7 @@ def test_raft_runs_in_one_thread_and_asks_for_its_weights_first(
         asked.append(1)
         return lambda frames: np.zeros((*frames.shape[:3], 2), np.float32)
 
-    monkeypatch.setattr(raft, "pretrained_raft", still)
+    monkeypatch.setattr(flow, "pretrained_raft", still)
     cache = build(table, tmp_path, flow="raft", workers=2)
     assert asked and (cache.flow("v0") == flow.ZERO).all()
     assert "workers=1 instead of 2" in capsys.readouterr().out
@@ -213,7 +213,7 @@ def test_raft_runs_in_one_thread_and_asks_for_its_weights_first(
     def offline():
         raise NbkitError("put the file at ...")
 
-    monkeypatch.setattr(raft, "pretrained_raft", offline)
+    monkeypatch.setattr(flow, "pretrained_raft", offline)
     with pytest.raises(NbkitError, match="^put the file"):  # once, not once per video
         build(table, tmp_path, flow="raft", size=24)
     assert len(left(tmp_path)) == 4

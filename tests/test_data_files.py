@@ -9,9 +9,8 @@ from fake_trees import write_jpegs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbkit.data.frame_folders import find_flow, read_flow_images, read_images
 from nbkit.data.safe_pickle import load_plain_pickle
-from nbkit.data.sources import Source, read_frames
+from nbkit.data.sources import Source, find_flow, one_by_one, read_flow_images, read_frames
 from nbkit.errors import NbkitError
 
 # --- plain pickles --------------------------------------------------------------------------------
@@ -118,7 +117,7 @@ def test_images_are_rgb(tmp_path):
     image = np.zeros((32, 32, 3), np.uint8)
     image[..., 2] = 250  # red in OpenCV's order
     cv2.imwrite(str(tmp_path / "a.jpg"), image)
-    red, green, blue = read_images([tmp_path / "a.jpg"]).mean((0, 1, 2))
+    red, green, blue = next(one_by_one([tmp_path / "a.jpg"])).mean((0, 1))
     assert red > 240 and green < 10 and blue < 10
 
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torchvision.models import Weights, WeightsEnum, optical_flow
 
-from nbkit.data import raft
-from nbkit.data.flow import compute_flow
-from nbkit.data.raft import load_weights, padding, raft_flow
+from nbkit.data.flow import compute_flow, load_weights, padding, raft_flow
 from nbkit.errors import NbkitError
 
 
@@ -111,7 +109,7 @@ def test_a_local_file_is_enough(tmp_path, monkeypatch):
 
 
 def test_raft_is_a_method_of_compute_flow(monkeypatch):
-    monkeypatch.setattr(raft, "pretrained_raft", lambda: partial(raft_flow, Places()))
+    monkeypatch.setattr("nbkit.data.flow.pretrained_raft", lambda: partial(raft_flow, Places()))
     video = frames(3, 32, 40)
     flow = compute_flow(video, "raft", clip=0.5)
     expected = np.clip(video[:-1, ..., 0].astype(np.float32) / 127.5 - 1, -0.5, 0.5)

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_data import real_path
 
-from nbkit.benchmarks.grouped_split import grouped_test_mask
 from nbkit.benchmarks.manifest import load_manifest
-from nbkit.benchmarks.resolve import resolve
+from nbkit.benchmarks.resolve import grouped_test_mask, resolve
 
 
 @settings(max_examples=40, deadline=None)

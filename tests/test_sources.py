@@ -10,8 +10,16 @@ from video_files import texture, write_video
 
 from nbkit.data.cache import build_cache
 from nbkit.data.flow import dequantise
-from nbkit.data.frame_folders import find_flow, video_images
-from nbkit.data.sources import Source, look, read_flow, read_frames, source_of, source_print
+from nbkit.data.sources import (
+    Source,
+    find_flow,
+    look,
+    read_flow,
+    read_frames,
+    source_of,
+    source_print,
+    video_images,
+)
 from nbkit.errors import NbkitError
 
 SIDE, STORED, N, START = (

@@ -134,7 +134,11 @@ def _decode_samples(report: DataReport) -> None:
             start = time.process_time()
             frames, flow_kind = _sample(row, report.manifest)
             times.append((time.process_time() - start) / len(frames))
-            boxes = _sample_boxes(row)
+            boxes = ""
+            if row.get("boxes"):
+                tubes = tubes_of(row).tubes
+                count = sum(len(tube.boxes) for tube in tubes)
+                boxes = f", {count} boxes in {len(tubes)} tube{'s' * (len(tubes) != 1)}"
         except NbkitError as error:
             report.problems[domain].append(Problem("broken", row["video"], str(error)))
             continue
@@ -156,14 +160,6 @@ def _sample(row: dict, manifest: Manifest) -> tuple[np.ndarray, str]:
     if len(frames) > 1:
         compute_flow(frames, "dis")
     return frames, "dis"
-
-
-def _sample_boxes(row: dict) -> str:
-    if not row.get("boxes"):
-        return ""
-    tubes = tubes_of(row).tubes
-    count = sum(len(tube.boxes) for tube in tubes)
-    return f", {count} boxes in {len(tubes)} tube{'s' * (len(tubes) != 1)}"
 
 
 # --- telling -------------------------------------------------------------------------------------
@@ -194,22 +190,18 @@ def _domain_lines(report: DataReport, domain: str) -> list[str]:
         if row.domain != domain:
             continue
         if not row.class_name:
-            lines.append(f"  {_count_line(row)}")
+            told = {
+                "ok": " (as expected)",
+                "mismatch": f" (EXPECTED {row.expected})",
+                "differs": f" (stated, unverified: {row.expected})",
+                "not stated": "",
+            }
+            lines.append(f"  {row.name}: {row.found}{told[row.status]}")
         elif row.status != "ok":
             off.append(f"{row.name} {row.found}/{row.expected}")
     if off and len(part):
         lines.append(f"  classes that differ: {', '.join(off)}")
     return lines
-
-
-def _count_line(row: CountRow) -> str:
-    notes = {
-        "ok": " (as expected)",
-        "mismatch": f" (EXPECTED {row.expected})",
-        "differs": f" (stated, unverified: {row.expected})",
-        "not stated": "",
-    }
-    return f"{row.name}: {row.found}{notes[row.status]}"
 
 
 def _problem_lines(problems: list[Problem], listed: int) -> list[str]:

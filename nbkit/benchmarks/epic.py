@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nbkit.benchmarks.listing import Listing, find_base, first_folder
-from nbkit.benchmarks.manifest import DomainSpec, EpicOptions
+from nbkit.benchmarks.listing import Listing
+from nbkit.benchmarks.manifest import EpicOptions
 from nbkit.benchmarks.split_lists import read_text
 from nbkit.data.safe_pickle import load_plain_pickle
 from nbkit.data.sources import SEGMENT_FRAME
@@ -24,24 +24,24 @@ VIDEO_ID = re.compile(r"\w+")  # it becomes a path
 SEGMENT_COLUMNS = ["uid", "participant_id", "video_id", *WHOLE_NUMBERS]
 
 
-def list_segments(spec: DomainSpec, root: Path) -> Listing:
+def list_segments(listing: Listing) -> None:
     """Segments of one kitchen.
 
     Adds start_frame, stop_frame (1-based, both included) and flow_path ('' where flow is not
     needed).
     """
-    listing, options = Listing(), spec.options
-    base = find_base(spec, root, _table_paths(options, "train"), listing)
-    rgb = base and first_folder(base, options.rgb, listing, "RGB frames")
-    flow = base and options.flow and first_folder(base, options.flow, listing, "flow")
+    options = listing.spec.options
+    if not listing.find_base(_table_paths(options, "train")):
+        return
+    rgb = listing.first_folder(options.rgb, "RGB frames")
+    flow = options.flow and listing.first_folder(options.flow, "flow")
     if rgb is None or flow is None:
-        return listing
+        return
     for split in ("train", "test"):
-        table = _find_table(base, options, split, listing)
+        table = _find_table(split, listing)
         if table is not None:
             for video, segments in table.groupby("video_id", sort=True):
-                _add_video(str(video), segments, spec, split, (rgb, flow), listing)
-    return listing
+                _add_video(str(video), segments, split, (rgb, flow), listing)
 
 
 def read_segments(path: Path) -> pd.DataFrame:
@@ -89,10 +89,8 @@ def _table_paths(options: EpicOptions, split: str) -> list[str]:
     return paths
 
 
-def _find_table(
-    base: Path, options: EpicOptions, split: str, listing: Listing
-) -> pd.DataFrame | None:
-    paths = [base / path for path in _table_paths(options, split)]
+def _find_table(split: str, listing: Listing) -> pd.DataFrame | None:
+    paths = [listing.base / path for path in _table_paths(listing.spec.options, split)]
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
         listing.problem("segment table missing", paths[0], "get it from the MM-SADA repository")
@@ -107,7 +105,6 @@ def _find_table(
 def _add_video(
     video: str,
     segments: pd.DataFrame,
-    spec: DomainSpec,
     split: str,
     folders: tuple[Path, Path | None],
     listing: Listing,
@@ -128,7 +125,7 @@ def _add_video(
         if not path.exists():
             listing.problem(kind, path, advice)
             return
-    common_class = spec.common_class
+    common_class = listing.spec.common_class
     for segment in segments.itertuples():
         common = common_class.get(str(segment.verb_class))
         if common is not None:

@@ -1,4 +1,4 @@
-"""The folder layouts: one function per layout, ``(spec, root) -> Listing``.
+"""The folder layouts: one function per layout, which fills the listing of a domain.
 
 One reader is for all datasets with class folders and split lists; `LIST_LAYOUTS` says where each
 keeps what.
@@ -16,16 +16,11 @@ from nbkit.benchmarks.listing import (
     LISTED_SUFFIX,
     ClassFolder,
     Listing,
-    attach_flow,
     folded,
     is_video,
-    locate,
-    note_unused,
-    note_unused_videos,
     video_files,
     walk,
 )
-from nbkit.benchmarks.manifest import DomainSpec
 from nbkit.benchmarks.split_lists import (
     HMDB_LINE,
     NAME_LINE,
@@ -112,92 +107,76 @@ LIST_LAYOUTS = {
 }
 
 
-def list_videos(spec: DomainSpec, root: Path) -> Listing:
+def list_videos(listing: Listing) -> None:
     """The videos that the split lists name; without lists, all videos of the class folders.
 
     Raises:
         NbkitError: a list with a wrong line.
     """
-    layout, listing = LIST_LAYOUTS[spec.layout], Listing()
+    spec, layout = listing.spec, LIST_LAYOUTS[listing.spec.layout]
     # folders that show where the dataset is; "splits" may belong to any
     markers = [layout.lists.split("/")[0], *layout.videos]
     markers = [m for m in markers if m not in ("", ".", "splits")] or list(spec.common_class)
-    base, folders = locate(spec, root, markers, layout.videos, listing)
+    folders = listing.locate(markers, layout.videos)
     if not folders:
-        return listing
-    entries, why = _all_videos(folders), "another camera mark, or broken"
-    if not layout.optional or spec.split.rule == "official":
-        entries, why = _listed_videos(spec, base, folders, listing), "in no list"
+        return
+    if layout.optional and spec.split.rule != "official":
+        every = [(own, path) for own, folder in folders.items() for path in folder.videos()]
+        entries = [ListEntry(own, path.name, "train") for own, path in every]
+        why = "another camera mark, or broken"
+    else:
+        entries, why = _listed_videos(folders, listing), "in no list"
     spelt, named = {folded(own): own for own in folders}, set()
-    group_of = group_reader(spec.options.groups, base, layout.group)
+    group_of = group_reader(spec.options.groups, listing.base, layout.group)
     for entry in entries:
         # UCF101 itself mixes HandstandPushups and HandStandPushups
         own = entry.own if entry.own in folders else spelt.get(folded(entry.own), "")
         named.add(own or entry.own)
         # lists also name classes that the benchmark does not use
         if own and spec.options.mark in (None, camera_mark(entry.file)):
-            _add(entry._replace(own=own), spec, base, folders[own], group_of, listing)
+            _add(entry._replace(own=own), folders[own], group_of, listing)
     if named:
         names = ", ".join(sorted(named - set(folders))[:5])
         for own in sorted(set(folders) - named):
             listing.problem("in no list", folders[own].path, f"the lists name {names} ...")
-    note_unused_videos(listing, base, folders.values(), why)
-    attach_flow(spec, root, listing)
-    return listing
+    listing.note_unused_videos(folders.values(), why)
 
 
-def _all_videos(folders: dict[str, ClassFolder]) -> Iterator[ListEntry]:
-    for own, folder in folders.items():
-        for path in folder.videos():
-            yield ListEntry(own, path.name, "train")
-
-
-def _listed_videos(
-    spec: DomainSpec, base: Path, folders: dict[str, ClassFolder], listing: Listing
-) -> Iterator[ListEntry]:
-    layout = LIST_LAYOUTS[spec.layout]
+def _listed_videos(folders: dict[str, ClassFolder], listing: Listing) -> Iterator[ListEntry]:
+    spec, layout = listing.spec, LIST_LAYOUTS[listing.spec.layout]
     # one file per class, per split, per both, or for all
     classes = list(folders) if "{own}" in layout.lists else [""]
     splits = layout.splits if "{split}" in layout.lists else [""]
     for list_own, list_split in itertools.product(classes, splits):
         name = layout.lists.format(own=list_own, split=list_split, number=spec.split.number)
-        path = base / name
+        path = listing.base / name
         if path.is_file():
             for own, file, split in read_list(path, layout.line):
                 if split != "unused":
                     yield ListEntry(own or list_own, file, split or list_split)
         elif list_split != "val":
             advice = layout.get_lists.format(homepage=spec.homepage)
-            listing.problem("split list missing", path, listing.elsewhere(path, base) or advice)
+            listing.problem("split list missing", path, listing.elsewhere(path) or advice)
 
 
-def _add(
-    entry: ListEntry,
-    spec: DomainSpec,
-    base: Path,
-    folder: ClassFolder,
-    group_of: GroupReader,
-    listing: Listing,
-) -> None:
-    layout, own = LIST_LAYOUTS[spec.layout], entry.own
-    path = _find(entry.file, folder, base, listing, layout.get_videos)
+def _add(entry: ListEntry, folder: ClassFolder, group_of: GroupReader, listing: Listing) -> None:
+    layout, own = LIST_LAYOUTS[listing.spec.layout], entry.own
+    path = _find(entry.file, folder, listing, layout.get_videos)
     if path is None:
         return
     stem = path.name if path.is_dir() else path.stem
     group = group_of(own, f"{own}/{stem}")
-    extra, boxes = {}, base / layout.boxes.format(own=own, stem=stem)
+    extra, boxes = {}, listing.base / layout.boxes.format(own=own, stem=stem)
     if layout.boxes:
         extra["boxes"] = ""
         if boxes.is_file():
             extra["boxes"] = str(boxes.absolute())
-    if spec.options.boxes and not boxes.is_file():
+    if listing.spec.options.boxes and not boxes.is_file():
         listing.problem("boxes missing", boxes, "those of J-HMDB are in puppet_mask.zip")
     listing.add(f"{own}/{stem}", path, folder.common, entry.split, group, **extra)
 
 
-def _find(
-    file: str, folder: ClassFolder, base: Path, listing: Listing, advice: str = EXTRACT
-) -> Path | None:
+def _find(file: str, folder: ClassFolder, listing: Listing, advice: str = EXTRACT) -> Path | None:
     path = folder.find(file)
     if path is None:
         # Olympic Sports ships its videos in a format of its own
@@ -207,51 +186,46 @@ def _find(
             listing.problem("not converted", unread, advice)
         else:
             wanted = folder.path / file
-            advice = listing.elsewhere(wanted, base) or advice
+            advice = listing.elsewhere(wanted) or advice
             listing.problem("listed but absent", wanted, advice)
     return path
 
 
-def list_ucf24(spec: DomainSpec, root: Path) -> Listing:
+def list_ucf24(listing: Listing) -> None:
     """The annotated videos of UCF101-24: UCF101 videos, ``pyannot.pkl`` and one test list.
 
     Annotated videos that the list does not name are training videos.
     """
-    listing = Listing()
-    base, folders = locate(spec, root, ["pyannot.pkl"], UCF24_VIDEOS, listing)
+    folders = listing.locate(["pyannot.pkl"], UCF24_VIDEOS)
     if not folders:
-        return listing
-    annotations, tests = base / "pyannot.pkl", base / "testlist01.txt"
+        return
+    annotations, tests = listing.base / "pyannot.pkl", listing.base / "testlist01.txt"
     if not tests.is_file():
-        listing.problem("split list missing", tests, f"get it from {spec.homepage}")
-        return listing
+        listing.problem("split list missing", tests, f"get it from {listing.spec.homepage}")
+        return
     tested = {
         (folded(own), LISTED_SUFFIX.sub("", file)) for own, file, _ in read_list(tests, UCF_LINE)
     }
     # the boxes count the frames of the file, also those that FFmpeg does not hand out
     extra = {"boxes": str(annotations.absolute()), "frames_by": "time"}
-    group_of = group_reader(spec.options.groups, base, ucf_group)
+    group_of = group_reader(listing.spec.options.groups, listing.base, ucf_group)
     for name in sorted(ucf101_24_tubes(annotations)):
         own, _, stem = name.partition("/")
-        path = own in folders and _find(f"{stem}.avi", folders[own], base, listing)
+        path = own in folders and _find(f"{stem}.avi", folders[own], listing)
         if path:
             split = "test" if (folded(own), stem) in tested else "train"
             group = group_of(own, name)
             listing.add(name, path, folders[own].common, split, group, **extra)
-    note_unused_videos(listing, base, folders.values(), "not annotated")
-    attach_flow(spec, root, listing)
-    return listing
+    listing.note_unused_videos(folders.values(), "not annotated")
 
 
-def list_ucfsports(spec: DomainSpec, root: Path) -> Listing:
+def list_ucfsports(listing: Listing) -> None:
     """The sequences of UCF Sports, ``<View>/<id>/`` with boxes in ``gt/*.txt``; all are training.
 
     The folder names the class; the label inside the box files is unreliable (a golf swing is called
     ArmSwing) and is not read. Published sequences without pixels or boxes are left out.
     """
-    listing = Listing()
-    _, folders = locate(spec, root, list(spec.common_class), ["."], listing)
-    for own, folder in folders.items():
+    for own, folder in listing.locate(list(listing.spec.common_class), ["."]).items():
         for sequence in sorted(p for p in folder.path.iterdir() if p.is_dir()):
             boxes, videos = sequence / "gt", video_files(sequence.iterdir())
             if not videos and not any(sequence.glob("*.jpg")):
@@ -265,41 +239,39 @@ def list_ucfsports(spec: DomainSpec, root: Path) -> Listing:
                 path = next(iter(videos), sequence)
                 boxes = str(boxes.absolute())
                 listing.add(name, path, folder.common, "train", name, boxes=boxes)
-    attach_flow(spec, root, listing)
-    return listing
 
 
-def list_folders(spec: DomainSpec, root: Path) -> Listing:
+def list_folders(listing: Listing) -> None:
     """Anybody's videos: ``<class>/<anything>`` with sub-folders, no lists.
 
     Without the option ``groups`` every file is a recording group of its own, which is told: parts
     of one recording may then be on both sides of the split.
     """
-    listing = Listing()
-    base, folders = locate(spec, root, list(spec.common_class), ["."], listing)
-    group_of = group_reader(spec.options.groups or "file", base, ucf_group)
+    groups = listing.spec.options.groups
+    folders = listing.locate(list(listing.spec.common_class), ["."])
+    if not folders:
+        return
+    group_of = group_reader(groups or "file", listing.base, ucf_group)
     others = []
     for own, folder in folders.items():
         for path in sorted(p for p in walk(folder.path) if not p.is_dir()):
-            name = path.relative_to(base).as_posix()
+            name = path.relative_to(listing.base).as_posix()
             if is_video(path):
                 listing.add(name, path, folder.common, "train", group_of(own, name))
             else:
                 others.append(name)
     if others:
-        note_unused(listing, f"{len(others)} files that are no videos", base, others)
-    if listing.rows and not spec.options.groups:
+        listing.note_unused(f"{len(others)} files that are no videos", listing.base, others)
+    if listing.rows and not groups:
         advice = (
             "a test video may be a piece of a recording that is trained on, and accuracy then says "
             "little; name the recordings in the domain's option `groups`, or set it to file where "
             "every file is a recording of its own"
         )
-        listing.problem("every file is its own group", base, advice, "warning")
-    attach_flow(spec, root, listing)
-    return listing
+        listing.problem("every file is its own group", listing.base, advice, "warning")
 
 
-LAYOUTS: dict[str, Callable[[DomainSpec, Path], Listing]] = {
+LAYOUTS: dict[str, Callable[[Listing], None]] = {
     **dict.fromkeys(LIST_LAYOUTS, list_videos),
     "epic": list_segments,
     "folders": list_folders,

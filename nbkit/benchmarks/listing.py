@@ -47,48 +47,6 @@ class Problem:
         return text.encode("utf-8", "backslashreplace").decode()
 
 
-@dataclass
-class Listing:
-    """The videos of one domain (rows of the table) and the problems met on the way."""
-
-    rows: list[dict] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    _places: dict[str, Path] | None = None
-
-    def add(
-        self, video: str, path: Path, class_name: str, split: str, group: str, **extra: object
-    ) -> None:
-        """Append one row; ``video`` is unique in its domain, ``extra`` are further columns."""
-        path = path.absolute()
-        try:
-            f"{path}{video}".encode()
-        except UnicodeEncodeError:
-            self.problem("name is not UTF-8", path, "rename it; its bytes are shown as \\udcXX")
-            return
-        if not group:
-            advice = "neither its name nor the option `groups` says of which recording it is"
-            self.problem("no recording group", path, advice)
-            return
-        row = {"video": video, "path": str(path), "class_name": class_name}
-        self.rows.append({**row, "split": split, "group": group, **extra})
-
-    def problem(self, kind: str, name: object, advice: str = "", level: str = "blocking") -> None:
-        """Note a problem."""
-        self.problems.append(Problem(kind, str(name), advice, level))
-
-    def elsewhere(self, path: Path, base: Path) -> str:
-        """Where below ``base`` a file or folder lies that should be ``path``; '' for nowhere."""
-        if self._places is None:
-            self._places = {}
-            with contextlib.suppress(OSError):
-                for entry in itertools.islice(walk(base), MOST_STRAYS):
-                    self._places[_stem(entry.name)] = entry
-        found = self._places.get(_stem(path.name))
-        if found in (None, path):
-            return ""
-        return f"there is {found}: move or rename it"
-
-
 def walk(base: Path) -> Iterator[Path]:
     """All visible folders and files below a folder, sorted; no folder twice, whatever the links.
 
@@ -116,21 +74,16 @@ def _stem(name: str) -> str:
     return LISTED_SUFFIX.sub("", unicodedata.normalize("NFC", name)).casefold()
 
 
-@dataclass(frozen=True)
 class ClassFolder:
-    """The folder of one of the dataset's own classes."""
+    """The folder of one of the dataset's own classes, and the name of the common class."""
 
-    common: str  # common class
-    path: Path
-    entries: dict[str, list[Path]]  # by _stem: lists and disks may spell an accent apart
-
-    @classmethod
-    def of(cls, common: str, path: Path) -> ClassFolder:
-        entries: dict[str, list[Path]] = {}
+    def __init__(self, common: str, path: Path):
+        self.common, self.path = common, path
+        # by _stem: lists and disks may spell an accent apart
+        self.entries: dict[str, list[Path]] = {}
         for entry in sorted(path.iterdir()):
             if is_video(entry) or entry.is_dir():
-                entries.setdefault(_stem(entry.name), []).append(entry)
-        return cls(common, path, entries)
+                self.entries.setdefault(_stem(entry.name), []).append(entry)
 
     def find(self, name: str) -> Path | None:
         """The video of this name, also with another suffix, or as a folder of frames."""
@@ -160,23 +113,6 @@ def video_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(p for p in paths if is_video(p))
 
 
-def find_base(
-    spec: DomainSpec, root: Path, markers: Sequence[str], listing: Listing
-) -> Path | None:
-    """The dataset folder: the first of ``spec.folder`` below root that holds one of ``markers``."""
-    for name in [*spec.folder, "."]:
-        if _holds(root / name, markers):
-            return root / name
-    folders = ", ".join(name for name in spec.folder if name != ".")
-    advice = (
-        f"looked for {' or '.join(markers[:4])} in it and in its folders {folders}; "
-        f"{_elsewhere(root, markers)} Download it from {spec.homepage} and give its folder as the "
-        "root"
-    )
-    listing.problem("dataset not found", f"{spec.dataset} in {root}", advice)
-    return None
-
-
 def _holds(base: Path, markers: Sequence[str]) -> bool:
     return any((base / marker).exists() for marker in markers)
 
@@ -191,59 +127,6 @@ def _elsewhere(root: Path, markers: Sequence[str]) -> str:
         return "the folder is empty."
     names = [p.name for p in entries[:6]] + ["..."] * (len(entries) > 6)
     return f"the folder holds {', '.join(names)}."
-
-
-def first_folder(base: Path, names: Sequence[str], listing: Listing, what: str) -> Path | None:
-    """The first existing folder of ``names`` below base, else a problem."""
-    for name in names:
-        if (base / name).is_dir():
-            return base / name
-    others = ", ".join(names[1:])
-    listing.problem(f"{what} folder missing", base / names[0], f"also looked for {others}")
-    return None
-
-
-def locate(
-    spec: DomainSpec, root: Path, markers: Sequence[str], videos: Sequence[str], listing: Listing
-) -> tuple[Path, dict[str, ClassFolder]]:
-    """The dataset folder, and the folders of the mapped classes below the first of ``videos``.
-
-    A missing class folder is a problem; there are none at all where the dataset is missing.
-    """
-    base = find_base(spec, root, markers, listing)
-    parent = base and first_folder(base, videos, listing, "video")
-    if parent is None:
-        return root, {}
-    present = [p.name for p in sorted(parent.iterdir()) if p.is_dir()]
-    found = {}
-    for own, common in spec.common_class.items():
-        path = parent / own
-        if own in present:
-            found[own] = ClassFolder.of(common, path)
-        else:
-            advice = _folder_advice(path, present) or listing.elsewhere(path, base)
-            listing.problem("class folder missing", path, advice or _flat(parent, own))
-    others = [name for name in present if name not in found and not name.startswith(".")]
-    if found and others:
-        note_unused(listing, f"{len(others)} other folders", parent, others)
-    return base, found
-
-
-def note_unused(listing: Listing, what: str, where: Path, names: Sequence[str]) -> None:
-    """Say what lies on the disk and is not used, with three names."""
-    shown = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
-    listing.problem("not used", f"{what} of {where}", shown, "note")
-
-
-def note_unused_videos(
-    listing: Listing, base: Path, folders: Iterable[ClassFolder], why: str
-) -> None:
-    """Count the videos of class folders that are in no row."""
-    used = {row["path"] for row in listing.rows}
-    found = [path for folder in folders for path in folder.videos()]
-    left = [str(p.relative_to(base)) for p in found if str(p.absolute()) not in used]
-    if left:
-        note_unused(listing, f"{len(left)} videos ({why})", base, left)
 
 
 def _flat(parent: Path, own: str) -> str:
@@ -270,22 +153,129 @@ def folded(name: str) -> str:
     return re.sub("[ _-]", "", name.casefold())
 
 
-def attach_flow(spec: DomainSpec, root: Path, listing: Listing) -> None:
-    """Fill the column ``flow_path`` where the option ``flow_images`` is set.
+@dataclass
+class Listing:
+    """The videos of one domain (rows of the table) and the problems met on the way.
 
-    A video's flow lies in ``<class>/<video>`` or ``<video>``; a video without it is a problem.
+    ``base`` is the dataset folder, once `find_base` has found it below ``root``.
     """
-    name = spec.options.flow_images
-    if not name or not listing.rows:
-        return
-    bases = [root / folder / name for folder in [*spec.folder, "."]]
-    base = next((b for b in bases if b.is_dir()), None)
-    if base is None:
-        listing.problem("flow folder missing", bases[0], "named by the option flow_images")
-        return
-    for row in listing.rows:
-        tried = [base / row["video"], base / Path(row["video"]).name]
-        found = [str(p.absolute()) for p in tried if p.is_dir()]
-        if not found:
-            listing.problem("flow folder missing", tried[0], f"also looked for {tried[1]}")
-        row["flow_path"] = "".join(found[:1])
+
+    spec: DomainSpec
+    root: Path
+    rows: list[dict] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    base: Path | None = None
+    _places: dict[str, Path] | None = None
+
+    def add(
+        self, video: str, path: Path, class_name: str, split: str, group: str, **extra: object
+    ) -> None:
+        """Append one row; ``video`` is unique in its domain, ``extra`` are further columns."""
+        path = path.absolute()
+        try:
+            f"{path}{video}".encode()
+        except UnicodeEncodeError:
+            self.problem("name is not UTF-8", path, "rename it; its bytes are shown as \\udcXX")
+            return
+        if not group:
+            advice = "neither its name nor the option `groups` says of which recording it is"
+            self.problem("no recording group", path, advice)
+            return
+        row = {"video": video, "path": str(path), "class_name": class_name}
+        self.rows.append({**row, "split": split, "group": group, **extra})
+
+    def problem(self, kind: str, name: object, advice: str = "", level: str = "blocking") -> None:
+        """Note a problem."""
+        self.problems.append(Problem(kind, str(name), advice, level))
+
+    def elsewhere(self, path: Path) -> str:
+        """Where in the dataset a file or folder lies that should be ``path``; '' for nowhere."""
+        if self._places is None:
+            self._places = {}
+            with contextlib.suppress(OSError):
+                for entry in itertools.islice(walk(self.base), MOST_STRAYS):
+                    self._places[_stem(entry.name)] = entry
+        found = self._places.get(_stem(path.name))
+        if found in (None, path):
+            return ""
+        return f"there is {found}: move or rename it"
+
+    def note_unused(self, what: str, where: Path, names: Sequence[str]) -> None:
+        """Say what lies on the disk and is not used, with three names."""
+        shown = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+        self.problem("not used", f"{what} of {where}", shown, "note")
+
+    def note_unused_videos(self, folders: Iterable[ClassFolder], why: str) -> None:
+        """Count the videos of class folders that are in no row."""
+        used = {row["path"] for row in self.rows}
+        found = [path for folder in folders for path in folder.videos()]
+        left = [str(p.relative_to(self.base)) for p in found if str(p.absolute()) not in used]
+        if left:
+            self.note_unused(f"{len(left)} videos ({why})", self.base, left)
+
+    # --- folders that are found or named -----------------------------------------------------
+    def find_base(self, markers: Sequence[str]) -> bool:
+        """Find the dataset: the first of ``spec.folder`` that holds one of ``markers``."""
+        for name in [*self.spec.folder, "."]:
+            if _holds(self.root / name, markers):
+                self.base = self.root / name
+                return True
+        folders = ", ".join(name for name in self.spec.folder if name != ".")
+        advice = (
+            f"looked for {' or '.join(markers[:4])} in it and in its folders {folders}; "
+            f"{_elsewhere(self.root, markers)} Download it from {self.spec.homepage} and give its "
+            "folder as the root"
+        )
+        self.problem("dataset not found", f"{self.spec.dataset} in {self.root}", advice)
+        return False
+
+    def first_folder(self, names: Sequence[str], what: str) -> Path | None:
+        """The first existing folder of ``names`` in the dataset, else a problem."""
+        for name in names:
+            if (self.base / name).is_dir():
+                return self.base / name
+        others = ", ".join(names[1:])
+        self.problem(f"{what} folder missing", self.base / names[0], f"also looked for {others}")
+        return None
+
+    def locate(self, markers: Sequence[str], videos: Sequence[str]) -> dict[str, ClassFolder]:
+        """The folders of the mapped classes below the first of ``videos``.
+
+        A missing class folder is a problem; there are none at all where the dataset is missing.
+        """
+        parent = self.find_base(markers) and self.first_folder(videos, "video")
+        if not parent:
+            return {}
+        present = [p.name for p in sorted(parent.iterdir()) if p.is_dir()]
+        found = {}
+        for own, common in self.spec.common_class.items():
+            path = parent / own
+            if own in present:
+                found[own] = ClassFolder(common, path)
+            else:
+                advice = _folder_advice(path, present) or self.elsewhere(path)
+                self.problem("class folder missing", path, advice or _flat(parent, own))
+        others = [name for name in present if name not in found and not name.startswith(".")]
+        if found and others:
+            self.note_unused(f"{len(others)} other folders", parent, others)
+        return found
+
+    def attach_flow(self) -> None:
+        """Fill the column ``flow_path`` where the option ``flow_images`` is set.
+
+        A video's flow lies in ``<class>/<video>`` or ``<video>``; a video without it is a problem.
+        """
+        if self.spec.layout == "epic" or not self.spec.options.flow_images or not self.rows:
+            return
+        folders = [*self.spec.folder, "."]
+        bases = [self.root / folder / self.spec.options.flow_images for folder in folders]
+        base = next((b for b in bases if b.is_dir()), None)
+        if base is None:
+            self.problem("flow folder missing", bases[0], "named by the option flow_images")
+            return
+        for row in self.rows:
+            tried = [base / row["video"], base / Path(row["video"]).name]
+            found = [str(p.absolute()) for p in tried if p.is_dir()]
+            if not found:
+                self.problem("flow folder missing", tried[0], f"also looked for {tried[1]}")
+            row["flow_path"] = "".join(found[:1])

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nbkit.data.safe_pickle import load_plain_pickle
+from nbkit.demo.render import boxes_of
+from nbkit.demo.write import read_boxes
 from nbkit.errors import NbkitError
 
 # no dots at the start of a part: names become paths
@@ -155,8 +157,6 @@ def _refuse_bomb(data: bytes) -> None:
 
 def read_actor_masks(path: str | Path, video: str = "this video") -> np.ndarray:
     """The actor's pixels in every frame of a demo or J-HMDB video, (T, H, W) bool."""
-    from nbkit.demo.write import read_boxes  # loads the renderer
-
     suffix = Path(path).suffix
     if suffix == ".npz":
         return read_boxes(path)["masks"]
@@ -169,11 +169,8 @@ def read_actor_masks(path: str | Path, video: str = "this video") -> np.ndarray:
 
 def mask_extent(masks: np.ndarray) -> np.ndarray:
     """(T, H, W) bool -> (T, 4) float64 xyxy; an empty mask gives a NaN row."""
-    boxes = np.full((len(masks), 4), np.nan)
-    for t, mask in enumerate(masks):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(rows):
-            boxes[t] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    boxes = boxes_of(masks).astype(np.float64)
+    boxes[~masks.any((1, 2))] = np.nan
     return boxes
 
 

@@ -93,8 +93,12 @@ def prepare_video(
     estimator's patches; its vectors shrink with the picture, and so do stored ones.
 
     Args:
-        flow: a method of `nbkit.data.flow`, or 'precomputed': then `flow_rate` (images per frame)
-            and `image_clip` (pixels of byte 255) say how to read the stored images.
+        size: side of the stored square pictures in pixels.
+        flow: 'dis' | 'tvl1' | 'raft' | 'precomputed': then `flow_rate` (images per frame) and
+            `image_clip` (pixels of byte 255) say how to read the stored images.
+        flow_clip: displacement in pixels of the stored size that becomes byte 255 (in a cache
+            size / 8 by default: 6 pixels at 48).
+        max_frames: keep only the start of long videos.
     """
     cv2.setNumThreads(1)
     source = source_of(video)
@@ -159,14 +163,8 @@ def build_cache(
         table: rows of any domains and splits: `video`, `path` (a file or a folder of frames) and,
             where a layout gives them, `start_frame`, `stop_frame`, `flow_path`.
         cache_dir: the files become cache_dir/videos-<settings>/<video>.npy.
-        size: side of the stored square pictures in pixels.
-        flow: 'dis' | 'tvl1' | 'raft' (one video at a time, for the GPU) | 'precomputed'.
-        flow_clip: displacement in pixels of the stored size that becomes byte 255
-            (default size / 8: 6 pixels at 48).
-        workers: threads.
-        max_frames: keep only the start of long videos.
-        flow_rate, image_clip: for 'precomputed': images per frame, and pixels of the images that
-            their byte 255 means.
+        size, flow, flow_clip, max_frames, flow_rate, image_clip: as in `prepare_video`.
+        workers: threads; 'raft' fills the GPU from one.
 
     Raises:
         NbkitError: naming every broken file, or the file where the disk is full.

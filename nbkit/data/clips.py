@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -112,7 +112,16 @@ class VideoDataset(Dataset):
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.videos = self.table["video"].tolist()
         self.lengths = {video: cache.n_frames(video) for video in self.videos}
-        _check_lengths(self.lengths, (frames - 1) * stride + 1)
+        broken = [video for video, n in self.lengths.items() if n < 2]
+        if broken:
+            names = ", ".join(broken[:10])
+            raise NbkitError(f"videos with fewer than 2 frames: {names}. Drop their rows.")
+        span = (frames - 1) * stride + 1
+        short = [f"{video} ({n})" for video, n in self.lengths.items() if n < span]
+        if short:
+            told = f"{len(short)} videos are shorter than a clip of {span} frames"
+            names = ", ".join(short[:10])
+            warnings.warn(f"{told}; their last frame is repeated: {names}", stacklevel=3)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -164,18 +173,6 @@ class VideoDataset(Dataset):
         n = self.lengths[self.videos[index]]
         starts = clip_starts(n, self.clips, self.frames, self.stride, rng)
         return frame_indices(n, starts, self.frames, self.stride), rng
-
-
-def _check_lengths(lengths: Mapping[str, int], span: int) -> None:
-    broken = [video for video, n in lengths.items() if n < 2]
-    if broken:
-        names = ", ".join(broken[:10])
-        raise NbkitError(f"videos with fewer than 2 frames: {names}. Drop their rows.")
-    short = [f"{video} ({n})" for video, n in lengths.items() if n < span]
-    if short:
-        told = f"{len(short)} videos are shorter than a clip of {span} frames"
-        names = ", ".join(short[:10])
-        warnings.warn(f"{told}; their last frame is repeated: {names}", stacklevel=4)
 
 
 class ClipDataset(VideoDataset):

@@ -1,34 +1,33 @@
-"""Where a table row's pixels and flow come from: a video file, or a folder of frames."""
+"""Where a table row's pixels and flow come from: a video file, or folders of images."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from nbkit.data import decode
 from nbkit.data.arrays import fingerprint, key_of
-from nbkit.data.frame_folders import (
-    LAST_IMAGES,
-    FlowImages,
-    find_flow,
-    flow_numbers,
-    one_by_one,
-    read_flow_images,
-    read_images,
-    video_images,
-)
 from nbkit.errors import NbkitError
 
 # EPIC-Kitchens: the only frames that are read by number
 SEGMENT_FRAME = "frame_{:010d}.jpg"
 # relative difference of width / height between pictures and their flow that rounding explains
 ASPECT = 0.02
+NUMBERED = re.compile(r"(.*?)(\d*)(\.(?:jpe?g|png))", re.IGNORECASE)
+# flow images that may be missing after the last one of a video
+LAST_IMAGES = 4
+# bytes that may follow the end of a JPEG picture, and hold it
+JPEG_TAIL = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def look(source: Source) -> decode.Look:
         for path in images:
             if not path.is_file():
                 raise NbkitError(f"{path}: frame missing; was the archive extracted completely?")
-    return decode.Look(len(images), *read_images(images[:1]).shape[1:3])
+    return decode.Look(len(images), *next(one_by_one(images)).shape[:2])
 
 
 def frames_of(source: Source) -> Iterator[np.ndarray]:
@@ -186,3 +185,176 @@ def source_print(source: Source, with_flow: bool = False, flow_rate: float = 1.0
 
 def _names_and_sizes(paths: list[Path]) -> str:
     return key_of([[path.name, path.stat().st_size] for path in paths])
+
+
+# --- folders of pictures ----------------------------------------------------------------------------
+def video_images(folder: str | Path) -> list[Path]:
+    """A video's pictures in the order of their numbers, without the flow images beside them.
+
+    Raises:
+        NbkitError: no picture, or a number missing in between.
+    """
+    found = []
+    for name, series in sorted(_numbered(Path(folder)).items()):
+        if name.startswith("flow_"):
+            continue
+        numbers = sorted(series)
+        for before, number in zip(numbers, numbers[1:]):
+            if number != before + 1:
+                raise NbkitError(
+                    f"{folder}: frame {before + 1} missing after {series[before].name}; "
+                    "was the archive extracted completely?"
+                )
+        found += [series[number] for number in numbers]
+    if not found:
+        raise NbkitError(f"{folder}: no frames in the folder")
+    return found
+
+
+def one_by_one(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """Image files of one size as uint8 (H, W, 3) RGB each; NbkitError names a bad one."""
+    for image in _images(paths, cv2.IMREAD_COLOR):
+        yield np.ascontiguousarray(image[..., ::-1])  # OpenCV reads BGR
+
+
+def _numbered(folder: Path) -> dict[str, dict[int, Path]]:
+    """Images of a folder by what stands before their number: {'img_': {1: path, ...}, ...}."""
+    series: dict[str, dict[int, Path]] = {}
+    for entry in os.scandir(folder):
+        match = NUMBERED.fullmatch(entry.name)
+        if match and not entry.name.startswith("."):
+            number = int(match.group(2) or 0)
+            series.setdefault(match.group(1), {})[number] = folder / entry.name
+    return series
+
+
+def _images(paths: Sequence[Path], mode: int) -> Iterator[np.ndarray]:
+    size = None
+    for path in paths:
+        try:
+            # imdecode, not imread: names may hold any character
+            data = np.fromfile(path, dtype=np.uint8)
+        except OSError as error:
+            raise NbkitError(
+                f"{path}: frame missing; was the archive extracted completely?"
+            ) from error
+        image = cv2.imdecode(data, mode) if data.size else None
+        # OpenCV paints the rest of a JPEG without an end grey
+        jpeg = data[:2].tobytes() == b"\xff\xd8"
+        if image is None or (jpeg and b"\xff\xd9" not in data[-JPEG_TAIL:].tobytes()):
+            raise NbkitError(f"{path}: broken image ({data.size} bytes); extract it again")
+        size = size or image.shape[:2]
+        if image.shape[:2] != size:
+            sizes = sorted([size, image.shape[:2]])
+            raise NbkitError(f"{path.parent}: frames differ in size: {sizes}")
+        yield image
+
+
+# --- folders of flow images: a u and a v series ---------------------------------------------------
+@dataclass(frozen=True)
+class FlowImages:
+    """The flow images of a video.
+
+    Attributes:
+        u, v: `str.format` patterns of their paths.
+        first: number of the first image, 0 or 1.
+        count: how many images there are.
+    """
+
+    u: str
+    v: str
+    first: int
+    count: int
+
+
+def find_flow(folder: str | Path) -> FlowImages:
+    """The two series of a flow folder.
+
+    They are sub-folders `u` and `v` (EPIC-Kitchens), or `flow_x_*` and `flow_y_*` (TSN).
+
+    Raises:
+        NbkitError: a series is missing.
+    """
+    folder = Path(folder)
+    places = [place for place in (folder, folder / "u", folder / "v") if place.is_dir()]
+    return _find_flow(folder, tuple(place.stat().st_mtime_ns for place in places))
+
+
+# the segments of a long video share its flow folder; a changed folder has other stamps
+@functools.lru_cache(maxsize=64)
+def _find_flow(folder: Path, stamps: tuple[int, ...]) -> FlowImages:
+    sides: list[dict[int, Path]] = []
+    if len(stamps) == 3:
+        for side in ("u", "v"):
+            series = _numbered(folder / side)
+            sides += [series[name] for name in sorted(series)[:1]]
+    elif stamps:
+        series = _numbered(folder)
+        for u, v in (("flow_x_", "flow_y_"), ("flow_x", "flow_y")):
+            sides = sides or [series[name] for name in (u, v) if name in series]
+    if len(sides) != 2:
+        raise NbkitError(
+            f"{folder}: no flow images; expected folders u/ and v/, or flow_x_*.jpg and "
+            "flow_y_*.jpg"
+        )
+    us, vs = sides
+    first = min(min(us), min(vs), 1)  # numbers start at 0 or 1
+    return FlowImages(_pattern(us), _pattern(vs), first, len(us) + len(vs))
+
+
+def flow_numbers(flow: FlowImages, frames: Sequence[int], rate: float) -> list[int]:
+    """Numbers of the flow images of some frames: frame i (from 1) has the ceil(i * rate)-th."""
+    return [max(1, math.ceil(i * rate)) - 1 + flow.first for i in frames]
+
+
+def read_flow_images(
+    flow: FlowImages, start: int, stop: int, rate: float = 1.0, clip: float = 20.0
+) -> np.ndarray:
+    """Read the flow that belongs to frames start..stop (both included, from 1).
+
+    With rate=0.5 (EPIC-Kitchens-55) two frames share one image. A value q in 0..255 stands for
+    q / 255 * 2 * clip - clip pixels (TSN), so no motion, stored as 128, reads as 0.08 pixels for
+    clip = 20. Flow spans several frames, so up to four images may not exist at the end of a
+    video: the last one that exists is repeated there.
+
+    Returns:
+        (N, H, W, 2) float32 in pixels, in [-clip, clip]: horizontal u, then vertical v.
+
+    Raises:
+        NbkitError: rate outside (0, 1], or an image that is absent, broken or of another size.
+    """
+    if not 0 < rate <= 1 or clip <= 0:
+        raise NbkitError(f"flow rate {rate} must lie in (0, 1] and flow clip {clip} above 0")
+    numbers = flow_numbers(flow, range(start, stop + 1), rate)
+    sides = []
+    for pattern in (flow.u, flow.v):
+        last = _last_existing(pattern, numbers[-1])
+        wanted = [min(number, last) for number in numbers]
+        each = sorted(set(wanted))
+        paths = [Path(pattern.format(n)) for n in each]
+        images = np.stack(list(_images(paths, cv2.IMREAD_GRAYSCALE)))
+        sides.append(images[np.searchsorted(each, wanted)])  # (N, H, W)
+    u, v = sides
+    if u.shape != v.shape:
+        raise NbkitError(f"{flow.u} and {flow.v}: sizes differ, {u.shape[1:]} and {v.shape[1:]}")
+    scaled = np.stack([u, v], axis=-1).astype(np.float32) * np.float32(2 * clip / 255)
+    return scaled - np.float32(clip)
+
+
+def _pattern(series: dict[int, Path]) -> str:
+    """The pattern of a series' paths, its padding taken from the shortest number."""
+    path = series[min(series)]
+    before, digits, after = NUMBERED.fullmatch(path.name).groups()
+    # braces of the path itself are doubled
+    before = f"{path.parent}/{before}".replace("{", "{{").replace("}", "}}")
+    return f"{before}{{:0{len(digits)}d}}{after}"
+
+
+def _last_existing(pattern: str, last: int) -> int:
+    """`last`, or the image before the end of the video that stands in for it."""
+    if any(os.path.isfile(pattern.format(last + i)) for i in range(1, LAST_IMAGES + 1)):
+        return last  # not the end of the video: a missing image is a gap
+    for number in range(last, max(last - LAST_IMAGES - 1, 0), -1):
+        if os.path.isfile(pattern.format(number)):
+            return number
+    return last  # reading it will name the missing file

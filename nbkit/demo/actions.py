@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -81,8 +82,7 @@ class Manner:
     delay: float = 0.0
 
 
-@dataclass
-class Motion:
+class Motion(NamedTuple):
     """A performance: joints (T, 20, 3), and prop (T, 3), NaN where there is no ball or box.
 
     action (T,) is False on background frames, present (T,) where nobody is in the picture.
@@ -108,7 +108,7 @@ def perform(action: str, n: int, build: Build, manner: Manner) -> Motion:
     return Motion(joints, _prop_path(action, joints, t), everywhere, everywhere.copy())
 
 
-def untrimmed(
+def performed_twice(
     action: str, n: int, build: Build, manner: Manner, rng: np.random.Generator
 ) -> Motion:
     """Two performances in `n` frames with standing and empty stretches around them."""
@@ -139,12 +139,7 @@ def untrimmed(
         act,
         idle(tail, end, last, seen_after),
     ]
-    return Motion(
-        np.concatenate([part.joints for part in parts]),
-        np.concatenate([part.prop for part in parts]),
-        np.concatenate([part.action for part in parts]),
-        np.concatenate([part.present for part in parts]),
-    )
+    return Motion(*map(np.concatenate, zip(*parts)))
 
 
 def _breath(count: int, manner: Manner) -> np.ndarray:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from nbkit.demo import scene
-from nbkit.demo.actions import ACTIONS, PROPS, Manner, Motion, perform, untrimmed
+from nbkit.demo.actions import ACTIONS, PROPS, Manner, perform, performed_twice
 from nbkit.demo.body import Build, J
 from nbkit.demo.style import DOMAINS, in_haze, sample_style, tone_curve, wardrobe, yaw_of
 from nbkit.demo.surroundings import MARGIN, Extras, backdrop
@@ -71,7 +71,12 @@ def render_video(
     numbers = [seed, DOMAINS.index(domain), ACTIONS.index(action)]
     style = sample_style(np.random.default_rng(numbers), domain, shift)
     rng = np.random.default_rng(style["seed"])
-    motion = _motion(action, frames, untrimmed, style, rng)
+    build = Build(*(style[name] for name in ("legs", "arms", "shoulders", "head")))
+    manner = Manner(*(style[name] for name in ("tempo", "size", "phase", "variant", "delay")))
+    if untrimmed:
+        motion = performed_twice(action, 3 * frames, build, manner, rng)
+    else:
+        motion = perform(action, frames, build, manner)
     stage = _Stage(action, motion, style, rng, size)
     if haze and domain == "street":
         # Its own generator: the scene behind the haze is the one without it.
@@ -92,14 +97,6 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
         boxes[:, column + 2] = held.shape[1] - held[:, ::-1].argmax(1)
     boxes[~masks.any((1, 2))] = 0
     return boxes
-
-
-def _motion(action, frames, is_untrimmed, style, rng) -> Motion:
-    build = Build(*(style[name] for name in ("legs", "arms", "shoulders", "head")))
-    manner = Manner(*(style[name] for name in ("tempo", "size", "phase", "variant", "delay")))
-    if is_untrimmed:
-        return untrimmed(action, 3 * frames, build, manner, rng)
-    return perform(action, frames, build, manner)
 
 
 class _Stage:
@@ -175,17 +172,14 @@ class _Stage:
         return cv2.add(cv2.LUT(picture, self.tone), noise, dtype=cv2.CV_8U)
 
     def _draw_actor(self, canvas, t):
-        present = self.motion.present[t]
-        has_prop = not np.isnan(self.prop[t, 0])
-        if present:
+        if self.motion.present[t]:
             scene.draw_shadow(canvas, self.shadow[t], self.scale)
-        if has_prop and not self.prop_in_front[t]:
-            self._draw_prop(canvas, t)
-        if present:
+        self._draw_prop(canvas, t, in_front=False)
+        if self.motion.present[t]:
             self.figure.draw(canvas, t)
-        if has_prop and self.prop_in_front[t]:
-            self._draw_prop(canvas, t)
+        self._draw_prop(canvas, t, in_front=True)
 
-    def _draw_prop(self, canvas, t):
-        rgb = self.colours["prop"]
-        scene.draw_prop(canvas, self.prop_kind, self.prop[t], self.scale, rgb)
+    def _draw_prop(self, canvas, t, in_front):
+        if self.prop_in_front[t] == in_front and not np.isnan(self.prop[t, 0]):
+            rgb = self.colours["prop"]
+            scene.draw_prop(canvas, self.prop_kind, self.prop[t], self.scale, rgb)

@@ -31,10 +31,9 @@ class Segment(NamedTuple):
 
 
 class Limb(NamedTuple):
-    """Its segments in the order of drawing, and the joints whose mean nearness is its own."""
+    """Its segments in the order of drawing; the mean nearness of their joints is its own."""
 
     segments: list[Segment]
-    joints: list[str]
     striped: int  # the segment that a stripe adorns
     ahead: float  # added to its nearness
 
@@ -53,7 +52,6 @@ ARM = Limb(
         Segment("elbow", "wrist", 0.032, 0.025, "sleeve"),
         Segment("wrist", "hand", 0.030, 0.030, "skin"),
     ],
-    ["shoulder", "elbow", "wrist", "hand"],
     striped=0,
     ahead=0.02,
 )
@@ -63,7 +61,6 @@ LEG = Limb(
         Segment("hip", "knee", 0.058, 0.043, "trousers"),
         Segment("knee", "ankle", 0.041, 0.030, "leg"),
     ],
-    ["ankle", "toe", "hip", "knee"],
     striped=1,
     ahead=0.0,
 )
@@ -90,7 +87,8 @@ class Figure:
         layers, depths = [], []
         for side in "lr":
             for limb in (ARM, LEG):
-                joints = [J[f"{side}_{name}"] for name in limb.joints]
+                ends = [name for segment in limb.segments for name in segment[:2]]
+                joints = [J[f"{side}_{name}"] for name in dict.fromkeys(ends)]
                 depth = near[:, joints].mean(1) + limb.ahead  # (T,)
                 nearer = (depth - near[:, J["pelvis"]]).mean()
                 shade = float(np.clip(1 + 1.1 * nearer, 0.74, 1.06))
@@ -114,7 +112,7 @@ class Figure:
         for layer in self.layers:
             for part in layer:
                 if not part.adorns:
-                    fill(canvas, part.polygons[t], 255, smooth=False)
+                    fill(canvas, part.polygons[t], 255, cv2.LINE_8)
         return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA) > 127
 
     def _limb(self, side: str, limb: Limb, shade: float) -> list[Part]:
@@ -206,11 +204,8 @@ def _strip(a, b, radius):
     return fixed(np.stack([a + side, b + side, b - side, a - side], -2))
 
 
-def fill(canvas, polygon, rgb, smooth=True):
+def fill(canvas, polygon, rgb, edge=cv2.LINE_AA):
     """Draw one convex polygon (M, 2) int32."""
-    edge = cv2.LINE_8
-    if smooth:
-        edge = cv2.LINE_AA
     cv2.fillConvexPoly(canvas, polygon, rgb, edge, BITS)
 
 

@@ -34,7 +34,9 @@ def backdrop(rng: np.random.Generator, style: dict[str, float], size: int) -> np
     things = int(style["clutter"])
     if things > 3:
         _facade(rng, canvas, style)
-    _floor(canvas, style, floor)
+    slope, top = 1.5 * np.tan(np.radians(style["tilt"])), style["floor"] - 0.06
+    corners = np.array([[-1.0, top - slope], [2.0, top + slope], [2.0, 3.0], [-1.0, 3.0]])
+    _polygon(canvas, corners + MARGIN, floor)
     for _ in range(things):
         _thing(rng, canvas, style, size)
     lit = cv2.multiply(canvas, cv2.merge([light] * 3), dtype=cv2.CV_8U)
@@ -68,13 +70,6 @@ def _facade(rng, canvas, style):
         for x in np.arange(left, 1 + MARGIN, wide + gap_x):
             box = x, y, x + wide, min(y + tall, foot + 0.02)
             _rectangle(canvas, box, tone, style["tilt"])
-
-
-def _floor(canvas, style, rgb):
-    slope = 1.5 * np.tan(np.radians(style["tilt"]))
-    y = style["floor"] - 0.06
-    corners = np.array([[-1.0, y - slope], [2.0, y + slope], [2.0, 3.0], [-1.0, 3.0]])
-    _polygon(canvas, corners + MARGIN, rgb)
 
 
 def _thing(rng, canvas, style, size):

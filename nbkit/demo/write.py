@@ -20,7 +20,7 @@ from nbkit.demo.actions import ACTIONS, FPS
 from nbkit.demo.render import render_video
 from nbkit.demo.style import DOMAINS
 from nbkit.errors import NbkitError
-from nbkit.files import atomically, remove_parts
+from nbkit.files import atomically, not_written, remove_parts
 
 VERSION = 3  # raised whenever the pixels of a seed change
 SPLITS = ("train", "val", "test")
@@ -37,10 +37,7 @@ OURS = re.compile(
 class _Job(NamedTuple):
     video: Path
     truth: Path
-    action: str
-    domain: str
-    seed: int
-    how: dict[str, Any]
+    what: dict[str, Any]  # arguments of `render_video`
 
 
 def write_demo(
@@ -95,9 +92,7 @@ def write_demo(
     try:
         _write(root, settings, workers)
     except OSError as error:
-        raise NbkitError(
-            f"{root}: could not be written ({error}). What is done is kept: run it again to go on."
-        ) from error
+        raise not_written(root, error) from error
     return root
 
 
@@ -198,7 +193,7 @@ def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
     splits = folder / domain / "splits"
     lines = [f"{number} {name}\n" for number, name in enumerate(CLASS_NAMES.values(), 1)]
     _write_list(splits / "classInd.txt", lines)
-    first_group = 1
+    first_group, untrimmed = 1, settings["untrimmed_fraction"]
     for split_number, split in enumerate(SPLITS):
         count = settings["videos_per_class"][split]
         lines = []
@@ -212,14 +207,18 @@ def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
                     lines.append(f"{stem}.avi {label}\n")
                 else:
                     lines.append(f"{stem}.avi\n")
-                yield _Job(
-                    folder / domain / "videos" / f"{stem}.avi",
-                    folder / domain / "boxes" / f"{stem}.npz",
-                    action,
-                    domain,
-                    _video_seed(settings["seed"], split_number, k),
-                    _how(k, settings),
-                )
+                video = folder / domain / "videos" / f"{stem}.avi"
+                truth = folder / domain / "boxes" / f"{stem}.npz"
+                seed = np.random.SeedSequence([settings["seed"], split_number, k])
+                what = {
+                    "action": action,
+                    "domain": domain,
+                    "seed": int(seed.generate_state(1)[0]),
+                    "untrimmed": int((k + 1) * untrimmed) > int(k * untrimmed),
+                    "haze": settings.get("haze", 0.0),
+                }
+                what |= {name: settings[name] for name in ("shift", "size", "frames")}
+                yield _Job(video, truth, what)
         _write_list(splits / f"{split}list01.txt", lines)
         first_group += -(-count // CLIPS_PER_GROUP)
 
@@ -227,21 +226,6 @@ def _plan(folder: Path, domain: str, settings: dict) -> Iterator[_Job]:
 def _write_list(path: Path, lines: list[str]) -> None:
     if not path.is_file() or path.read_text(encoding="utf-8") != "".join(lines):
         atomically(path, lambda part: part.write_text("".join(lines), encoding="utf-8"))
-
-
-def _video_seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _how(k: int, settings: dict) -> dict[str, Any]:
-    part = settings["untrimmed_fraction"]
-    return {
-        "shift": settings["shift"],
-        "size": settings["size"],
-        "frames": settings["frames"],
-        "untrimmed": int((k + 1) * part) > int(k * part),
-        "haze": settings.get("haze", 0.0),
-    }
 
 
 def _run(jobs: list[_Job], workers: int) -> None:
@@ -256,7 +240,7 @@ def _run(jobs: list[_Job], workers: int) -> None:
 
 
 def _write_video(job: _Job) -> None:
-    video = render_video(job.action, job.domain, job.seed, **job.how)
+    video = render_video(**job.what)
     bits = np.packbits(video.masks).tobytes()
     truth = {
         "boxes": video.boxes,

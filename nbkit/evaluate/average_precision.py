@@ -19,38 +19,51 @@ def ranks_within(group: np.ndarray, score: np.ndarray) -> np.ndarray:
     return rank
 
 
+def greedy_choice(
+    worth: np.ndarray, group: np.ndarray, score: np.ndarray, least: float
+) -> np.ndarray:
+    """Which of the G things of its group each of N takers gets: (N,), -1 for none.
+
+    The takers of a group choose by falling score, each the free thing of the highest worth, if that
+    is `least` or more.  The r-th best taker of *every* group chooses at once: the Python loop runs
+    over ranks, not over takers.
+
+    Args:
+        worth: (N, G) of the things of a taker's own group to it.
+        group: (N,) int in 0..n_groups-1.
+        score: (N,).
+    """
+    chosen = np.full(len(score), -1)
+    if worth.size == 0:
+        return chosen
+    free = np.ones((int(group.max()) + 1, worth.shape[1]), dtype=bool)
+    rank = ranks_within(group, score)
+    by_rank = np.argsort(rank, kind="stable")
+    ends = np.cumsum(np.bincount(rank))[:-1]
+    for rows in np.split(by_rank, ends):
+        available = np.where(free[group[rows]], worth[rows], -np.inf)  # (n, G)
+        best = available.argmax(1)
+        good = available.max(1) >= least
+        chosen[rows[good]] = best[good]
+        free[group[rows[good]], best[good]] = False
+    return chosen
+
+
 def greedy_match(
     overlap: np.ndarray, group: np.ndarray, score: np.ndarray, threshold: float
 ) -> np.ndarray:
     """Which detections are true positives when each, best first, takes its best free ground truth.
 
-    Detections compete only inside their group (a frame, or a video), so the r-th best of *every*
-    group is served at once: the Python loop runs over ranks, not over detections.
-
     Args:
-        overlap: (N, G) IoU of detection n with the g-th ground truth of its own group; -1 where
-            there is none.
-        group: (N,) int in 0..n_groups-1.
-        score: (N,).
+        overlap: (N, G) IoU of detection n with the g-th ground truth of its own group (a frame, or
+            a video); -1 where there is none.
+        group, score: as in `greedy_choice`.
         threshold: a match needs IoU >= threshold.
 
     Returns:
         (N,) bool. A second detection of a taken ground truth is a false positive.
     """
-    hit = np.zeros(len(score), dtype=bool)
-    if overlap.size == 0:
-        return hit
-    free = np.ones((int(group.max()) + 1, overlap.shape[1]), dtype=bool)
-    rank = ranks_within(group, score)
-    by_rank = np.argsort(rank, kind="stable")
-    ends = np.cumsum(np.bincount(rank))[:-1]
-    for rows in np.split(by_rank, ends):
-        available = np.where(free[group[rows]], overlap[rows], -1.0)  # (n, G)
-        best = available.argmax(1)
-        good = available.max(1) >= threshold
-        hit[rows] = good
-        free[group[rows[good]], best[good]] = False
-    return hit
+    return greedy_choice(overlap, group, score, threshold) >= 0
 
 
 def average_precision(score: np.ndarray, hit: np.ndarray, n_truth: int) -> float:

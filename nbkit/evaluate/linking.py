@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbkit.errors import NbkitError
-from nbkit.evaluate.average_precision import ranks_within
+from nbkit.evaluate.average_precision import greedy_choice, ranks_within
 from nbkit.evaluate.detections import Detections, Tube, iou
 
-# The end of a tube that may still grow; `tube` is its number from 1 on, 0 marks a free slot.
+# The end of a tube that may still grow; a sequence is one class in one video.
 END = np.dtype(
     [
-        ("box", np.float64, 4),
-        ("frame", np.int64),
+        ("sequence", np.int64),
         ("tube", np.int64),
+        ("frame", np.int64),
+        ("box", np.float64, 4),
         ("total", np.float64),
         ("count", np.int64),
     ]
@@ -67,87 +68,51 @@ def link(detections: Detections, settings: LinkSettings = LinkSettings()) -> lis
 
 
 def _assign(detections: Detections, sequence, slot, settings: LinkSettings) -> np.ndarray:
-    """(N,) the number of the tube that each detection belongs to."""
+    """(N,) the number of the tube that each detection belongs to.
+
+    Frame by frame, and within a sequence in order of their mean score, tubes take the best-scored
+    free detection that overlaps their last box; what nobody takes starts a tube.
+    """
     tube = np.empty(len(detections), dtype=np.int64)
-    open_tubes = OpenTubes(int(sequence.max()) + 1, settings)
-    by_frame = np.argsort(detections.frame, kind="stable")
+    ends, n_tubes = np.zeros(0, END), 0
+    by_frame = np.lexsort((slot, sequence, detections.frame))
     frames, start = np.unique(detections.frame[by_frame], return_index=True)
     for frame, rows in zip(frames, np.split(by_frame, start[1:])):
-        place = sequence[rows], slot[rows]
-        scores, boxes = detections.score[rows], detections.box[rows]
-        tube[rows] = open_tubes.extend(int(frame), place, scores, boxes)
+        new = np.zeros(len(rows), END)  # (n,)
+        new["sequence"], new["frame"], new["box"] = sequence[rows], frame, detections.box[rows]
+        new["total"], new["count"] = detections.score[rows], 1
+        ends = ends[frame - ends["frame"] <= settings.max_gap + 1]
+        # this order decides between equal means from now on
+        ends = ends[np.argsort(-ends["total"] / ends["count"], kind="stable")]  # (A,)
+        place = np.full((sequence.max() + 1, settings.top_k), -1)  # positions in `new`
+        place[sequence[rows], slot[rows]] = np.arange(len(rows))
+        taken = _choose(ends, new, place[ends["sequence"]], settings.iou)  # (A,)
+        grow = taken >= 0
+        new["tube"] = -1
+        new["tube"][taken[grow]] = ends["tube"][grow]
+        for name in ("frame", "box"):
+            ends[name][grow] = new[name][taken[grow]]
+        for name in ("total", "count"):
+            ends[name][grow] += new[name][taken[grow]]
+        fresh = new["tube"] < 0
+        new["tube"][fresh] = n_tubes + np.arange(fresh.sum())
+        n_tubes += int(fresh.sum())
+        tube[rows] = new["tube"]
+        ends = np.concatenate([ends, new[fresh]])
     return tube
 
 
-class OpenTubes:
-    """The growing ends of the tubes of S sequences (a sequence is one class in one video)."""
+def _choose(ends: np.ndarray, new: np.ndarray, offered: np.ndarray, least: float) -> np.ndarray:
+    """Which of the detections `new` (n,) of a frame each end (A,) takes; -1 for none.
 
-    def __init__(self, n_sequences: int, settings: LinkSettings):
-        self.settings, self.n_tubes = settings, 0
-        self.ends = np.zeros((n_sequences, 0), END)  # (S, A)
-
-    def extend(self, frame: int, place, score: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Hand the n detections of one frame number to tubes old and new: (n,) tube numbers.
-
-        Within a sequence tubes choose in order of their mean score, each the best-scored free
-        detection that overlaps its last box; what nobody takes starts a tube.  `place` holds the
-        sequence (n,) and the rank (n,) within it.
-        """
-        sequence, slot = place
-        here, line = np.unique(sequence, return_inverse=True)  # (s,), (n,)
-        shape = len(here), slot.max() + 1
-        boxes = np.zeros((*shape, 4))  # (s, D, 4)
-        scores = np.full(shape, -np.inf)
-        boxes[line, slot], scores[line, slot] = box, score
-        ends = self._alive(here, frame)  # (s, A)
-        taken = self._choose(ends, frame, boxes, scores)  # (s, D)
-        fresh = (taken == 0) & np.isfinite(scores)
-        taken[fresh] = self.n_tubes + 1 + np.arange(fresh.sum())
-        self.n_tubes += int(fresh.sum())
-        born = np.zeros(shape, END)
-        born["box"], born["frame"] = boxes, frame
-        born["tube"] = np.where(fresh, taken, 0)
-        born["total"], born["count"] = scores, 1
-        self._store(here, np.concatenate([ends, born], axis=1))
-        return taken[line, slot]
-
-    def _alive(self, here: np.ndarray, frame: int) -> np.ndarray:
-        """The ends of the sequences `here` that may still grow, best mean score first."""
-        ends = self.ends[here]
-        alive = (ends["tube"] > 0) & (frame - ends["frame"] <= self.settings.max_gap + 1)
-        ends["tube"][~alive] = 0
-        mean = np.where(alive, ends["total"] / np.maximum(ends["count"], 1), -np.inf)
-        most = alive.sum(1).max(initial=0)
-        order = np.argsort(-mean, axis=1, kind="stable")[:, :most]
-        return np.take_along_axis(ends, order, axis=1)
-
-    def _choose(self, ends: np.ndarray, frame: int, boxes, scores) -> np.ndarray:
-        """Let each end pick its detection; update `ends`, return each detection's tube (s, D)."""
-        near = iou(ends["box"][:, :, None], boxes[:, None]) >= self.settings.iou  # (s, A, D)
-        near &= (ends["tube"] > 0)[:, :, None]
-        taken = np.zeros(scores.shape, dtype=np.int64)
-        for a in range(ends.shape[1]):
-            offer = np.where(near[:, a] & (taken == 0), scores, -np.inf)
-            s = np.flatnonzero(offer.max(1) > -np.inf)
-            d = offer[s].argmax(1)
-            taken[s, d] = ends["tube"][s, a]
-            ends["box"][s, a] = boxes[s, d]
-            ends["frame"][s, a] = frame
-            ends["total"][s, a] += scores[s, d]
-            ends["count"][s, a] += 1
-        return taken
-
-    def _store(self, here: np.ndarray, ends: np.ndarray) -> None:
-        """Write the ends back, those in use first, with more slots where they are needed."""
-        used = ends["tube"] > 0
-        most = used.sum(1).max()
-        missing = most - self.ends.shape[1]
-        if missing > 0:
-            room = np.zeros((len(self.ends), missing), END)
-            self.ends = np.concatenate([self.ends, room], axis=1)
-        order = np.argsort(~used, axis=1, kind="stable")[:, :most]
-        self.ends["tube"][here] = 0
-        self.ends[here, :most] = np.take_along_axis(ends, order, axis=1)
+    offered: (A, D) positions in `new`, padded with -1.
+    """
+    near = iou(ends["box"][:, None], new["box"][offered]) >= least
+    score = np.where(near & (offered >= 0), new["total"][offered], -np.inf)
+    mean = ends["total"] / ends["count"]
+    chosen = greedy_choice(score, ends["sequence"], mean, np.finfo(float).min)
+    taken = np.take_along_axis(offered, chosen[:, None], axis=1)[:, 0]
+    return np.where(chosen >= 0, taken, -1)
 
 
 def _build(detections: Detections, tube: np.ndarray, settings: LinkSettings) -> list[Tube]:

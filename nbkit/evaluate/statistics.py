@@ -103,8 +103,8 @@ def paired_bootstrap(
         own = [run for run, column in enumerate(columns) if column == direction]
         means = []
         for run in own:
-            tested = [place[name] for name in units[run]]
-            means.append(_drawn_mean(gaps[run], times[:, tested]))
+            counted = times[:, [place[name] for name in units[run]]]  # (draws, videos)
+            means.append((counted @ gaps[run]) / np.maximum(counted.sum(axis=1), 1))
         weight = _runs_drawn([splits[run] for run in own], several, draws, seed + 2 * i)
         weighted = (weight * np.stack(means, axis=1)).sum(axis=1)  # (draws,) over (draws, R)
         total += weighted / np.maximum(weight.sum(axis=1), 1) / len(directions)
@@ -131,11 +131,6 @@ def _runs_drawn(splits: list, several: dict, draws: int, seed: int) -> np.ndarra
         if own:
             weight[:, own] = times[:, [i]] * _draws(len(own), draws, seed + 1000 * (i + 1))
     return weight
-
-
-def _drawn_mean(gap: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Mean of a run's gaps (N,) with every video counted `times` (draws, N): (draws,)."""
-    return (times @ gap) / np.maximum(times.sum(axis=1), 1)
 
 
 @lru_cache(maxsize=32)

@@ -14,14 +14,7 @@ from matplotlib.figure import Figure
 
 from nbkit.evaluate.detections import Detections, Tube
 from nbkit.evaluate.tubes import tube_iou
-from nbkit.figures.style import (
-    GREY,
-    PAGE,
-    bare,
-    class_colour,
-    outline,
-    page,
-)
+from nbkit.figures.style import GREY, PAGE, bare, class_colour, outline, page
 
 LEAST_SCORE, MOST_TUBES = 0.3, 3
 # ground truth is a dashed white box in every picture

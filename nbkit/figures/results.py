@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,16 +85,6 @@ def confusion_figure(counts: np.ndarray, classes: list[str]) -> Figure:
     return fig
 
 
-def _runs_of(table: Table, found: pd.DataFrame, measure: str) -> pd.DataFrame:
-    parts = []
-    for row in table.rows:
-        stream = row.measure or measure
-        own = found[found["row"] == row.run_row].dropna(subset=[stream])
-        lines = own[["column", "split"]].assign(row=row.name, stream=stream, value=own[stream])
-        parts.append(lines)
-    return pd.concat(parts, ignore_index=True)
-
-
 def _split_colours(table: Table) -> dict[int, str]:
     return dict(zip(table.splits, CLASS_COLOURS))
 
@@ -105,13 +94,6 @@ def axis_label(table: Table, measure: str) -> str:
     if table.task == "recognition":
         return f"target test accuracy, {measure} (%)"
     return f"{heading(measure)} (%)"
-
-
-def _look(table: Table) -> dict[str, Any]:
-    """Colours of dots: by split, where there are several, else by the stream that is read."""
-    if len(table.splits) > 1:
-        return {"hue": "split", "palette": _split_colours(table)}
-    return {"hue": "stream", "palette": STREAM_COLOURS}
 
 
 def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Figure:
@@ -124,14 +106,21 @@ def table_dots(table: Table, found: pd.DataFrame, measure: str = "fused") -> Fig
     Args:
         found: the results of the table, as `committed` and `results` give them.
     """
-    runs = _runs_of(table, found, measure)
+    parts = []
+    for row in table.rows:
+        own = table.runs_of(found, row.name, None, measure)[["column", "split", "value"]]
+        parts.append(own.assign(row=row.name, stream=row.measure or measure))
+    runs = pd.concat(parts, ignore_index=True)
+    look = {"hue": "stream", "palette": STREAM_COLOURS}
+    if len(table.splits) > 1:
+        look = {"hue": "split", "palette": _split_colours(table)}
     rows = [row.name for row in table.rows if row.name in set(runs["row"])]
     fig, axes = page(
         1, len(table.columns), 0.3 * len(rows) + 0.9, sharey=True, sharex=True, squeeze=False
     )
     for ax, column in zip(axes[0], table.column_names):
         place = {"data": runs[runs["column"] == column], "x": "value", "y": "row", "ax": ax}
-        dots = {**_look(table), "size": 4, "alpha": 0.8, "legend": False, "warn_thresh": 1}
+        dots = {**look, "size": 4, "alpha": 0.8, "legend": False, "warn_thresh": 1}
         sns.swarmplot(**place, order=rows, **dots)
         bars = {"marker": "|", "markersize": 13, "color": "black", "linestyle": "none"}
         sns.pointplot(**place, order=rows, **bars, errorbar="sd", err_kws={"lw": 1})

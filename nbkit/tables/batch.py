@@ -14,7 +14,7 @@ import papermill
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError, reason
 from nbkit.files import checked_name, held
-from nbkit.tables.table import Cell, load_table
+from nbkit.tables.table import MEAN_PRECISIONS, Cell, load_table
 from nbkit.train.store import CONFIGURATIONS, find_run, read_run, run
 
 # The notebook of one cell, by task.
@@ -122,15 +122,13 @@ def run_table(
                     found = run(cfg)
                 else:
                     found = read_run(cfg, folder)
-            print(f"{cell.label}: {_scores(found.metrics)}", flush=True)
+            scores = found.metrics.get("accuracy")
+            if scores is None:
+                scores = {name: found.metrics[name] for name in MEAN_PRECISIONS}
+            told = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
+            print(f"{cell.label}: {told}", flush=True)
         except Exception as error:
             # Whatever it was (memory, a device), the other cells can still run.
             failed += 1
             print(f"{cell.label}: failed: {reason(error)}", flush=True)
     return failed
-
-
-def _scores(metrics: dict[str, Any]) -> str:
-    names = ("frame_map", "video_map_0.5")
-    scores = metrics.get("accuracy") or {name: metrics[name] for name in names}
-    return "  ".join(f"{name} {value:.1f}" for name, value in scores.items())

@@ -16,16 +16,14 @@ from functools import cache
 from statistics import median
 from typing import Any, NamedTuple
 
-from nbkit.benchmarks.manifest import load_manifest
 from nbkit.config import ROOT, Configuration
-from nbkit.tables.table import Cell, load_table, table_names
+from nbkit.tables.table import Cell, load_table, manifest_of, table_names
 from nbkit.train.store import find_run
 
 STEPS = ROOT / "benchmarks" / "results" / "step_cost.json"
 COMMITTED = "as committed runs took"
 SCALED = "scaled from a step on one CPU thread, benchmarks/results/step_cost.json"
 BYTES_PER_PIXEL = {"recognition": 3 + 2, "localization": 3}
-_manifest = cache(load_manifest)
 
 
 class Need(NamedTuple):
@@ -82,7 +80,7 @@ def _hours_of(cell: Cell, cfg: Configuration) -> tuple[float, str]:
     seconds = known.get((cell.table, cell.row)) or known.get(_kind(cell.parameters))
     if seconds:
         return median(seconds) / 3600, COMMITTED
-    expected = _manifest(_benchmark(cfg)).domains[cfg.source].expected_now()
+    expected = manifest_of(_benchmark(cfg)).domains[cfg.source].expected_now()
     if cfg.task == "localization" or not expected or "train" not in expected.counts:
         return math.nan, ""
     like = {**cell.parameters, "BENCHMARK": "demo", "PROFILE": "demo"}
@@ -126,7 +124,7 @@ def _seconds_per_video(cfg: Configuration) -> float:
 
 # --- disk ----------------------------------------------------------------------------------------
 def _cache(cfg: Configuration) -> tuple[str, float]:
-    manifest, domains = _manifest(_benchmark(cfg)), sorted((cfg.source, cfg.target))
+    manifest, domains = manifest_of(_benchmark(cfg)), sorted((cfg.source, cfg.target))
     expected = [manifest.domains[name].expected_now() for name in domains]
     videos = sum(sum(known.counts.values()) for known in expected if known)
     if manifest.benchmark == "demo":

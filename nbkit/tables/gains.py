@@ -13,7 +13,7 @@ import pandas as pd
 
 from nbkit.evaluate.statistics import Interval, paired_bootstrap, paired_runs
 from nbkit.tables.right_wrong import pairs
-from nbkit.tables.table import Table, printed_videos
+from nbkit.tables.table import KEY, Table, printed_videos
 
 # Runs per direction, or splits where there are several: fewer make an interval too narrow.
 STARRED_FROM = 5
@@ -28,23 +28,12 @@ def paired(
 ) -> tuple[pd.Series, pd.Series]:
     """The values of two rows in the runs that pair, both by (column, seed, split).
 
-    column: None takes all of them.  measure: what rows without a stream of their own are read in;
-    '': the table's own.
+    column, measure: as in `Table.runs_of`.
     """
-    first, second = (_by_run(table, found, name, column, measure) for name in (a, b))
+    runs = [table.runs_of(found, name, column, measure) for name in (a, b)]
+    first, second = (own.set_index(KEY[1:])["value"] for own in runs)
     both = first.index.intersection(second.index)
     return first.loc[both], second.loc[both]
-
-
-def _by_run(
-    table: Table, found: pd.DataFrame, name: str, column: str | None, measure: str
-) -> pd.Series:
-    row = table.row(name)
-    stream = row.measure or measure or table.measures[0]
-    own = found[found["row"] == row.run_row].reindex(columns=["column", "seed", "split", stream])
-    if column is not None:
-        own = own[own["column"] == column]
-    return own.dropna(subset=[stream]).set_index(["column", "seed", "split"])[stream]
 
 
 def difference(
@@ -63,14 +52,14 @@ def difference(
         lines: lines of `committed_right_wrong`.  Where they lack a paired run, as they always do
             in localization, the bootstrap is over runs only; a single run, and runs of several
             splits, then have no interval.
-        column: None pairs over all columns, and needs pairs in each.
-        measure: as in `paired`.
+        column: None, or the mean column, pairs over all columns, and needs pairs in each.
+        measure: as in `Table.runs_of`.
     """
     first, second = paired(table, found, a, b, column, measure)
     directions = first.index.get_level_values("column").value_counts()
-    if first.empty or (column is None and len(directions) < len(table.columns)):
+    if first.empty or (column in (None, table.mean) and len(directions) < len(table.columns)):
         return None
-    videos = pairs(table, lines, a, b, column, measure or table.measures[0])
+    videos = pairs(table, lines, a, b, column, measure)
     gaps = (first - second).to_numpy()
     if len(videos.right_a) == len(gaps):
         gap = paired_bootstrap(*videos)

@@ -106,39 +106,21 @@ def values_of(
     In the mean column: one value per seed and split, the mean over the columns, where all of them
     have finished.
     """
-    line = table.row(row)
-    stream = line.measure or measure or table.measures[0]
-    own = found[found["row"] == line.run_row]
-    if own.empty or stream not in own:
-        return np.empty(0)
+    own = table.runs_of(found, row, column, measure)
     if column != table.mean:
-        return own.loc[own["column"] == column, stream].dropna().to_numpy(dtype=float)
-    wide = own.pivot_table(index=["seed", "split"], columns="column", values=stream)
+        return own["value"].to_numpy(dtype=float)
+    wide = own.pivot_table(index=["seed", "split"], columns="column", values="value")
     return wide.reindex(columns=table.column_names).dropna().mean(axis=1).to_numpy()
-
-
-def mean_text(values: np.ndarray) -> str:
-    """`mean ± sample s.d. (n)` in percent, 'not run' without values."""
-    mean, sd = _mean_sd(values)
-    if math.isnan(mean):
-        return NOT_RUN
-    if math.isnan(sd):
-        return f"{mean:.1f} (1)"
-    return f"{mean:.1f} ± {sd:.1f} ({len(values)})"
 
 
 def _mean_sd(values: np.ndarray) -> tuple[float, float]:
     """Mean and sample standard deviation, NaN for no value, or for one."""
-    mean = sd = math.nan
-    if len(values):
-        mean = float(values.mean())
-    if len(values) > 1:
-        sd = float(values.std(ddof=1))
-    return mean, sd
+    series = pd.Series(values, dtype=float)
+    return series.mean(), series.std()
 
 
 def summary(table: Table, found: pd.DataFrame, measure: str = "") -> pd.DataFrame:
-    """Rows x columns of `mean ± s.d. (n)` in percent; 'not run' where no cell has finished.
+    """Rows x columns of `mean ± sample s.d. (n)` in percent; 'not run' where no cell has finished.
 
     Cells with a run on an incomplete copy of the data end in 'partial data'.
     """
@@ -157,7 +139,13 @@ def by_measure(
 def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: str) -> str:
     if not row.runs:
         return NOTHING
-    text = mean_text(values_of(table, found, row.name, column, measure))
+    values = values_of(table, found, row.name, column, measure)
+    mean, sd = _mean_sd(values)
+    text = f"{mean:.1f} ± {sd:.1f} ({len(values)})"
+    if len(values) == 0:
+        text = NOT_RUN
+    elif len(values) == 1:
+        text = f"{mean:.1f} (1)"
     if _partial(table, found, row, column):
         text += ", partial data"
     return text
@@ -166,10 +154,7 @@ def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: st
 def _partial(table: Table, found: pd.DataFrame, row: Line, column: str) -> bool:
     if "partial" not in found:
         return False
-    own = found[found["row"] == row.run_row]
-    if column != table.mean:
-        own = own[own["column"] == column]
-    return bool(own["partial"].fillna("").ne("").any())
+    return table.runs_of(found, row.name, column)["partial"].fillna("").ne("").any()
 
 
 # --- both ----------------------------------------------------------------------------------------
@@ -195,9 +180,8 @@ def _entry(
         theirs = table.row(against).number(column, measure)
     if against and row.runs:
         if len(values):
-            place = None if column == table.mean else column
             stream = row.measure or measure
-            gain = difference(table, found, lines, row.name, against, place, stream)
+            gain = difference(table, found, lines, row.name, against, column, stream)
         text = interval_text(gain)
     shown = gain or Interval(math.nan, math.nan, math.nan, 0)
     return {

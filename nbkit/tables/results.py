@@ -12,12 +12,7 @@ import pandas as pd
 from nbkit.config import ROOT
 from nbkit.errors import NbkitError
 from nbkit.files import atomically
-from nbkit.tables.right_wrong import (
-    TEST_COLUMNS,
-    VIDEO_COLUMNS,
-    committed_right_wrong,
-    right_wrong,
-)
+from nbkit.tables.right_wrong import TEST_COLUMNS, VIDEO_COLUMNS, committed_right_wrong, right_wrong
 from nbkit.tables.table import KEY, Cell, Table, load_table
 from nbkit.train.store import find_run, read_csv, read_environment, read_metrics
 
@@ -155,7 +150,10 @@ def export(name: str, runs_dir: str | Path = "runs", existing: Existing = "refus
     if table.task == "recognition":
         files["videos.csv"], files["tests.csv"] = right_wrong(table, runs_dir)
     if existing == "add":
-        before = {"csv": old, **_committed_videos(name, old)}
+        bits = committed_right_wrong(name)
+        bits = bits[_places(bits).isin(_places(old))]
+        tests = bits[TEST_COLUMNS].drop_duplicates("order")
+        before = {"csv": old, "videos.csv": bits[VIDEO_COLUMNS], "tests.csv": tests}
         files = {kind: added(before[kind], lines) for kind, lines in files.items()}
     order = [cell.place for cell in table.cells()]
     paths = []
@@ -213,10 +211,3 @@ def _in_order(lines: pd.DataFrame, order: list[tuple]) -> pd.DataFrame:
         return lines
     ranks = pd.MultiIndex.from_tuples(order).get_indexer(_places(lines))
     return lines.iloc[ranks.argsort(kind="stable")].reset_index(drop=True)
-
-
-def _committed_videos(name: str, found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    lines = committed_right_wrong(name)
-    lines = lines[_places(lines).isin(_places(found))]
-    tests = lines[TEST_COLUMNS].drop_duplicates("order")
-    return {"videos.csv": lines[VIDEO_COLUMNS], "tests.csv": tests}

@@ -112,37 +112,22 @@ def committed_right_wrong(name: str) -> pd.DataFrame:
 
 
 def pairs(
-    table: Table,
-    lines: pd.DataFrame,
-    a: str,
-    b: str,
-    column: str | None = None,
-    measure: str = "fused",
+    table: Table, lines: pd.DataFrame, a: str, b: str, column: str | None = None, measure: str = ""
 ) -> Pairs:
-    """Runs of rows `a` and `b` that pair (same column, seed, split, videos); column None: all."""
-    first, second = (_bits_by_run(table, lines, name, column, measure) for name in (a, b))
+    """Runs of rows `a` and `b` that pair: same column, seed, split and videos.
+
+    column, measure: as in `Table.runs_of`.
+    """
+    by_run = []
+    for name in (a, b):
+        own = table.runs_of(lines, name, column, measure).to_dict("records")
+        by_run.append({tuple(line[key] for key in (*KEY[1:], "order")): line for line in own})
+    first, second = by_run
     both = [run for run in first if run in second]
     return Pairs(
-        [first[run] for run in both],
-        [second[run] for run in both],
-        [units.split() for *_, units in both],
-        [column for column, *_ in both],
-        [split for _, split, *_ in both],
+        [unpack(first[run]["value"], first[run]["videos"]) for run in both],
+        [unpack(second[run]["value"], second[run]["videos"]) for run in both],
+        [first[run]["units"].split() for run in both],
+        [first[run]["column"] for run in both],
+        [first[run]["split"] for run in both],
     )
-
-
-def _bits_by_run(
-    table: Table, lines: pd.DataFrame, name: str, column: str | None, measure: str
-) -> dict[tuple, np.ndarray]:
-    """Right or wrong (videos,) by (column, split, order, seed, units) of a row's runs."""
-    row = table.row(name)
-    stream = row.measure or measure
-    found = {}
-    if stream not in lines:
-        return found
-    for line in lines[lines["row"] == row.run_row].to_dict("records"):
-        if column not in (None, line["column"]) or not isinstance(line[stream], str):
-            continue
-        run = (line["column"], line["split"], line["order"], line["seed"], line["units"])
-        found[run] = unpack(line[stream], line["videos"])
-    return found

@@ -11,19 +11,22 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nbkit.benchmarks.manifest import Manifest, load_manifest
+from nbkit.benchmarks.manifest import load_manifest
 from nbkit.config import ROOT, Configuration
 from nbkit.errors import NbkitError
 from nbkit.files import Name, checked_name, read_yaml
 from nbkit.train.store import CONFIGURATIONS, run_key
 
-# What names a line of a results file.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What names a line of a results file; runs of two rows pair by the last three.
 KEY = ["row", "column", "seed", "split"]
 ACCURACIES = ("fused", "rgb", "flow")
 # Localization: the heads of the two means that papers print, and of where their gains come from.
@@ -174,7 +177,12 @@ class Table(BaseModel):
                 raise ValueError(f"row {row.name!r}: against {row.against!r}, which is no row")
             self._check_printed(row)
             if row.same_as:
-                self._share_run(row, names[:i])
+                if row.same_as not in names[:i] or row.set:
+                    raise ValueError(
+                        f"row {row.name!r}: same_as must name a row above, and leaves no `set` of "
+                        "its own"
+                    )
+                row.set = dict(self.row(row.same_as).set)
             if self.task == "localization" and {**self.set, **row.set}.get("ALLOW_PARTIAL"):
                 raise ValueError(
                     f"row {row.name!r}: ALLOW_PARTIAL is for trying things out; a table counts "
@@ -197,13 +205,6 @@ class Table(BaseModel):
                     "recognition table, in a localization table one for every class, frame_map "
                     "and video_map_0.5"
                 )
-
-    def _share_run(self, row: Line, above: list[str]) -> None:
-        if row.same_as not in above or row.set:
-            raise ValueError(
-                f"row {row.name!r}: same_as must name a row above, and leaves no `set` of its own"
-            )
-        row.set = dict(self.row(row.same_as).set)
 
     # --- what it holds ---------------------------------------------------------------------------
     @property
@@ -255,6 +256,22 @@ class Table(BaseModel):
         if name == row.name:
             return ""
         return name
+
+    def runs_of(
+        self, lines: pd.DataFrame, name: str, column: str | None = None, measure: str = ""
+    ) -> pd.DataFrame:
+        """The lines of the runs that a row reads, with what it reads there as `value`, never NaN.
+
+        column: None, or the mean column, takes all of them.  measure: what rows without a stream
+        of their own are read in; '': the table's own.
+        """
+        row = self.row(name)
+        stream = row.measure or measure or self.measures[0]
+        chosen = lines["row"] == row.run_row
+        if column not in (None, self.mean):
+            chosen &= lines["column"] == column
+        own = lines[chosen]
+        return own.assign(value=own.get(stream)).dropna(subset=["value"])
 
     # --- cells -----------------------------------------------------------------------------------
     def cells(
@@ -344,9 +361,7 @@ def _take_printed(twin: Table, paper: Table) -> None:
 
 
 # --- test sets -----------------------------------------------------------------------------------
-@lru_cache
-def _manifest(name: str) -> Manifest:
-    return load_manifest(name)
+manifest_of = cache(load_manifest)
 
 
 def videos_tested(table: Table, column: str) -> int | None:
@@ -355,7 +370,7 @@ def videos_tested(table: Table, column: str) -> int | None:
     None where a split seed decides.
     """
     cfg = configuration_of(table.task, {**table.set, **table.column(column).set})
-    manifest = _manifest(cfg.benchmark)
+    manifest = manifest_of(cfg.benchmark)
     if cfg.benchmark == "demo":
         return cfg.data.demo_test * len(manifest.classes)
     expected = manifest.domains[cfg.target].expected_now()

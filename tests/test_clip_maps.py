@@ -15,6 +15,7 @@ from nbkit.errors import NbkitError
 from nbkit.losses.adversarial import action_loss, adversarial_loss
 from nbkit.models.i3d import ENDPOINTS, FrozenI3D, InceptionI3D, MaxPoolSame, Unit3D
 from nbkit.models.localizer_sizes import build_discriminators, build_localizer, frozen_network
+from nbkit.models.mobilenet import fuse
 from nbkit.train import localization, localization_data
 
 
@@ -120,6 +121,16 @@ def test_a_convolution_of_one_step_is_the_padded_one(side):
     ours = torch.autograd.grad(unit(x).square().sum(), [x, weight])
     theirs = torch.autograd.grad(F.relu(unit.bn(padded)).square().sum(), [x, weight])
     torch.testing.assert_close(ours, theirs)
+
+
+def test_clips_of_one_step_read_the_same_with_the_normalisation_folded_in():
+    network = InceptionI3D().eval()
+    network.load_state_dict(seeded_state(network))
+    clip = torch.rand(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        plain = network.features(clip)  # one step from MaxPool3d_4a_3x3 on
+        fuse(network)
+        torch.testing.assert_close(network.features(clip), plain, rtol=1e-3, atol=1e-3)
 
 
 def test_a_pool_of_one_step_is_the_padded_one():

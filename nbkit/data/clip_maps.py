@@ -1,4 +1,4 @@
-"""Maps of a frozen 3-D network over whole videos, computed once: the localizer trains above them."""
+"""Maps of a frozen 3-D network over whole videos, stored once; the localizer trains above them."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ class Unit3D(nn.Module):
         side = self.conv3d.kernel_size[0]
         centre = self.conv3d.weight[:, :, side // 2]  # (c_out, c_in, side, side)
         x = x.squeeze(2).contiguous(memory_format=torch.channels_last)  # half the time
-        return F.conv2d(x, centre, padding=side // 2).unsqueeze(2)
+        bias = self.conv3d.bias  # there is one where the normalisation is folded in
+        return F.conv2d(x, centre, bias, padding=side // 2).unsqueeze(2)
 
 
 class MaxPoolSame(nn.Module):

@@ -265,6 +265,7 @@ class Listing:
 
         A video's flow lies in ``<class>/<video>`` or ``<video>``; a video without it is a problem.
         """
+        # EPIC's tables name the flow of each segment
         if self.spec.layout == "epic" or not self.spec.options.flow_images or not self.rows:
             return
         folders = [*self.spec.folder, "."]

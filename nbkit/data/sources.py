@@ -187,7 +187,7 @@ def _names_and_sizes(paths: list[Path]) -> str:
     return key_of([[path.name, path.stat().st_size] for path in paths])
 
 
-# --- folders of pictures ----------------------------------------------------------------------------
+# --- folders of pictures -------------------------------------------------------------------------
 def video_images(folder: str | Path) -> list[Path]:
     """A video's pictures in the order of their numbers, without the flow images beside them.
 

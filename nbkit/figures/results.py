@@ -164,8 +164,9 @@ def difference_figure(
 
     A small dot per paired run, a large one at the mean, whiskers of the 95 % interval.  The large
     dot is green or wine red where a star stands in the tables, grey where the interval holds no
-    zero but the runs are too few, and hollow where it holds zero.  A pair that did not run has an
-    empty line.  found, lines: as in `nbkit.tables.gains.difference`.
+    zero but the runs are too few, or where a single run has no interval, and hollow where it holds
+    zero.  A pair that did not run has an empty line.  found, lines: as in
+    `nbkit.tables.gains.difference`.
     """
     panels = [(column, measure) for column in table.column_names for measure in measures]
     names, colours = [f"{a} − {b}" for a, b in chosen], _split_colours(table)
@@ -205,7 +206,7 @@ def difference_figure(
 
 def standing_colour(gap: Interval) -> str:
     """The colour of a difference's dot: see `difference_figure`."""
-    if not gap.clear:
+    if np.isfinite(gap.low) and not gap.clear:
         return "white"
     if not starred(gap):
         return GREY

@@ -141,11 +141,12 @@ def _ours(table: Table, found: pd.DataFrame, row: Line, column: str, measure: st
         return NOTHING
     values = values_of(table, found, row.name, column, measure)
     mean, sd = _mean_sd(values)
-    text = f"{mean:.1f} ± {sd:.1f} ({len(values)})"
     if len(values) == 0:
         text = NOT_RUN
     elif len(values) == 1:
         text = f"{mean:.1f} (1)"
+    else:
+        text = f"{mean:.1f} ± {sd:.1f} ({len(values)})"
     if _partial(table, found, row, column):
         text += ", partial data"
     return text

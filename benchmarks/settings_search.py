@@ -29,7 +29,8 @@ from nbkit.methods.batches import Features, estimate_statistics, extract
 from nbkit.train.recognition import prepare, train
 
 # Of each row: its parameters, and those that weigh its own terms.
-OWN, BOTH = ("trade_off",), {"modalities": "rgb+flow"}
+OWN = ("trade_off",)
+FLOW, BOTH = {"modalities": "flow"}, {"modalities": "rgb+flow"}
 REAL = {
     "Source only": ({"method": "source_only"}, ()),
     "AdaBN": ({"method": "adabn"}, ()),
@@ -43,6 +44,15 @@ REAL = {
     "STCL": ({"method": "stcda", "beta": 0.0}, ("alpha",)),
     "VCA": ({"method": "stcda", "alpha": 0.0}, ("beta",)),
     "STCL+VCA": ({"method": "stcda"}, ("alpha", "beta")),
+    "Source only (F)": ({"method": "source_only", **FLOW}, ()),
+    "AdaBN (F)": ({"method": "adabn", **FLOW}, ()),
+    "STCDA (F)": ({"method": "stcda", **FLOW}, ("alpha", "beta")),
+    "Source only (R+F)": ({"method": "source_only", **BOTH}, ()),
+    "AdaBN (R+F)": ({"method": "adabn", **BOTH}, ()),
+    "MM-SADA (R+F)": ({"method": "mm_sada", **BOTH}, OWN),
+    "STCL (R+F)": ({"method": "stcda", "beta": 0.0, **BOTH}, ("alpha",)),
+    "VCA (R+F)": ({"method": "stcda", "alpha": 0.0, **BOTH}, ("beta",)),
+    "STCDA (R+F)": ({"method": "stcda", **BOTH}, ("alpha", "beta")),
 }
 DEMO = {
     "DAAA (R)": ({"method": "daaa"}, OWN),

@@ -64,6 +64,8 @@ DEMO = {
     "MCD": ({"method": "mcd", **BOTH}, OWN),
     "MM-SADA": ({"method": "mm_sada", **BOTH}, OWN),
     "STCDA (R)": ({"method": "stcda"}, ("alpha", "beta")),
+    "STCDA (R), constant β": ({"method": "stcda", "beta_schedule": "constant"}, ()),
+    "STCDA (R), 50 updates of K-means": ({"method": "stcda", "kmeans_iterations": 50}, ()),
     "STCDA (R+F)": ({"method": "stcda", **BOTH}, ("alpha", "beta")),
 }
 WEIGHTS = (0.3, 1.0, 3.0, 10.0)

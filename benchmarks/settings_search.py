@@ -46,13 +46,13 @@ REAL = {
     "STCL+VCA": ({"method": "stcda"}, ("alpha", "beta")),
     "Source only (F)": ({"method": "source_only", **FLOW}, ()),
     "AdaBN (F)": ({"method": "adabn", **FLOW}, ()),
-    "STCDA (F)": ({"method": "stcda", **FLOW}, ("alpha", "beta")),
+    "STCL+VCA (F)": ({"method": "stcda", **FLOW}, ("alpha", "beta")),
     "Source only (R+F)": ({"method": "source_only", **BOTH}, ()),
     "AdaBN (R+F)": ({"method": "adabn", **BOTH}, ()),
     "MM-SADA (R+F)": ({"method": "mm_sada", **BOTH}, OWN),
     "STCL (R+F)": ({"method": "stcda", "beta": 0.0, **BOTH}, ("alpha",)),
     "VCA (R+F)": ({"method": "stcda", "alpha": 0.0, **BOTH}, ("beta",)),
-    "STCDA (R+F)": ({"method": "stcda", **BOTH}, ("alpha", "beta")),
+    "STCL+VCA (R+F)": ({"method": "stcda", **BOTH}, ("alpha", "beta")),
 }
 DEMO = {
     "DAAA (R)": ({"method": "daaa"}, OWN),

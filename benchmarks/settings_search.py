@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", type=int, default=[0])
     parser.add_argument("--runs-dir", default="runs/settings_search")
     args = parser.parse_args()
-    # The demo's learning rates are those of its source-only row.
+    # All rows of the demo share the learning rates of its profile.
     on_demo = args.benchmark == "demo"
     rows, rates = (DEMO, (1.0,)) if on_demo else (REAL, (1.0, 3.0))
     asked = args.rows or list(rows)

@@ -28,9 +28,9 @@ from nbkit.evaluate.accuracy import top1
 from nbkit.methods.batches import Features, estimate_statistics, extract
 from nbkit.train.recognition import prepare, train
 
-# Of each row: its parameters, and those that weigh its own terms.
 OWN = ("trade_off",)
 FLOW, BOTH = {"modalities": "flow"}, {"modalities": "rgb+flow"}
+# Of each row: its parameters, and those that weigh its own terms.  Without MODALITIES: on RGB.
 REAL = {
     "Source only": ({"method": "source_only"}, ()),
     "AdaBN": ({"method": "adabn"}, ()),
@@ -124,6 +124,7 @@ def main() -> None:
     # All rows of the demo share the learning rates of its profile.
     on_demo = args.benchmark == "demo"
     rows, rates = (DEMO, (1.0,)) if on_demo else (REAL, (1.0, 3.0))
+    shared = {"profile": "demo" if on_demo else "laptop", "modalities": "rgb"}
     asked = args.rows or list(rows)
     path = Path(__file__).parent / "results" / f"settings_search_{args.benchmark}.csv"
     lines = []
@@ -133,14 +134,13 @@ def main() -> None:
     places = product(asked, (args.domains, args.domains[::-1]), args.splits)
     for row, (source, target), split in places:
         own, weighed = rows[row]
-        where = {"source": source, "target": target, "split_seed": split}
-        if on_demo:
-            where = {"source": source, "target": target, "modalities": "rgb"}
         cfg = RunConfig.make(
-            profile="demo" if on_demo else "laptop",
             benchmark=args.benchmark,
+            source=source,
+            target=target,
+            split_seed=split,
             runs_dir=args.runs_dir,
-            **(where | own),
+            **(shared | own),
         )
         for weight, rate in product(WEIGHTS if weighed else (1.0,), rates):
             line = {"row": row, "source_domain": source, "split": split}
